@@ -1,0 +1,1 @@
+"""Pure values and policies: no I/O, no clock, no environment."""

@@ -1,0 +1,156 @@
+"""The one error tree. What belongs here: errors that a user can see. What does not: driver errors,
+which are mapped to these at the boundary (`infra/*_errors.py`), with `__cause__` kept.
+
+An error is one sentence (what is wrong, where) and a hint (what to do); `code` is its stable name in
+`{"error": {"code", "message", "hint"}}` and `exit_code` the number of CONTRACT.md. `transient` says
+whether trying the same thing again can help; the policy that acts on it lives with the retries.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = [
+    "ConfigError",
+    "ConflictError",
+    "ConnectionFailed",
+    "DataError",
+    "ExitCode",
+    "FencedError",
+    "InterruptedRun",
+    "JivsError",
+    "MismatchError",
+    "PausedRun",
+    "RefusedError",
+    "ResourceError",
+    "SpecError",
+    "TerminalError",
+    "TransientError",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `jivs` command."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CONFLICT = 3
+    MISMATCH = 4
+    INTERRUPTED = 130
+
+
+class JivsError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: one sentence without a final stop: what is wrong and where. Never a URL or a row value.
+        hint: what the user can do about it, or empty.
+        table: the target or source table concerned, if one is.
+        column: the column concerned, if one is.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    transient: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, hint: str = "", table: str | None = None, column: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.table = table
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+    def document(self) -> dict[str, dict[str, str]]:
+        """The error document of the contract."""
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
+
+
+class TerminalError(JivsError):
+    """Trying again without a change by a person cannot help."""
+
+    code = "failed"
+
+
+class TransientError(JivsError):
+    """A fault of the moment: a cut connection, a deadlock, a server that restarts."""
+
+    code = "transient"
+    transient = True
+
+
+class ConfigError(TerminalError):
+    """Bad usage, setting or connection; nothing was touched."""
+
+    code = "usage"
+    exit_code = ExitCode.USAGE
+
+
+class SpecError(ConfigError):
+    """The migration spec is wrong."""
+
+    code = "spec"
+
+
+class ConnectionFailed(ConfigError):
+    """A source or target did not let us in before anything was touched (wrong password, down, missing file)."""
+
+    code = "connection"
+
+
+class ConflictError(JivsError):
+    """Another run holds this migration, or its state does not allow the change."""
+
+    code = "conflict"
+    exit_code = ExitCode.CONFLICT
+
+
+class FencedError(ConflictError):
+    """This run was overtaken: a newer epoch owns the target. It has written nothing since."""
+
+    code = "fenced"
+
+
+class RefusedError(TerminalError):
+    """Something cannot be carried exactly and was refused."""
+
+    code = "refused"
+
+
+class DataError(TerminalError):
+    """A value or row that the target or a rule does not accept."""
+
+    code = "data"
+
+
+class ResourceError(TerminalError):
+    """The machine ran out of something a person can provide: disk space, memory, permissions."""
+
+    code = "resource"
+
+
+class MismatchError(TerminalError):
+    """Finished, but verification or validation found a difference."""
+
+    code = "mismatch"
+    exit_code = ExitCode.MISMATCH
+
+
+class PausedRun(JivsError):
+    """The run stopped at a chunk boundary because it was asked to pause; it can be resumed."""
+
+    code = "paused"
+    exit_code = ExitCode.INTERRUPTED
+
+
+class InterruptedRun(JivsError):
+    """The run was interrupted or cancelled; it can be resumed."""
+
+    code = "interrupted"
+    exit_code = ExitCode.INTERRUPTED

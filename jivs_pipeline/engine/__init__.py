@@ -1,0 +1,1 @@
+"""The phases of a migration over ports; knows Arrow, knows no database driver and no Dagster."""

@@ -1,0 +1,1 @@
+"""One module per source dialect; each implements `core.ports.Source`."""
