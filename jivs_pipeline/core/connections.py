@@ -1,0 +1,242 @@
+"""Connections: a name and a URL. Only the name ever leaves this process.
+
+What belongs here: parsing and checking URLs, finding the URL of a name, fingerprints.
+What does not: opening anything (`infra/`), reading files or the environment (`runtime.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.names import did_you_mean, is_connection_name, name_from_text, short_hash
+
+__all__ = ["Connection", "ConnectionBook", "parse_url", "redact"]
+
+_SCHEMES = {
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "sqlite": "sqlite",
+    "csv": "csv",
+    "parquet": "parquet",
+    "mssql": "mssql",
+    "oracle": "oracle",
+    "odbc": "odbc",
+}
+_FILE_DIALECTS = frozenset({"sqlite", "csv", "parquet"})
+
+# libpq also knows service, passfile and options: they make the client read files or set server
+# parameters that somebody else chose, so a URL may not carry them.
+_POSTGRESQL_PARAMETERS = frozenset(
+    {
+        "application_name",
+        "channel_binding",
+        "connect_timeout",
+        "dbname",
+        "gssencmode",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "password",
+        "port",
+        "require_auth",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcrl",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    }
+)
+_TRUSTED_ROOTS = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/usr/local/share/ca-certificates/")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/@:]*):[^\s@]+@")
+_PASSWORD_PARAMETER = re.compile(r"(?i)\b(password|pwd|sslpassword)\s*=\s*('[^']*'|[^\s&;]+)")
+
+
+def redact(text: str) -> str:
+    """`text` without the passwords of URLs and of key=value connection strings in it."""
+    return _PASSWORD_PARAMETER.sub(r"\1=***", _PASSWORD.sub(r"\g<scheme>:***@", text))
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One end of a migration. `url` is a secret: it is kept out of `repr`, logs and documents."""
+
+    name: str
+    dialect: str
+    url: str = field(repr=False)
+    path: Path | None = None
+    database: str = ""
+    host: str = ""
+    port: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the place, not the way in: same server and database, same fingerprint."""
+        if self.path is not None:
+            return short_hash(self.dialect, str(self.path))
+        return short_hash(self.dialect, self.host, str(self.port or ""), self.database)
+
+    @property
+    def place(self) -> str:
+        """For error sentences: where this is, without user or password."""
+        if self.path is not None:
+            return str(self.path)
+        return f"{self.host or 'local socket'}{f':{self.port}' if self.port else ''}/{self.database}"
+
+
+def _refuse(name: str, problem: str, hint: str) -> ConfigError:
+    return ConfigError(f"The URL of connection {name!r} {problem}", hint=hint)
+
+
+def _check_parameters(name: str, dialect: str, query: str, home: Path | None) -> dict[str, str]:
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    allowed = _POSTGRESQL_PARAMETERS if dialect == "postgresql" else frozenset[str]()
+    for key, value in parameters.items():
+        if key in {"service", "passfile", "options"}:
+            raise _refuse(name, f"carries the parameter {key!r}, which is refused", f"Remove {key} from the URL")
+        if dialect != "odbc" and key not in allowed:
+            raise _refuse(name, f"has the unknown parameter {key!r}", did_you_mean(key, allowed, "parameters"))
+        if key == "sslrootcert" and value != "system":
+            trusted = (*_TRUSTED_ROOTS, *([f"{home}/certs/"] if home else []))
+            path = str(Path(value).absolute())
+            if ".." in value or not path.startswith(trusted):
+                raise _refuse(
+                    name,
+                    "has an sslrootcert outside the allowed directories",
+                    "Use sslrootcert=system, a file under /etc/ssl, or put it into $JIVS_HOME/certs",
+                )
+    return parameters
+
+
+def _file_connection(name: str, dialect: str, rest: str) -> Connection:
+    # As in SQLAlchemy: sqlite:///rel.db is relative, sqlite:////abs.db absolute.
+    text = unquote(rest.removeprefix("//"))
+    if not text.startswith("/") or text in {"", "/"}:
+        raise _refuse(name, "has no file path", f"Write {dialect}:///relative or {dialect}:////absolute/path")
+    path = Path(text[1:]).absolute()
+    return Connection(name, dialect, f"{dialect}:///{path}", path=path, database=path.stem)
+
+
+def parse_url(url: str, name: str | None = None, *, home: Path | None = None) -> Connection:
+    """The connection that `url` describes; without a name, one is derived from the database or file.
+
+    Raises:
+        ConfigError: the URL has no known scheme, an unknown or a refused parameter, or no database.
+    """
+    shown = name or "of the command line"
+    scheme, separator, rest = url.strip().partition(":")
+    dialect = _SCHEMES.get(scheme.lower().split("+")[0])
+    if not separator or dialect is None:
+        raise _refuse(shown, "does not start with a known scheme", "Use " + ", ".join(f"{s}://" for s in _SCHEMES))
+    if dialect in _FILE_DIALECTS:
+        path_part, _, query = rest.partition("?")
+        _check_parameters(shown, dialect, query, home)
+        found = _file_connection(shown, dialect, path_part)
+        return found if name else _renamed(found, name_from_text(found.database, dialect))
+    try:
+        parts = urlsplit(f"{dialect}:{rest}")
+        port = parts.port
+    except ValueError:
+        raise _refuse(shown, "cannot be read", "Check the host and the port in it") from None
+    parameters = _check_parameters(shown, dialect, parts.query, home)
+    database = parameters.get("dbname") or unquote(parts.path.lstrip("/"))
+    if not database and dialect != "odbc":
+        raise _refuse(shown, "names no database", f"Write {dialect}://user@host:port/database")
+    found = Connection(
+        name or name_from_text(database, dialect),
+        dialect,
+        urlunsplit(parts) if parts.netloc else f"{dialect}:{rest}",
+        database=database,
+        host=parameters.get("host") or (parts.hostname or ""),
+        port=int(parameters["port"]) if parameters.get("port", "").isdigit() else port,
+    )
+    return found
+
+
+def _renamed(connection: Connection, name: str) -> Connection:
+    return Connection(name, connection.dialect, connection.url, connection.path, connection.database)
+
+
+def _variable_of(name: str) -> str:
+    return f"JIVS_CONNECTION_{name.upper().replace('-', '_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBook:
+    """Finds connections by name: those given by URL first, then the environment, then connections.yaml.
+
+    Args:
+        environment: where `JIVS_CONNECTION_<NAME>` and `${VARIABLE}` are looked up.
+        file: the parsed content of connections.yaml, or empty.
+        given: connections that a command line named by URL; never stored anywhere.
+    """
+
+    environment: Mapping[str, str] = field(repr=False)
+    file: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    given: Mapping[str, Connection] = field(default_factory=dict[str, Connection])
+    home: Path | None = None
+
+    def names(self) -> list[str]:
+        """All names known here, sorted."""
+        prefix = "JIVS_CONNECTION_"
+        from_environment = {n.removeprefix(prefix).lower() for n in self.environment if n.startswith(prefix)}
+        return sorted({*self.given, *self.file, *from_environment})
+
+    def resolve(self, name: str) -> Connection:
+        """The connection called `name`.
+
+        Raises:
+            ConfigError: no such name, or its URL is unusable.
+        """
+        if name in self.given:
+            return self.given[name]
+        if not is_connection_name(name):
+            raise ConfigError(
+                f"{redact(name)!r} is not a connection name", hint="Use a-z, 0-9, _ and -; URLs go with --source and --target"
+            )
+        if url := self.environment.get(_variable_of(name)):
+            return parse_url(url, name, home=self.home)
+        if name in self.file:
+            return parse_url(self._url_in_file(name), name, home=self.home)
+        raise ConfigError(
+            f"There is no connection called {name!r}",
+            hint=f"Set {_variable_of(name)} or add it to connections.yaml. {did_you_mean(name, self.names(), 'known connections')}",
+        )
+
+    def with_given(self, *connections: Connection) -> ConnectionBook:
+        """A copy that also knows these connections."""
+        given = {**self.given, **{c.name: c for c in connections}}
+        return ConnectionBook(self.environment, self.file, given, self.home)
+
+    def _url_in_file(self, name: str) -> str:
+        entry = self.file[name]
+        url: object = entry.get("url") if isinstance(entry, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if not isinstance(url, str) or len(entry) != 1:  # pyright: ignore[reportArgumentType]
+            raise ConfigError(
+                f"connections.yaml: {name!r} must be a mapping with just a url", hint=f"Write {name}: {{url: …}}"
+            )
+
+        def substitute(match: re.Match[str]) -> str:
+            if (value := self.environment.get(match[1])) is None:
+                raise ConfigError(
+                    f"connections.yaml: {name!r} uses ${{{match[1]}}}, which is not set", hint=f"Set {match[1]}"
+                )
+            return value
+
+        return _VARIABLE.sub(substitute, url)

@@ -1,0 +1,191 @@
+"""What a source's catalog says, in words that no dialect owns.
+
+What belongs here: frozen values read from a source. What does not: decisions about the target
+(`core/plan.py`) and the queries that fill these (`infra/sources/`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jivs_pipeline.core.names import qualified
+
+__all__ = [
+    "Catalog",
+    "Check",
+    "Column",
+    "ForeignKey",
+    "Identity",
+    "Index",
+    "IndexPart",
+    "Key",
+    "LeftOut",
+    "ServerInfo",
+    "Table",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """One end of a migration as it presents itself."""
+
+    name: str
+    dialect: str
+    version: str
+    encoding: str = "UTF8"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A column that numbers itself. What comes next is not here: it is read with the rows (`Snapshot.next_values`).
+
+    `sequence` is the name of an owned sequence to keep (serial columns); None makes an identity column.
+    """
+
+    always: bool = False
+    start: int = 1
+    increment: int = 1
+    minimum: int | None = None
+    maximum: int | None = None
+    cache: int = 1
+    cycle: bool = False
+    sequence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column. `type` is the source's own spelling; `default` and `generated` are PostgreSQL expressions
+    (None where the dialect could not translate them)."""
+
+    name: str
+    type: str
+    nullable: bool = True
+    default: str | None = None
+    generated: str | None = None
+    identity: Identity | None = None
+    comment: str | None = None
+    collation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Primary or unique key. `name` is None where the source has none; `clause` ends its definition
+    (DEFERRABLE …, NULLS NOT DISTINCT before the columns is `nulls_not_distinct`)."""
+
+    name: str | None
+    columns: tuple[str, ...]
+    deferrable: bool = False
+    initially_deferred: bool = False
+    nulls_not_distinct: bool = False
+    include: tuple[str, ...] = ()
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """Actions are spelled as in SQL: NO ACTION, RESTRICT, CASCADE, SET NULL, SET DEFAULT."""
+
+    name: str | None
+    columns: tuple[str, ...]
+    target_schema: str
+    target_table: str
+    target_columns: tuple[str, ...]
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
+    match_full: bool = False
+    deferrable: bool = False
+    initially_deferred: bool = False
+    valid: bool = True
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A CHECK whose expression PostgreSQL understands."""
+
+    name: str | None
+    expression: str
+    valid: bool = True
+    no_inherit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPart:
+    """One key of an index: a column or an expression, with its order."""
+
+    column: str | None
+    expression: str | None = None
+    descending: bool = False
+    nulls_first: bool | None = None
+    collation: str | None = None
+    opclass: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that is not a key's. `predicate` is a PostgreSQL expression."""
+
+    name: str
+    parts: tuple[IndexPart, ...]
+    unique: bool = False
+    method: str = "btree"
+    predicate: str | None = None
+    include: tuple[str, ...] = ()
+    nulls_not_distinct: bool = False
+    with_options: tuple[str, ...] = ()
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with all that hangs on it. Names are the source's own, never quoted."""
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: Key | None = None
+    unique_keys: tuple[Key, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    checks: tuple[Check, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    comment: str | None = None
+    unlogged: bool = False
+    without_rowid: bool = False
+    """SQLite only: the table has no rowid to chunk by."""
+
+    @property
+    def qualified(self) -> str:
+        """`schema.table` for people and dictionaries."""
+        return qualified(self.schema, self.name)
+
+    def column(self, name: str) -> Column:
+        """The column called `name`; KeyError when there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An object of the source that is not carried, and why."""
+
+    name: str
+    kind: str
+    reason: str
+    table: str | None = None
+    severity: Literal["lossy", "refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything of one schema that a migration may carry."""
+
+    schema: str
+    tables: tuple[Table, ...]
+    left_out: tuple[LeftOut, ...] = field(default=())
+
+    def table(self, name: str) -> Table | None:
+        """The table called `name`, or None."""
+        return next((t for t in self.tables if t.name == name), None)

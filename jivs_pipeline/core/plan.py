@@ -1,0 +1,186 @@
+"""The plan: a migration as data. `jivs plan` prints it and the phases walk it, so a dry run cannot drift.
+
+What belongs here: frozen values with JSON forms and the hash. What does not: making a plan from a
+catalog (`engine/planning.py`).
+
+Chunks are half-open ranges `[lower, upper)` over the table's chunk key, so that neighbours share a
+bound and no row is in two chunks or in none. A bound is a tuple with one text per key column, in the
+spelling of the *source*, and is compared by the source only: two databases never agree on the order
+of text. None means unbounded. NULLs cannot be in a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from jivs_pipeline.core.digest import Canon, Spelling
+from jivs_pipeline.core.model import Table
+from jivs_pipeline.core.names import qualified
+
+__all__ = ["Chunk", "ChunkBy", "ColumnPlan", "Lane", "Plan", "PlanWarning", "Wire", "TableMode", "TablePlan"]
+
+
+class Lane(StrEnum):
+    """How rows travel."""
+
+    COPY = "copy"
+    ARROW = "arrow"
+
+
+class Wire(StrEnum):
+    """The form in which COPY takes the rows."""
+
+    BINARY = "binary"
+    TEXT = "text"
+    CSV = "csv"
+
+
+class ChunkBy(StrEnum):
+    """What chunk bounds mean."""
+
+    WHOLE = "whole"  # one chunk
+    KEY = "key"  # values of the chunk columns
+    CTID = "ctid"  # PostgreSQL heap block numbers
+    ROWID = "rowid"  # SQLite rowids
+
+
+class TableMode(StrEnum):
+    """What happens to a table of that name in the target."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    TRUNCATE = "truncate"
+    APPEND = "append"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Chunk(_Value):
+    """A half-open range of one table; the unit of work, retry and ledger."""
+
+    index: int
+    lower: tuple[str, ...] | None = None
+    upper: tuple[str, ...] | None = None
+
+
+class ColumnPlan(_Value):
+    """One column that is carried.
+
+    `carrier` names how the source hands the value over (dialect-specific, see `infra/sources/`);
+    `arrow` is the Arrow type in staging, empty in the copy lane; `note` tells a user why the type is what it is.
+    """
+
+    source: str
+    target: str
+    source_type: str
+    target_type: str
+    carrier: str = "native"
+    arrow: str = ""
+    canon: Canon = Canon.TEXT
+    nullable: bool = True
+    note: str = ""
+
+
+class PlanWarning(_Value):
+    """Something that is not carried exactly (`lossy`) or not at all (`refused`)."""
+
+    table: str
+    column: str | None = None
+    kind: Literal["lossy", "refused"]
+    reason: str
+
+
+class TablePlan(_Value):
+    """One table: what is read, in which chunks, and what it becomes.
+
+    `refused` is the reason why the table cannot be carried, with `refused_column`; such a table fails
+    alone. `rows` and `bytes` are estimates of the source unless `rows_exact`.
+    """
+
+    source_schema: str
+    source_table: str
+    target_schema: str
+    target_table: str
+    columns: tuple[ColumnPlan, ...]
+    lane: Lane
+    wire: Wire
+    spelling: Spelling
+    mode: TableMode = TableMode.CREATE
+    where: str | None = None
+    chunk_by: ChunkBy = ChunkBy.WHOLE
+    chunk_columns: tuple[str, ...] = ()
+    chunks: tuple[Chunk, ...] = (Chunk(index=0),)
+    rows: int = 0
+    rows_exact: bool = True
+    bytes: int = 0
+    refused: str | None = None
+    refused_column: str | None = None
+    definition: Table | None = None
+    """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
+
+    @property
+    def source(self) -> str:
+        """`schema.table` of the source."""
+        return qualified(self.source_schema, self.source_table)
+
+    @property
+    def target(self) -> str:
+        """`schema.table` of the target; the table's name in checkpoints and in the ledger."""
+        return qualified(self.target_schema, self.target_table)
+
+    @property
+    def hash(self) -> str:
+        """Digest of everything that decides which rows arrive and how."""
+        return _hash(self.model_dump(mode="json", exclude={"rows", "bytes", "rows_exact"}))
+
+
+class Plan(_Value):
+    """All tables of one migration, largest first."""
+
+    key: str
+    spec_hash: str
+    source: str
+    target: str
+    source_dialect: str
+    source_version: str
+    target_version: str
+    tables: tuple[TablePlan, ...]
+    warnings: tuple[PlanWarning, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Same catalog, same rows, same spec: same hash."""
+        return _hash(self.model_dump(mode="json"))
+
+    @property
+    def rows(self) -> int:
+        """Rows to carry, estimated."""
+        return sum(t.rows for t in self.carried)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to carry, estimated."""
+        return sum(t.bytes for t in self.carried)
+
+    @property
+    def carried(self) -> tuple[TablePlan, ...]:
+        """The tables that were not refused."""
+        return tuple(t for t in self.tables if t.refused is None)
+
+    def table(self, target: str) -> TablePlan:
+        """The table whose target is `schema.table`; KeyError when there is none."""
+        for table in self.tables:
+            if table.target == target:
+                return table
+        raise KeyError(target)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

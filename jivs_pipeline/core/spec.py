@@ -1,0 +1,312 @@
+"""The migration spec: what a user asks for, as frozen pydantic models with a published JSON Schema.
+
+What belongs here: the keys of CONTRACT.md, their checks, and the one sentence for each mistake.
+What does not: anything that needs the source's catalog (that is the plan's).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Hashable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.names import (
+    did_you_mean,
+    fits_identifier,
+    is_connection_name,
+    is_migration_key,
+    is_reserved_schema,
+)
+from jivs_pipeline.core.sqltext import fragment_problem
+
+__all__ = ["MAX_SPEC_BYTES", "ColumnRule", "Spec", "TableRule", "json_schema", "parse_spec"]
+
+MAX_SPEC_BYTES = 1 << 20
+"""A larger spec, as text or after YAML aliases are expanded, is refused."""
+
+
+def _identifier(text: str) -> str:
+    if not fits_identifier(text):
+        raise ValueError(f"{text[:80]!r} is not a PostgreSQL name: it needs 1 to 63 bytes and no NUL")
+    return text
+
+
+def _fragment(text: str) -> str:
+    if problem := fragment_problem(text):
+        raise ValueError(f"{problem}; it must be one SQL expression")
+    return text
+
+
+def _key(text: str) -> str:
+    if not is_migration_key(text):
+        raise ValueError("a key has 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit")
+    return text
+
+
+def _connection(text: str) -> str:
+    if not is_connection_name(text):
+        raise ValueError("a connection name has 1 to 63 of a-z, 0-9, _ and -; a URL does not belong in a spec")
+    return text
+
+
+def _target_schema(text: str) -> str:
+    if is_reserved_schema(text):
+        raise ValueError(f"{text!r} is reserved; choose another schema")
+    return _identifier(text)
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Fragment = Annotated[str, AfterValidator(_fragment)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnRule(_Model):
+    """What happens to one column."""
+
+    rename: Identifier | None = None
+    drop: bool = False
+    type: Fragment | None = Field(default=None, description="PostgreSQL type of the target column")
+    expression: Fragment | None = Field(default=None, description="SQL over the Arrow batch")
+    mask: Literal["sha256", "redact", "null", "hmac"] | None = None
+
+    @model_validator(mode="after")
+    def _drop_stands_alone(self) -> Self:
+        if self.drop and (self.rename or self.type or self.expression or self.mask):
+            raise ValueError("a dropped column can have no other rule")
+        return self
+
+
+class TableRule(_Model):
+    """What happens to one source table."""
+
+    rename: Identifier | None = None
+    where: Fragment | None = Field(default=None, description="Filter in the source's SQL")
+    load: Literal["copy", "upsert"] = "copy"
+    columns: Mapping[str, ColumnRule] = Field(default_factory=dict[str, ColumnRule])
+    python: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+class ValidationRule(_Model):
+    """One check on the staged rows before the target is touched."""
+
+    kind: Literal[
+        "schema", "data_type", "constraints", "referential", "business", "completeness", "uniqueness", "format"
+    ]
+    table: str
+    column: str | None = None
+    expression: Fragment | None = None
+    severity: Literal["critical", "major", "minor"] = "major"
+
+
+class TableFilter(_Model):
+    """Shell patterns on bare table names; `[` escapes as `[[]`."""
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, table: str) -> bool:
+        """Whether the table is part of the migration."""
+        return any(fnmatchcase(table, p) for p in self.include) and not any(
+            fnmatchcase(table, p) for p in self.exclude
+        )
+
+
+class Quarantine(_Model):
+    """Budget of rejected rows per table; 0 = the first bad row fails that table."""
+
+    max_rows: int = Field(default=0, ge=0)
+
+
+class Limits(_Model):
+    """What the source can bear."""
+
+    source_rows_per_second: int | None = Field(default=None, gt=0)
+    source_connections: int = Field(default=4, gt=0, le=64)
+
+
+class Spec(_Model):
+    """A migration as its user wants it. See CONTRACT.md for each key."""
+
+    key: Annotated[str, AfterValidator(_key)]
+    source: Annotated[str, AfterValidator(_connection)]
+    target: Annotated[str, AfterValidator(_connection)]
+    type: Literal["full", "incremental"] = "full"
+    source_schema: Identifier | None = None
+    target_schema: Annotated[str, AfterValidator(_target_schema)] = "public"
+    tables: TableFilter = TableFilter()
+    on_existing: Literal["fail", "replace", "truncate", "append"] = "fail"
+    rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
+    validation: tuple[ValidationRule, ...] = ()
+    quarantine: Quarantine = Quarantine()
+    verify: Literal["count", "digest", "rows"] = "digest"
+    on_failure: Literal["keep", "rollback"] = "keep"
+    parallelism: int = Field(default=2, ge=1, le=64)
+    chunk_bytes: int = Field(default=64 << 20, ge=1 << 16, le=4 << 30)
+    staging: Literal["disk", "none"] = "disk"
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_stay_apart(self) -> Self:
+        seen: dict[str, str] = {}
+        for table, rule in self.rules.items():
+            if rule.rename is not None and (other := seen.setdefault(rule.rename, table)) != table:
+                raise ValueError(f"rules: tables {other!r} and {table!r} are both renamed to {rule.rename!r}")
+            columns: dict[str, str] = {}
+            for column, change in rule.columns.items():
+                if change.rename and (twin := columns.setdefault(change.rename, column)) != column:
+                    raise ValueError(
+                        f"rules.{table}: columns {twin!r} and {column!r} are both renamed to {change.rename!r}"
+                    )
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Digest of the meaning, not of the text: same spec, same hash."""
+        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(body.encode()).hexdigest()
+
+    def rule(self, table: str) -> TableRule:
+        """The rule of a source table, or the one that changes nothing."""
+        return self.rules.get(table, TableRule())
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core types only: `no`, `on` and dates stay text, as a user who writes a name expects."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[-1] in {"null", "int", "float"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Characters of the node with every alias written out; a self-reference counts as too large."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = MAX_SPEC_BYTES + 1
+    if isinstance(node, yaml.MappingNode):
+        size = sum(_expanded_size(k, sizes) + _expanded_size(v, sizes) for k, v in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        size = sum(_expanded_size(child, sizes) for child in node.value)
+    else:
+        size = len(str(node.value))
+    sizes[id(node)] = size + 1
+    return size + 1
+
+
+def _check_nodes(node: yaml.Node, where: str, seen: set[int]) -> None:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[Hashable] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{where}: a key must be plain text", hint="Write key: value")
+            if key.value in keys:
+                raise SpecError(f"{where}: the key {key.value!r} stands twice", hint="Keep one of the two")
+            keys.add(key.value)
+            key.tag = "tag:yaml.org,2002:str"
+            _check_nodes(value, f"{where}.{key.value}" if where != "The spec" else key.value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _check_nodes(child, where, seen)
+
+
+def _load(text: str) -> object:
+    if len(text.encode()) > MAX_SPEC_BYTES:
+        raise SpecError("The spec is larger than 1 MiB", hint="Use table patterns instead of long lists")
+    try:
+        if any(isinstance(token, yaml.TagToken) for token in yaml.scan(text, Loader=_Loader)):
+            raise SpecError("The spec uses a YAML tag", hint="Remove the ! tags; plain values are enough")
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            return None
+        if _expanded_size(node, {}) > MAX_SPEC_BYTES:
+            raise SpecError("The spec's YAML aliases expand beyond 1 MiB", hint="Write the values out")
+        _check_nodes(node, "The spec", set())
+        loader = _Loader("")
+        try:
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "its text"
+        problem = getattr(error, "problem", None) or "it is not YAML or JSON"
+        raise SpecError(f"The spec cannot be read at {where}: {problem}", hint="Correct the YAML there") from None
+    except RecursionError:
+        raise SpecError("The spec is nested too deeply", hint="Flatten it") from None
+
+
+def parse_spec(content: str | Mapping[str, Any]) -> Spec:
+    """A checked spec from YAML or JSON text, or from an already parsed mapping.
+
+    Raises:
+        SpecError: one sentence for the first mistake, with the nearest valid key where one is near.
+    """
+    value = _load(content) if isinstance(content, str) else content
+    if not isinstance(value, Mapping):
+        raise SpecError("The spec is not a mapping", hint="Begin with key: NAME, source: NAME, target: NAME")
+    try:
+        return Spec.model_validate(value)
+    except ValidationError as error:
+        raise _sentence(error) from None
+
+
+def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model whose key is wrong at `path`, for the list of valid names."""
+    models: dict[str, type[BaseModel]] = {
+        "tables": TableFilter,
+        "validation": ValidationRule,
+        "quarantine": Quarantine,
+        "limits": Limits,
+    }
+    if not path:
+        return Spec
+    if path[0] == "rules":
+        return ColumnRule if "columns" in path[2:3] else TableRule
+    return models.get(str(path[0]), Spec)
+
+
+def _sentence(error: ValidationError) -> SpecError:
+    errors = error.errors()
+    # An unknown key is the likeliest cause of a missing one next to it, so it is named first.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    path = tuple(first["loc"])
+    where = ".".join(str(part) for part in path)
+    if first["type"] == "extra_forbidden":
+        parent = ".".join(str(part) for part in path[:-1])
+        return SpecError(
+            f"The spec has the unknown key {str(path[-1])!r}" + (f" in {parent}" if parent else ""),
+            hint=did_you_mean(str(path[-1]), _model_at(path[:-1]).model_fields, "valid keys"),
+        )
+    if first["type"] == "missing":
+        return SpecError(f"The spec lacks the key {where!r}", hint=f"Add {where}: …")
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return SpecError(f"The spec is wrong: {message}", hint="Correct it and run again")
+    hint = "Correct it and run again"
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        expected = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        hint = did_you_mean(first["input"], expected, "valid values")
+    return SpecError(f"The spec's {where!r} is wrong: {message[0].lower()}{message[1:]}", hint=hint)
+
+
+def json_schema() -> dict[str, Any]:
+    """The published JSON Schema of the spec; `docs/spec.schema.json` is this, checked by a test."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
