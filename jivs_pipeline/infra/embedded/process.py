@@ -1,0 +1,216 @@
+"""Operating system processes: start one that dies with us, tell whether a pid is who it claims to be.
+
+What belongs here: fork, exec, signals, users, /proc. What does not: what the servers are.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from jivs_pipeline.core.errors import ResourceError
+
+__all__ = [
+    "ServerUser",
+    "can_use",
+    "is_alive",
+    "server_environment",
+    "server_user",
+    "spawn",
+    "start_of",
+    "stop_strays",
+]
+
+_PR_SET_PDEATHSIG = 1
+_LINUX = sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUser:
+    """The ordinary user that the servers of root run as."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def server_user() -> ServerUser | None:
+    """Who the servers have to run as when we are root; None when we are not (they run as we do)."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("jivs", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return ServerUser(name, entry.pw_uid, entry.pw_gid)
+    raise ResourceError(
+        "PostgreSQL does not run as root, and there is neither a user jivs nor nobody",
+        hint="Create one: useradd --system jivs",
+    )
+
+
+def server_environment(**extra: str) -> dict[str, str]:
+    """The environment of a server: an allow-list, so that no locale, no PG* and none of our user's secrets
+    get there (the server's user may be shared with other programs)."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | extra
+
+
+def spawn(  # noqa: PLR0913 - all of them named
+    argv: Sequence[str | Path],
+    *,
+    directory: Path,
+    environment: Mapping[str, str],
+    user: ServerUser | None,
+    stdin: int,
+    log: Path,
+    death_signal: signal.Signals,
+) -> subprocess.Popen[bytes]:
+    """Start a server as our child, which gets `death_signal` when we die, however we die.
+
+    Must be called from the main thread: the kernel sends the signal when the *thread* that forked ends.
+    """
+    parent = os.getpid()
+    prctl = _prctl()
+
+    def die_with_parent() -> None:
+        # Runs after setuid, which would clear it. If the parent died before this line, nobody will tell us.
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with _open_log(log) as output:
+        return subprocess.Popen(  # noqa: S603 - our own binaries, no shell
+            [os.fspath(argument) for argument in argv],
+            cwd=directory,
+            env=dict(environment),
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+            umask=0o077,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - the supervisor has one thread
+        )
+
+
+def can_use(user: ServerUser | None, *wanted: tuple[Path, int]) -> bool:
+    """Whether `user` gets to every path with its access mode (`os.R_OK` …).
+
+    Mode bits would have to be interpreted, with ACLs and all parents; a child of that user just tries.
+    """
+    if user is None:
+        return all(os.access(path, mode) for path, mode in wanted)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(user.gid)
+            os.setuid(user.uid)
+            code = 0 if all(os.access(path, mode) for path, mode in wanted) else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def start_of(pid: int) -> str:
+    """When a process started, as the kernel counts it (it tells two holders of one pid apart); empty when it
+    is gone or a zombie, and always on systems without /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in {b"Z", b"X"} else fields[19].decode()
+
+
+def is_alive(pid: int, start: str) -> bool:
+    """Whether `pid` is still the process that started at `start`."""
+    if _LINUX:
+        return bool(start) and start_of(pid) == start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    return True
+
+
+def stop_strays(directory: Path, program: str, *, hint_pid: int | None = None) -> None:
+    """End processes of `program` that still work in `directory`, ours from an earlier life.
+
+    Only for who holds the lock of the directory: then no live supervisor owns them. A pid alone (`hint_pid`,
+    from a pid file) proves nothing, so each is looked at: its program, and where it works.
+    """
+    sent = signal.SIGQUIT
+    since = time.monotonic()
+    while pids := _at_work(directory, program, hint_pid):
+        # SIGQUIT lets PostgreSQL end its backends; what does not react is killed.
+        elapsed = time.monotonic() - since
+        if elapsed > 20:  # noqa: PLR2004
+            raise ResourceError(f"old {program} processes of {directory} do not end: {pids}")
+        if elapsed > 3:  # noqa: PLR2004
+            sent = signal.SIGKILL
+        for pid in pids:
+            try:
+                os.kill(pid, sent)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.02)
+
+
+def _at_work(directory: Path, program: str, hint_pid: int | None) -> list[int]:
+    if not _LINUX:
+        return [hint_pid] if hint_pid is not None and _runs(hint_pid, program, directory) else []
+    wanted = directory.stat()
+    found: list[int] = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            # A deleted binary (after an upgrade) reads "… (deleted)"; zombies have no exe.
+            if not os.path.basename(os.readlink(f"{entry.path}/exe")).startswith(program):  # noqa: PTH119, PTH115
+                continue
+            where = os.stat(f"{entry.path}/cwd")  # noqa: PTH116
+        except OSError:
+            continue  # gone, or not ours to look at and so not ours
+        if (where.st_dev, where.st_ino) == (wanted.st_dev, wanted.st_ino):
+            found.append(int(entry.name))
+    return found
+
+
+def _runs(pid: int, program: str, directory: Path) -> bool:
+    """Without /proc: whether the command line of `pid` names the program and the directory."""
+    listed = subprocess.run(  # noqa: S603
+        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
+    )
+    command = listed.stdout.decode(errors="replace")
+    return program in command and str(directory) in command
+
+
+def _open_log(path: Path) -> BinaryIO:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "ab")
+
+
+def _prctl() -> Callable[..., int] | None:
+    """libc's prctl, or None where there is none (macOS: the next supervisor ends what is left)."""
+    if not _LINUX:
+        return None
+    import ctypes  # clients import this module and do not need it
+
+    call: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return call
