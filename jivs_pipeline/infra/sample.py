@@ -41,7 +41,7 @@ _MACHINE_FAULTS = frozenset(
 
 # ── schema ──────────────────────────────────────────────────────────────────────────────────────────────
 
-# Flights.TailNum has no foreign key: 722 tail numbers (50,094 flights) are unknown to Planes.
+# Flights.TailNum has no foreign key: 721 tail numbers (50,094 flights) are unknown to Planes.
 # Flights.Dest has none to Airports: BQN, PSE, SJU and STT are missing there (7,602 flights). The composite
 # key to Routes holds, because Routes is made of the flights.
 # Weather is WITHOUT ROWID, and unique by UTC hour only: by local hour, 1 a.m. of 3 November is there twice.
