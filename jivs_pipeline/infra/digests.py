@@ -1,0 +1,129 @@
+"""The SQL with which PostgreSQL digests rows; both ends run the same text (see `core/digest.py`).
+
+What belongs here: the two spellings of a row and the sums over them. What does not: running them, or how
+other databases spell theirs.
+
+A digest yields one line `rows, high, low`; with `Groups` there is a line per chunk, its index first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from jivs_pipeline.core.digest import Canon
+
+__all__ = ["Groups", "canonical_digest", "canonical_text", "column_list", "record_digest"]
+
+_NOTHING = sql.SQL("")
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Digest by chunk in one pass: `bounds` are the lower bounds of all chunks but the first, ascending."""
+
+    column: str
+    bounds: Sequence[int]
+
+    @property
+    def index(self) -> sql.Composable:
+        """The chunk's index of a row: how many bounds are not above its key."""
+        if not self.bounds:
+            return sql.SQL("0")
+        array = sql.Literal("{" + ",".join(str(int(bound)) for bound in self.bounds) + "}")
+        return sql.SQL("width_bucket({}::int8, {}::int8[])").format(sql.Identifier(self.column), array)
+
+
+def column_list(columns: Sequence[str]) -> sql.Composed:
+    """`"a", "b"`; empty for a table without columns."""
+    return sql.SQL(", ").join(sql.Identifier(name) for name in columns)
+
+
+# OFFSET 0 keeps the planner from folding the row's text into both sums, which would spell every row twice.
+_RECORD = sql.SQL(
+    "SELECT {group}count(*), coalesce(sum(hashtextextended(r, 0)), 0),"
+    " coalesce(sum(hashtextextended(r, 1)), 0)"
+    ' FROM (SELECT {index}ROW({columns})::text COLLATE "C" AS r FROM {table}{where} OFFSET 0) AS s{by}'
+)
+_CANONICAL = sql.SQL(
+    "SELECT {group}count(*), coalesce(sum(('x' || left(m, 16))::bit(64)::int8), 0),"
+    " coalesce(sum(('x' || right(m, 16))::bit(64)::int8), 0)"
+    " FROM (SELECT {index}md5({text}) AS m FROM {table}{where} OFFSET 0) AS s{by}"
+)
+
+
+def record_digest(
+    table: sql.Composable,
+    columns: Sequence[str],
+    predicate: sql.Composable | None = None,
+    groups: Groups | None = None,
+) -> sql.Composed:
+    """Digest in the spelling RECORD. The database's encoding must be UTF8: hashtextextended hashes its bytes.
+
+    Args:
+        table: what follows FROM, e.g. `ONLY "public"."t"`.
+        columns: names in this table, in the plan's order.
+        predicate: a complete condition.
+        groups: give one line per chunk, with its index first, instead of one line in all.
+    """
+    return _RECORD.format(table=table, columns=column_list(columns), **_clauses(predicate, groups))
+
+
+def canonical_digest(
+    table: sql.Composable,
+    columns: Sequence[tuple[str, Canon]],
+    predicate: sql.Composable | None = None,
+    groups: Groups | None = None,
+    *,
+    utf8: bool = True,
+) -> sql.Composed:
+    """Digest in the spelling CANONICAL; arguments as in `record_digest`, with each column's spelling.
+
+    Args:
+        utf8: False where the database's encoding is another one, so that the text is converted before MD5.
+    """
+    each = [
+        sql.SQL("CASE WHEN {t} IS NULL THEN '-' ELSE char_length({t}) || ':' || {t} END").format(
+            t=canonical_text(name, canon)
+        )
+        for name, canon in columns
+    ]
+    # `||` instead of concat(): a function takes at most 100 arguments and a table may have 1,600 columns.
+    text: sql.Composable = sql.SQL(" || ").join(each) if each else sql.SQL("''")
+    if not utf8:
+        text = sql.SQL("convert_to({}, 'UTF8')").format(text)
+    return _CANONICAL.format(table=table, text=text, **_clauses(predicate, groups))
+
+
+def canonical_text(column: str, canon: Canon) -> sql.Composed:
+    """The expression that spells a column as `canon` says."""
+    name = sql.Identifier(column)
+    return _SPELLINGS[canon].format(name)
+
+
+# Under the pinned session (ISO, UTC) PostgreSQL prints dates and times as Canon asks, fractions trimmed.
+_SPELLINGS: dict[Canon, sql.SQL] = {
+    Canon.TEXT: sql.SQL("{}::text"),
+    Canon.INTEGER: sql.SQL("{}::text"),
+    Canon.NUMERIC: sql.SQL("trim_scale({}::numeric)::text"),
+    Canon.FLOAT: sql.SQL("encode(float8send({}::float8), 'hex')"),
+    Canon.BOOLEAN: sql.SQL("{}::int4::text"),
+    Canon.BYTES: sql.SQL("encode({}, 'hex')"),
+    Canon.DATE: sql.SQL("{}::text"),
+    Canon.TIME: sql.SQL("{}::text"),
+    Canon.TIMESTAMP: sql.SQL("{}::text"),
+}
+
+
+def _clauses(predicate: sql.Composable | None, groups: Groups | None) -> dict[str, sql.Composable]:
+    where = sql.SQL(" WHERE {}").format(predicate) if predicate is not None else _NOTHING
+    if groups is None:
+        return {"where": where, "group": _NOTHING, "index": _NOTHING, "by": _NOTHING}
+    return {
+        "where": where,
+        "group": sql.SQL("chunk, "),
+        "index": sql.SQL("{} AS chunk, ").format(groups.index),
+        "by": sql.SQL(" GROUP BY chunk"),
+    }

@@ -1,0 +1,196 @@
+"""PostgreSQL as both ends use it: connecting, the pinned session, noticing a dead peer, mapping errors.
+
+What belongs here: what source and target share (errors: `postgresql_errors.py`). What does not: queries
+(`infra/sources/postgresql*.py`, the target) and digests (`infra/digests.py`).
+
+Every session says the same thing in the same words: the settings below decide how a value becomes text,
+so both ends must have them equal, whatever postgresql.conf, the role or the database prefers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Self, TypeVar, cast
+
+import psycopg
+from psycopg import conninfo, sql
+from psycopg.pq import TransactionStatus
+
+from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.errors import ConnectionFailed, JivsError
+from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
+
+__all__ = ["OLDEST_VERSION", "Session", "connect", "map_error", "mapped", "pin"]
+
+OLDEST_VERSION = 120000
+"""Older servers print floats with 17 digits, so that their digests could never equal a newer server's."""
+
+_CONNECT_SECONDS = 10
+_RV = TypeVar("_RV")
+
+_PINNED: dict[str, str] = {
+    "client_encoding": "UTF8",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    # Since version 12 every value above 0 prints the shortest text that reads back exactly.
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    # money is a count of cents printed by the locale's rules; C is the only locale that every server has.
+    "lc_monetary": "C",
+    # Nothing but pg_catalog: printed expressions are schema-qualified, nothing shadows a built-in function.
+    "search_path": "",
+    # A row-level policy must fail loudly instead of hiding rows.
+    "row_security": "off",
+    # Rows leave in heap order, every time.
+    "synchronize_seqscans": "off",
+    # Chunk statements are costly enough to trigger it and too simple to profit.
+    "jit": "off",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_PINNED_SINCE: dict[str, tuple[int, str]] = {
+    "idle_session_timeout": (140000, "0"),
+    "transaction_timeout": (170000, "0"),
+}
+
+
+class Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that never waits for ever.
+
+    `patience` seconds without a byte from the server make it ask `alive` (from another connection) whether
+    the server still works on this session's statement. Without `alive`, or when it says no, the session is
+    dropped and `psycopg.OperationalError` raised. Keepalives only find a dead host; this finds a silent one.
+    """
+
+    patience: float = 30.0
+    alive: Callable[[Session], bool] | None = None
+
+    def wait(self, gen: Generator[Any, Any, _RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
+        """Consume `gen` as psycopg does, in pieces no longer than `patience` without news."""
+        return super().wait(self._listening(gen), min(interval, 0.1, self.patience / 4), timeout)
+
+    def _listening(self, gen: Generator[Any, Any, _RV]) -> Generator[Any, Any, _RV]:
+        try:
+            state = next(gen)
+            last_news = monotonic()
+            while True:
+                ready = yield state
+                if ready:
+                    last_news = monotonic()
+                elif monotonic() - last_news > self.patience:
+                    self._ask()
+                    last_news = monotonic()
+                state = gen.send(ready)
+        except StopIteration as end:
+            return cast("_RV", end.value)
+
+    def _ask(self) -> None:
+        works = False
+        if self.alive is not None:
+            with suppress(psycopg.Error, JivsError):
+                works = self.alive(self)
+        if not works:
+            self.drop()
+            raise psycopg.OperationalError(f"no answer for {self.patience:g} s")
+
+    def drop(self) -> None:
+        """Close the socket now: no message to the server, no waiting, whatever the connection was doing."""
+        self.pgconn.finish()
+
+    def reset_transaction(self) -> None:
+        """Roll back what is open, so that the session can be used again; a broken session is dropped."""
+        if self.pgconn.transaction_status == TransactionStatus.IDLE:
+            return
+        try:
+            self.rollback()
+        except psycopg.Error:
+            self.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+
+def connect(
+    connection: Connection,
+    *,
+    application_name: str,
+    autocommit: bool = True,
+    io_timeout_seconds: float = 30,
+    read_only: bool = False,
+    reconnect: bool = False,
+    settings: Mapping[str, str] | None = None,
+) -> Session:
+    """Open a session with pinned settings.
+
+    Args:
+        connection: where; its URL goes to libpq in this process only.
+        application_name: shown in pg_stat_activity; the takeover of a stale run recognises sessions by it.
+        io_timeout_seconds: longest silence (`Session.patience`); also bounds unacknowledged TCP data.
+        read_only: make every transaction read-only unless it says otherwise.
+        reconnect: this endpoint has answered before, so an unreachable server is a `TransientError`.
+        settings: further settings, or other values for the pinned ones (`lock_timeout`, `statement_timeout`).
+
+    Raises:
+        ConnectionFailed: wrong password, no such database, unreachable, TLS trouble.
+        TransientError: full or restarting server; with `reconnect`, an unreachable one too.
+    """
+    parameters = _parameters(connection, io_timeout_seconds)
+    try:
+        # Our statements are few and long: preparing them saves nothing and breaks behind a pooler.
+        session = Session.connect(
+            conninfo.make_conninfo(connection.url, application_name=application_name, **parameters),
+            autocommit=True,
+            prepare_threshold=None,
+        )
+    except psycopg.Error as error:
+        raise connect_error(error, connection, reconnect=reconnect) from error
+    session.patience = io_timeout_seconds
+    try:
+        with mapped(connection.place):
+            pin(session, {"default_transaction_read_only": "on"} if read_only else {}, settings or {})
+            session.autocommit = autocommit
+    except BaseException:
+        session.drop()
+        raise
+    return session
+
+
+def _parameters(connection: Connection, io_timeout_seconds: float) -> dict[str, int]:
+    try:
+        given = conninfo.conninfo_to_dict(connection.url)
+    except psycopg.Error:
+        # The parser's message quotes the URL.
+        problem = f"The URL of connection {connection.name!r} cannot be read"
+        raise ConnectionFailed(problem, hint="Check the characters in it; special ones need %XX") from None
+    seconds = max(1, round(io_timeout_seconds))
+    defaults = {
+        "connect_timeout": min(_CONNECT_SECONDS, max(2, seconds)),
+        "tcp_user_timeout": seconds * 1000,
+        "keepalives_idle": max(1, seconds // 3),
+        "keepalives_interval": max(1, seconds // 6),
+        "keepalives_count": 3,
+    }
+    return {name: value for name, value in defaults.items() if name not in given}
+
+
+def pin(session: psycopg.Connection[Any], *settings: Mapping[str, str]) -> None:
+    """Apply the pinned settings, and `settings` over them, in one round trip."""
+    version = session.info.server_version
+    if version < OLDEST_VERSION:
+        raise ConnectionFailed(
+            f"The PostgreSQL server is version {version / 10000:.1f}",
+            hint="Version 12 or newer is needed",
+        )
+    wanted = dict(_PINNED)
+    wanted.update({name: value for name, (since, value) in _PINNED_SINCE.items() if version >= since})
+    for more in settings:
+        wanted.update(more)
+    one = sql.SQL("SET {} = {}")
+    session.execute(
+        sql.SQL("; ").join(one.format(sql.Identifier(name), sql.Literal(v)) for name, v in wanted.items())
+    )
