@@ -6,27 +6,31 @@ more than one piece. Implementations map their driver's errors to `core.errors` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Spelling, TablePlan, Wire
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Clock", "Piece", "Refusal", "Snapshot", "Source", "Survey"]
+__all__ = [
+    "ExistingColumn",
+    "ExistingTable",
+    "LedgerView",
+    "Piece",
+    "Refusal",
+    "Snapshot",
+    "Source",
+    "Survey",
+]
 
 Piece = bytes | bytearray | memoryview
 """A bytes-like part of a COPY stream, of any size."""
-
-Clock = Callable[[], datetime]
-"""The time of day, in UTC."""
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -86,6 +90,10 @@ class Snapshot(Protocol):
         """Digest of the chunk's rows, computed by the source (or from a second, independent read)."""
         ...
 
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk, counted by the source."""
+        ...
+
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """For each self-numbering column (by target name) the next number the source would give."""
         ...
@@ -117,12 +125,59 @@ class Source(Protocol):
         ...
 
 
-class LoadedChunks(Protocol):
-    """Which chunks the target's ledger already holds."""
+@dataclass(frozen=True, slots=True)
+class ExistingColumn:
+    """A column of a table that the target already has. `filled`: it has a default or numbers itself."""
 
-    def done(self, table: str) -> frozenset[int]:
-        """Indexes of the committed chunks of a target table."""
-        ...
+    name: str
+    type: str
+    required: bool
+    generated: bool
+    filled: bool
 
 
-Pieces = Iterable[Piece]
+@dataclass(frozen=True, slots=True)
+class ExistingTable:
+    """Something in the target that already bears a name. `kind` is pg_class.relkind; `dependents` are
+    (what, name) of views on it and foreign keys to it."""
+
+    name: str
+    kind: str
+    columns: tuple[ExistingColumn, ...] = ()
+    dependents: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """The ledger's entries of one migration.
+
+    Attributes:
+        epoch: highest epoch that has claimed it; 0 when none has.
+        steps: (table, step) -> (generation, undo).
+        chunks: (table, chunk index) -> (generation, rows, bytes).
+    """
+
+    epoch: int = 0
+    steps: Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]] = field(
+        default_factory=dict[tuple[str, str], tuple[str, Mapping[str, Any]]]
+    )
+    chunks: Mapping[tuple[str, int], tuple[str, int, int]] = field(
+        default_factory=dict[tuple[str, int], tuple[str, int, int]]
+    )
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Target tables (`schema.table`) that this migration created."""
+        return frozenset(table for table, step in self.steps if step == "create")
+
+    def loaded(self, table: str, generation: str) -> frozenset[int]:
+        """Indexes of the table's chunks that are committed from this extraction."""
+        return frozenset(
+            chunk for (name, chunk), (made_by, _, _) in self.chunks.items() if name == table and made_by == generation
+        )
+
+    def stale(self, table: str, generation: str) -> bool:
+        """Whether another extraction of the table has left chunks or steps. A table set aside stays so."""
+        chunks = (made_by for (name, _), (made_by, _, _) in self.chunks.items() if name == table)
+        steps = (made_by for (name, step), (made_by, _) in self.steps.items() if name == table and step != "set aside")
+        return any(made_by != generation for made_by in (*chunks, *steps))

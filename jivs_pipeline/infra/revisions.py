@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 from jivs_pipeline.core.errors import TerminalError
 
@@ -70,15 +71,16 @@ def revisions(area: str) -> tuple[Revision, ...]:
     return tuple(found)
 
 
-def _applied(connection: psycopg.Connection, schema: str) -> dict[int, str]:
-    row = connection.execute("SELECT to_regclass(%s)", (f"{schema}.revisions",)).fetchone()
-    if row is None or row[0] is None:
-        return {}
-    query = sql.SQL("SELECT number, checksum FROM {}.revisions").format(sql.Identifier(schema))
-    return dict(connection.execute(query).fetchall())
+def _applied(connection: psycopg.Connection[Any], schema: str) -> dict[int, str]:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT to_regclass(%s)", (f"{schema}.revisions",)).fetchone()
+        if row is None or row[0] is None:
+            return {}
+        query = sql.SQL("SELECT number, checksum FROM {}.revisions").format(sql.Identifier(schema))
+        return dict(cursor.execute(query).fetchall())
 
 
-def state(connection: psycopg.Connection, area: str) -> tuple[RevisionState, ...]:
+def state(connection: psycopg.Connection[Any], area: str) -> tuple[RevisionState, ...]:
     """Which revisions of the area the database has."""
     applied = _applied(connection, _SCHEMAS[area])
     return tuple(
@@ -87,19 +89,19 @@ def state(connection: psycopg.Connection, area: str) -> tuple[RevisionState, ...
     )
 
 
-def pending(connection: psycopg.Connection, area: str) -> bool:
+def pending(connection: psycopg.Connection[Any], area: str) -> bool:
     """Whether `upgrade` would do anything. Cheap: one query."""
     return len(_applied(connection, _SCHEMAS[area])) < len(revisions(area))
 
 
 @contextmanager
-def _locked(connection: psycopg.Connection) -> Iterator[None]:
+def _locked(connection: psycopg.Connection[Any]) -> Iterator[None]:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         yield
 
 
-def upgrade(connection: psycopg.Connection, area: str) -> tuple[Revision, ...]:
+def upgrade(connection: psycopg.Connection[Any], area: str) -> tuple[Revision, ...]:
     """Apply what is missing; safe to call from many processes at once, and again.
 
     Returns:
@@ -131,7 +133,7 @@ def upgrade(connection: psycopg.Connection, area: str) -> tuple[Revision, ...]:
     return tuple(done)
 
 
-def _record(connection: psycopg.Connection, schema: str, revision: Revision) -> None:
+def _record(connection: psycopg.Connection[Any], schema: str, revision: Revision) -> None:
     name = sql.Identifier(schema)
     connection.execute(
         sql.SQL(

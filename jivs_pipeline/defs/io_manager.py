@@ -1,0 +1,46 @@
+"""Hands the small handle of a migration from op to op as a JSON file; never data, never pickle.
+
+Files are named by Dagster's own identifier of an output: names made of step key and output name gave
+silent corruption when two runs shared them.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+__all__ = ["HandleIOManager"]
+
+
+class HandleIOManager(dg.IOManager):
+    """Stores JSON objects below `root`.
+
+    Args:
+        root: directory, made when missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _path(self, context: dg.OutputContext) -> Path:
+        identifier = "/".join(context.get_identifier())
+        return self._root / f"{sha256(identifier.encode()).hexdigest()}.json"
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the handle, atomically."""
+        path = self._path(context)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(obj))
+        temporary.replace(path)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the handle of the op before, of this run or of the run that is re-executed."""
+        if context.upstream_output is None:
+            raise dg.DagsterInvariantViolationError("a handle comes from an op")
+        path = self._path(context.upstream_output)
+        if not path.exists():
+            raise dg.Failure("The run's handle is gone. Launch the migration again from its first op, plan")
+        return json.loads(path.read_text())

@@ -1,0 +1,104 @@
+"""The seven ops. Each unpacks its handle, calls one phase of the engine and reports."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from jivs_pipeline.core.errors import InterruptedRun, JivsError
+from jivs_pipeline.defs import story
+from jivs_pipeline.defs.failures import as_failure
+from jivs_pipeline.defs.resources import MigrationResource
+from jivs_pipeline.engine.migrate import Migration
+
+__all__ = ["OPS", "PlanConfig"]
+
+Handle = dict[str, Any]
+
+
+class PlanConfig(dg.Config):
+    """Run config of `plan`; empty where the spec is in the control database, as after `jivs submit`."""
+
+    spec: dict[str, Any] | None = None
+
+
+@contextmanager
+def _phase(context: dg.OpExecutionContext, resource: MigrationResource, given: dict[str, Any] | None = None) -> Iterator[Migration | None]:
+    """The begun migration, or None when it was finished before this run. Errors become one sentence."""
+    migration: Migration | None = None
+    try:
+        migration = resource.of(context.partition_key, context.run_id, given)
+        if migration.finished_before:
+            context.log.info(f"Migration {context.partition_key!r} is already completed; nothing to do")
+            yield None
+            return
+        migration.begin()
+        yield migration
+    except JivsError as error:
+        _abort(migration, error)
+        raise as_failure(error) from error
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        _abort(migration, InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {context.partition_key}"))
+        raise
+    except Exception as error:
+        _abort(migration, error)
+        raise
+
+
+def _abort(migration: Migration | None, error: BaseException) -> None:
+    if migration is not None:
+        migration.abort(error)
+
+
+@dg.op(out=dg.Out(io_manager_key="handles"), description="Look at both databases and decide what is carried, and how.")
+def plan(context: dg.OpExecutionContext, config: PlanConfig, migration: MigrationResource) -> Handle:
+    with _phase(context, migration, config.spec) as run:
+        if run is not None:
+            made = run.plan()
+            context.log.info(f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings")
+            context.add_output_metadata(story.plan_metadata(made))
+    return {"key": context.partition_key, "run_id": context.run_id}
+
+
+def _middle(name: str, description: str) -> dg.OpDefinition:
+    """An op between plan and finish: same handle in and out, one method of the engine."""
+
+    @dg.op(name=name, description=description, out=dg.Out(io_manager_key="handles"))
+    def phase(context: dg.OpExecutionContext, handle: Handle, migration: MigrationResource) -> Handle:
+        with _phase(context, migration) as run:
+            if run is not None:
+                getattr(run, name)()
+                rows, size, seconds = run.progress.rows, run.progress.bytes, run.progress.phases[name]
+                context.log.info(f"{name}: {rows:,} rows, {size:,} bytes in {seconds:.1f} s")
+                context.add_output_metadata({"rows": rows, "bytes": size, "seconds": round(seconds, 3)})
+        return handle
+
+    return phase
+
+
+extract = _middle("extract", "Read every chunk of one consistent snapshot into the staging area.")
+transform = _middle("transform", "Apply the rules of the spec to the staged rows.")
+validate = _middle("validate", "Check the staged rows before the target is touched.")
+load = _middle("load", "Create tables, COPY the chunks exactly once, build keys, indexes and references.")
+verify = _middle("verify", "Compare count and digest of every table, computed by each database itself.")
+
+
+@dg.op(out=dg.Out(io_manager_key="handles"), description="Give the verdict, write the report, clean up.")
+def finish(context: dg.OpExecutionContext, handle: Handle, migration: MigrationResource) -> Handle:
+    with _phase(context, migration) as run:
+        if run is not None:
+            try:
+                document = run.finish()
+            finally:
+                for event in _events(run.document()):
+                    context.log_event(event)
+            context.add_output_metadata({"status": document["status"], "report": dg.MetadataValue.path(document["report"])})
+    return handle
+
+
+def _events(document: dict[str, Any]) -> list[Any]:
+    return [*story.materializations(document), *story.checks(document), story.verdict(document)]
+
+
+OPS = (plan, extract, transform, validate, load, verify, finish)

@@ -1,0 +1,128 @@
+"""What a run tells in the Dagster UI: log sentences, materializations, checks and tables as metadata.
+
+What belongs here: turning engine values into Dagster's. What does not: deciding anything.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from jivs_pipeline.core.plan import Plan
+from jivs_pipeline.defs.partitions import MIGRATION_ASSET
+
+__all__ = ["checks", "materializations", "plan_metadata", "table_key", "verdict"]
+
+
+def table_key(connection: str, table: str) -> dg.AssetKey:
+    """`[target connection, schema, table]`; the schema has no dot by the planner's rule, the table may."""
+    schema, _, name = table.partition(".")
+    return dg.AssetKey([connection, schema, name])
+
+
+def plan_metadata(plan: Plan) -> dict[str, Any]:
+    """The plan as tables that the run page shows."""
+    return {
+        "tables": len(plan.tables),
+        "rows": plan.rows,
+        "bytes": plan.bytes,
+        "chunks": sum(len(t.chunks) for t in plan.carried),
+        "plan": dg.MetadataValue.md(
+            _markdown(
+                ("source", "target", "lane", "rows", "chunks", "mode", "refused"),
+                [(t.source, t.target, t.lane, f"{t.rows:,}", len(t.chunks), t.mode, t.refused or "") for t in plan.tables],
+            )
+        ),
+        "warnings": dg.MetadataValue.md(
+            _markdown(
+                ("table", "column", "kind", "reason"),
+                [(w.table, w.column or "", w.kind, w.reason) for w in plan.warnings],
+            )
+            if plan.warnings
+            else "Everything is carried exactly."
+        ),
+        "plan_hash": plan.hash,
+    }
+
+
+def materializations(document: Mapping[str, Any]) -> Iterator[dg.AssetMaterialization]:
+    """One per loaded table. The numbers plot over the runs in the asset catalog."""
+    for table in document["tables"]:
+        if table["error"] or not table["chunks"]:
+            continue
+        seconds = table["seconds"] or 0.001
+        yield dg.AssetMaterialization(
+            asset_key=table_key(document["target"]["name"], table["target_table"]),
+            description=f"{table['target_rows']:,} rows from {table['source_table']}",
+            metadata={
+                "rows": table["target_rows"],
+                "bytes": table["bytes"],
+                "rows/s": round(table["target_rows"] / seconds, 1),
+                "chunks": table["chunks"],
+                "seconds": table["seconds"],
+                "epoch": document["epoch"],
+                "lane": table["lane"],
+                "source": table["source_table"],
+                "migration": document["key"],
+                "dagster/row_count": table["target_rows"],
+            },
+        )
+
+
+def checks(document: Mapping[str, Any]) -> Iterator[dg.AssetCheckEvaluation]:
+    """One per compared table: equal or not, with both digests."""
+    for table in document["tables"]:
+        if table["verified"] is None:
+            continue
+        yield dg.AssetCheckEvaluation(
+            asset_key=table_key(document["target"]["name"], table["target_table"]),
+            check_name="equals_source",
+            passed=table["verified"],
+            description="Count and digest computed by source and target are equal"
+            if table["verified"]
+            else "The target differs from the source",
+            metadata={
+                "source_rows": table["source_rows"],
+                "target_rows": table["target_rows"],
+                "source_digest": table["source_digest"] or "count only",
+                "target_digest": table["target_digest"] or "count only",
+            },
+        )
+
+
+def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:
+    """The outcome of the run, on the migration's own asset."""
+    return dg.AssetMaterialization(
+        asset_key=MIGRATION_ASSET,
+        partition=document["key"],
+        description=f"{document['status']}: {len(document['tables'])} tables, {document['rows']:,} rows",
+        metadata={
+            "status": document["status"],
+            "rows": document["rows"],
+            "bytes": document["bytes"],
+            "seconds": document["seconds"],
+            "epoch": document["epoch"],
+            "consistency": document["consistency"] or "",
+            "report": dg.MetadataValue.path(document["report"] or ""),
+            "tables": dg.MetadataValue.md(
+                _markdown(
+                    ("target", "rows", "verified", "digest"),
+                    [
+                        (t["target_table"], f"{t['target_rows']:,}", t["verified"], (t["target_digest"] or "")[:12])
+                        for t in document["tables"]
+                    ],
+                )
+            ),
+        },
+    )
+
+
+def _markdown(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    def cell(value: Any) -> str:
+        return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(map(cell, row)) for row in rows[:500]]
+    if len(rows) > 500:
+        lines.append(f"… {len(rows) - 500} more | " + " | ".join("" for _ in head[1:]))
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,133 @@
+"""Phase extract: every chunk of one consistent snapshot into the staging area, with the source's digests.
+
+What belongs here: the order of chunks, staging, the manifest. What does not: how a source reads.
+
+A manifest is recorded per table once all its chunks are on disk. Only when every table has one may
+anything be loaded, so a crash in here makes the next run begin a new snapshot and use nothing of this.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import pyarrow as pa
+
+from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, TerminalError
+from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
+from jivs_pipeline.core.ports import Snapshot
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.arrow_types import arrow_schema
+from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.ports import Sink
+from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
+
+__all__ = ["extract"]
+
+
+def extract(run: Run) -> None:
+    """Stage all tables that have no manifest yet."""
+    tables = [t for t in run.sound if t.target not in run.extracted]
+    if not tables:
+        return
+    run.staging.prepare(run.key, run.generation)
+    _check_room(run, tables)
+    readers = min(run.spec.parallelism, run.spec.limits.source_connections)
+    with run.source.snapshot(readers) as snapshot:
+        tasks = {t.target: _TableTask(run, t, snapshot) for t in tables}
+        jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
+        run_all(jobs, readers, run.guard)
+
+
+def _check_room(run: Run, tables: list[TablePlan]) -> None:
+    needed, free = sum(t.bytes for t in tables), run.staging.free_bytes()
+    if needed > free:
+        raise ResourceError(
+            f"The staging area has {free >> 20:,} MiB free and about {needed >> 20:,} MiB are needed",
+            hint="Free space there or set JIVS_STAGING_URL, then run again",
+        )
+
+
+class _TableTask:
+    """The chunks of one table on their way to disk; the last one to arrive records the manifest."""
+
+    def __init__(self, run: Run, table: TablePlan, snapshot: Snapshot) -> None:
+        self._run = run
+        self._table = table
+        self._snapshot = snapshot
+        self._files: dict[int, ChunkFile] = {}
+        self._lock = threading.Lock()
+        self._began: float | None = None
+
+    def chunk(self, chunk: Chunk) -> None:
+        """Stage one chunk; a terminal error fails the table, not the run."""
+        run, table = self._run, self._table
+        if table.target in run.failures:
+            return
+        self._began = self._began or time.monotonic()
+        told = partial(run.checkpoints.retried, table.target, Phase.EXTRACT, chunk.index)
+        try:
+            with_retries(partial(self._stage, chunk), run.guard, told)
+            if len(self._files) == len(table.chunks):
+                self._record()
+        except (ConflictError, ResourceError):
+            raise
+        except JivsError as error:
+            if error.transient:
+                raise
+            run.fail(table, Phase.EXTRACT, error)
+
+    def _stage(self, chunk: Chunk) -> None:
+        run, table = self._run, self._table
+        name = run.file_name(table, chunk)
+        with run.staging.writing(run.key, run.generation, name) as sink:
+            rows = self._write(chunk, sink)
+            size, file_hash = sink.bytes, sink.digest
+        digest = self._digest(chunk)
+        if rows is not None and rows != digest.rows:
+            raise TerminalError(
+                f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
+                hint="The source changed under its snapshot; run again",
+                table=table.target,
+            )
+        with self._lock:
+            self._files[chunk.index] = ChunkFile(chunk.index, name, digest.rows, size, file_hash, digest)
+        if rows is None:
+            run.progress.add(table.target, digest.rows, size)
+
+    def _digest(self, chunk: Chunk) -> Digest:
+        if self._run.spec.verify == "count":
+            return Digest(self._snapshot.count(self._table, chunk))
+        return self._snapshot.digest(self._table, chunk)
+
+    def _write(self, chunk: Chunk, sink: Sink) -> int | None:
+        """Rows written, or None where only the source can count them (copy lane)."""
+        table = self._table
+        if table.lane is Lane.COPY:
+            for piece in self._run.guard.watched(self._snapshot.copy(table, chunk)):
+                sink.write(piece)
+            return None
+        rows = 0
+        with pa.ipc.new_file(sink, arrow_schema(table.columns)) as writer:
+            for batch in self._run.guard.watched(self._snapshot.batches(table, chunk)):
+                writer.write_batch(batch)
+                rows += batch.num_rows
+                self._run.progress.add(table.target, batch.num_rows, batch.nbytes)
+        return rows
+
+    def _record(self) -> None:
+        run, table = self._run, self._table
+        with self._lock:
+            if table.target in run.extracted:
+                return
+            files = tuple(self._files[c.index] for c in table.chunks)
+            manifest = Extracted(
+                run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency
+            )
+            run.extracted[table.target] = manifest
+        run.checkpoints.done(
+            table.target, Phase.EXTRACT, run.generation, rows=manifest.rows, size=manifest.bytes,
+            chunks=len(files), seconds=time.monotonic() - (self._began or 0), data=manifest.stored(),
+        )  # fmt: skip

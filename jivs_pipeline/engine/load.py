@@ -1,0 +1,206 @@
+"""Phase load: tables, then chunks, then everything that is built on the rows.
+
+What belongs here: the order, and which table fails by what. What does not: fencing and the ledger, which
+the target does for every chunk and step (`infra/target.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError
+from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
+from jivs_pipeline.core.ports import LedgerView, Piece
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.encode import encode
+from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.ports import StepLike
+from jivs_pipeline.engine.run import ChunkFile, Run
+
+__all__ = ["claim", "load", "parents_first"]
+
+_BESIDE = frozenset({TableMode.TRUNCATE, TableMode.APPEND})
+"""Modes in which chunks are copied beside a table that was there before, and merged at the end."""
+
+
+def load(run: Run) -> None:
+    """Bring the target to what the plan says; what the ledger already has is not done again."""
+    claim(run)
+    ledger = run.target.ledger(run.key)
+    tables = [t for t in run.sound if t.target in run.extracted]
+    for schema in sorted({t.target_schema for t in tables}):
+        run.target.ensure_schema(schema)
+    for table in tables:
+        _attempt(run, table, partial(_prepare, run, table, ledger))
+    _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
+    merged = _merge(run, _sound(run, tables))
+    _build(run, tables)
+    run.loaded = {t.target for t in _sound(run, tables) if merged or t.mode not in _BESIDE}
+
+
+def claim(run: Run) -> None:
+    """Make this run the target's only writer. Not before the load: until then the target is untouched."""
+    if not run.claimed:
+        run.target.claim(run.key, run.control_id, run.epoch, run.owner)
+        run.claimed = True
+
+
+def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
+    return [t for t in tables if t.target not in run.failures]
+
+
+def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stand: bool = False) -> None:
+    """Run a job of one table: transient errors are tried again, terminal ones fail the table only."""
+    if table.target in run.failures:
+        return
+    told = partial(run.checkpoints.retried, table.target, Phase.LOAD, None)
+    try:
+        with_retries(lambda: (job(), None)[1], run.guard, told)
+    except (ConflictError, ResourceError):
+        raise
+    except JivsError as error:
+        if error.transient:
+            raise
+        run.fail(table, Phase.LOAD, error, rows_stand=rows_stand)
+
+
+def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
+    for step in steps:
+        run.guard.check()
+        run.target.apply(step, run.extracted[table.target].generation)
+
+
+def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
+    generation = run.extracted[table.target].generation
+    if ledger.stale(table.target, generation):
+        run.target.reset(table)
+    _apply(run, table, run.builder.create(run.key, table))
+
+
+# Chunks
+
+
+def _load_chunks(run: Run, tables: Sequence[TablePlan], ledger: LedgerView) -> None:
+    tasks: list[Callable[[], None]] = []
+    for table in _sound(run, tables):
+        manifest = run.extracted[table.target]
+        there = frozenset[int]() if ledger.stale(table.target, manifest.generation) else ledger.loaded(table.target, manifest.generation)
+        for file in manifest.chunks:
+            if file.index in there:
+                run.progress.add(table.target, file.rows, file.bytes)
+        task = _TableTask(run, table, [f for f in manifest.chunks if f.index not in there])
+        tasks += task.jobs()
+    run_all(tasks, run.spec.parallelism, run.guard)
+
+
+class _TableTask:
+    """The missing chunks of one table; when the last one is in, the table's load is recorded."""
+
+    def __init__(self, run: Run, table: TablePlan, files: Sequence[ChunkFile]) -> None:
+        self._run = run
+        self._table = table
+        self._files = files
+        self._left = len(files)
+        self._lock = threading.Lock()
+        self._began: float | None = None
+
+    def jobs(self) -> list[Callable[[], None]]:
+        """One job per missing chunk; one that only records when none is missing."""
+        if not self._files:
+            return [self._record]
+        return [partial(self._chunk, f) for f in self._files]
+
+    def _chunk(self, file: ChunkFile) -> None:
+        self._began = self._began or time.monotonic()
+        _attempt(self._run, self._table, partial(self._load, file))
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            self._record()
+
+    def _load(self, file: ChunkFile) -> None:
+        run, table = self._run, self._table
+        manifest = run.extracted[table.target]
+        chunk = table.chunks[file.index]
+        pieces = run.guard.watched(self._pieces(file))
+        run.target.load_chunk(table, chunk, manifest.generation, file.rows, file.bytes, file.digest.hex, pieces)
+        run.progress.add(table.target, file.rows, file.bytes)
+
+    def _pieces(self, file: ChunkFile) -> Iterator[Piece]:
+        run, table = self._run, self._table
+        generation = run.extracted[table.target].generation
+        if table.lane is Lane.COPY:
+            return run.staging.pieces(run.key, generation, file.name, file.hash)
+        run.staging.check(run.key, generation, file.name, file.hash)
+        return encode(run.staging.path(run.key, generation, file.name), table.wire)
+
+    def _record(self) -> None:
+        run, table = self._run, self._table
+        if table.target in run.failures:
+            return
+        manifest = run.extracted[table.target]
+        run.checkpoints.done(
+            table.target, Phase.LOAD, manifest.generation, rows=manifest.rows, size=manifest.bytes,
+            chunks=len(manifest.chunks), seconds=time.monotonic() - self._began if self._began else 0.0, data={},
+        )  # fmt: skip
+
+
+# What is built on the rows
+
+
+def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
+    """Move side tables into place: all of them or none, because foreign keys among them must always hold."""
+    beside = [t for t in tables if t.mode in _BESIDE]
+    if len(beside) != len([t for t in run.plan.carried if t.mode in _BESIDE]):
+        return False
+    for step in run.builder.merge(run.key, parents_first(beside)):
+        with_retries(
+            lambda step=step: (run.target.apply(step, ""), None)[1],
+            run.guard,
+            partial(run.checkpoints.retried, "*", Phase.LOAD, None),
+        )
+    return True
+
+
+def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
+    """Tables in an order in which every foreign key's parent comes before its child, as far as there is one."""
+    by_name = {t.target_table: t for t in tables}
+    ordered: dict[str, TablePlan] = {}
+    waiting: set[str] = set()
+
+    def visit(table: TablePlan) -> None:
+        if table.target in ordered or table.target in waiting:
+            return
+        waiting.add(table.target)
+        for key in table.definition.foreign_keys if table.definition else ():
+            if (parent := by_name.get(key.target_table)) is not None:
+                visit(parent)
+        ordered[table.target] = table
+
+    for table in sorted(tables, key=lambda t: t.target):
+        visit(table)
+    return list(ordered.values())
+
+
+def _build(run: Run, tables: Sequence[TablePlan]) -> None:
+    builder = run.builder
+    made = [t for t in tables if t.mode not in _BESIDE]
+    _stage(run, [(t, builder.build_keys(t)) for t in made])
+    _stage(run, [(t, builder.build_indexes(t)) for t in made])
+    # A key to a table that failed waits for the run that repairs it.
+    missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
+    for table in made:
+        if table.definition and not any(f"{k.target_schema}.{k.target_table}" in missing for k in table.definition.foreign_keys):
+            # One after the other: two validations that lock each other's tables would deadlock.
+            _stage(run, [(table, builder.build_references(table))])
+    _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in tables])
+    _stage(run, [(t, [*builder.describe(t), *builder.analyze(t)]) for t in made])
+
+
+def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
+    jobs = [partial(_attempt, run, t, partial(_apply, run, t, steps), rows_stand=True) for t, steps in work if steps]
+    run_all(jobs, run.spec.parallelism, run.guard)

@@ -1,0 +1,404 @@
+"""The sequence of a migration, and the only place that has it.
+
+What belongs here: beginning, the seven phases, ending; which earlier work is used again. What does not:
+what a phase does, and Dagster, whose ops call one method each.
+
+A run that continues an earlier one keeps, per table, what is proved: tables that are loaded stay; if
+the extraction was finished, the rest is loaded from the same staged snapshot; else everything that is
+not loaded is read again from a new one.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jivs_pipeline.core.claims import Claim
+from jivs_pipeline.core.connections import Connection, redact
+from jivs_pipeline.core.errors import (
+    FencedError,
+    InterruptedRun,
+    JivsError,
+    MismatchError,
+    PausedRun,
+    RefusedError,
+    SpecError,
+    TerminalError,
+)
+from jivs_pipeline.core.plan import Plan
+from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.engine import extract, load, verify
+from jivs_pipeline.engine.checkpoints import ControlCheckpoints
+from jivs_pipeline.engine.document import build_document
+from jivs_pipeline.engine.planning import build_plan
+from jivs_pipeline.engine.pool import Guard
+from jivs_pipeline.engine.ports import Builder, ControlDatabase, StagingArea, Target
+from jivs_pipeline.engine.progress import Progress
+from jivs_pipeline.engine.report import write_report
+from jivs_pipeline.engine.run import Extracted, Run, TableFailure, expected
+
+__all__ = ["Migration", "Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a migration needs from outside; `runtime.py` makes it.
+
+    Attributes:
+        resolve: connection name -> connection; only in this process.
+        take: registers the run in the control database: (spec, run id, floor) -> claim.
+        reports: directory for reports.
+        pulse_seconds: how often the heartbeat is renewed and progress stored.
+        new_id: makes ids of extractions.
+    """
+
+    control: ControlDatabase
+    staging: StagingArea
+    builder: Builder
+    resolve: Callable[[str], Connection]
+    open_source: Callable[[Connection], Source]
+    open_target: Callable[[Connection], Target]
+    take: Callable[[Spec, str, int], Claim]
+    reports: Path
+    new_id: Callable[[], str]
+    versions: Mapping[str, str]
+    pulse_seconds: float = 5.0
+
+
+class Migration:
+    """One run of one migration. Methods are called in the order of `Phase`, by ops or by a test.
+
+    Args:
+        services: the ports.
+        spec: what to migrate.
+        run_id: Dagster's run id, or any unique text.
+        progress: counters that somebody may be watching.
+    """
+
+    def __init__(self, services: Services, spec: Spec, run_id: str, progress: Progress | None = None) -> None:
+        self._services = services
+        self._spec = spec
+        self._run_id = run_id
+        self.progress = progress or Progress()
+        self.guard = Guard()
+        self.error: JivsError | None = None
+        self._run: Run | None = None
+        self._claim: Claim | None = None
+        self._pulse: threading.Thread | None = None
+        self._over = threading.Event()
+        self._ended = False
+
+    # Beginning and ending
+
+    @property
+    def finished_before(self) -> bool:
+        """Whether this very migration is already completed, so that there is nothing to do."""
+        row = self._services.control.find(self._spec.key)
+        return bool(
+            row and row["status"] == Status.COMPLETED and row["spec_hash"] == self._spec.hash and row["epoch"] > 0
+        )
+
+    def begin(self) -> None:
+        """Open both ends and take the migration: conflict, or a new epoch and a heartbeat.
+
+        Raises:
+            ConfigError: an end does not let us in; the migration's state is as before.
+            ConflictError: somebody else holds it.
+        """
+        services, spec = self._services, self._spec
+        if self._run is not None:
+            return
+        source = services.open_source(services.resolve(spec.source))
+        try:
+            target = services.open_target(services.resolve(spec.target))
+        except BaseException:
+            source.close()
+            raise
+        try:
+            claim = services.take(spec, self._run_id, target.ledger(spec.key).epoch)
+        except BaseException:
+            source.close()
+            target.close()
+            raise
+        self._claim = claim
+        empty = Plan(
+            key=spec.key, spec_hash=spec.hash, source=spec.source, target=spec.target, source_dialect="",
+            source_version="", target_version="", tables=(),
+        )  # fmt: skip
+        self._run = Run(
+            spec=spec, run_id=self._run_id, control_id=services.control.control_id(), epoch=claim.epoch,
+            owner=claim.owner.owner, source=source, target=target, staging=services.staging,
+            checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
+            progress=self.progress, plan=claim.plan or empty,
+        )  # fmt: skip
+        if claim.plan is not None:
+            self._recall(self._run)
+        self._pulse = threading.Thread(target=self._keep_pulse, name="jivs-heartbeat", daemon=True)
+        self._pulse.start()
+
+    def close(self) -> None:
+        """Release everything; the lock too, where the run did not end."""
+        self._over.set()
+        if self._pulse is not None:
+            self._pulse.join(timeout=10)
+        if self._run is not None:
+            for end in (self._run.source, self._run.target):
+                with suppress(Exception):
+                    end.close()
+        if self._claim is not None and not self._ended:
+            with suppress(JivsError):
+                self._services.control.release(self._claim)
+
+    def abort(self, error: BaseException) -> None:
+        """Record why the run stops: `paused`, `failed` or nothing when another run owns the migration."""
+        known = error if isinstance(error, JivsError) else TerminalError(
+            f"{type(error).__name__}: {redact(str(error).splitlines()[0] if str(error) else 'no message')}",
+            hint="Run again with --debug; if it stays, please report it",
+        )  # fmt: skip
+        if self.error is None:
+            self.error = known
+        if self._ended or isinstance(known, FencedError) or self._claim is None:
+            return
+        status = Status.PAUSED if isinstance(known, PausedRun | InterruptedRun) else Status.FAILED
+        with suppress(FencedError):
+            self._end(status, known)
+
+    # The phases
+
+    def plan(self) -> Plan:
+        """Phase 1: what will be done. A plan whose extraction is finished is kept, so that a run resumes on it."""
+        with self._phase(Phase.PLAN):
+            run = self._the_run()
+            claim = self._services.control
+            if not (self._resumable(run) and self._claim and self._claim.same_spec):
+                before = run.plan
+                kept = {t.target: t for t in before.tables if t.target in run.loaded}
+                fresh = build_plan(run.spec, run.source, run.target)
+                run.plan = _keep_loaded(fresh, kept)
+                run.extracted = {t: m for t, m in run.extracted.items() if t in kept and run.plan.table(t) == kept[t]}
+                run.loaded = set(run.extracted)
+                run.failures = {}
+                run.generation = self._services.new_id()
+            elif run.failures:
+                self._forget_failures(run)
+            for table in run.plan.tables:
+                if table.refused:
+                    failure = RefusedError(table.refused, column=table.refused_column)
+                    run.failures[table.target] = TableFailure.of(failure)
+            claim.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
+            return run.plan
+
+    def extract(self) -> None:
+        """Phase 2: rows of one snapshot into staging."""
+        with self._phase(Phase.EXTRACT):
+            extract.extract(self._planned())
+
+    def transform(self) -> None:
+        """Phase 3: rules over the staged set. Renames, drops and filters were done while reading."""
+        with self._phase(Phase.TRANSFORM):
+            self._planned()
+
+    def validate(self) -> None:
+        """Phase 4: checks over the staged set: every staged file is there and whole in size."""
+        with self._phase(Phase.VALIDATE):
+            run = self._planned()
+            for table in run.sound:
+                manifest = run.extracted.get(table.target)
+                if manifest is None:
+                    raise TerminalError(f"Table {table.source} was not extracted", hint="Run the migration again from its start")
+
+    def load(self) -> None:
+        """Phase 5: tables, rows, keys, indexes, references."""
+        with self._phase(Phase.LOAD):
+            load.load(self._planned())
+
+    def verify(self) -> None:
+        """Phase 6: the target's rows against the source's."""
+        with self._phase(Phase.VERIFY):
+            run = self._planned()
+            if not run.loaded and run.sound:
+                raise TerminalError("Nothing was loaded before verify", hint="Run the migration again from its start")
+            verify.verify(run)
+
+    def finish(self) -> dict[str, Any]:
+        """Phase 7: the verdict. Cleans up, writes the report and ends the run.
+
+        Raises:
+            TerminalError: a table failed; the message names each.
+            MismatchError: a table differs from its source.
+        """
+        with self._phase(Phase.FINISH):
+            run = self._planned()
+            points = self._services.control.checkpoints(run.key)
+            verified = {p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None}
+            different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
+            if not run.failures and not different:
+                load.claim(run)
+                for step in run.builder.drop_kept(run.key, run.plan):
+                    run.target.apply(step, "")
+                run.target.release()
+                self._services.staging.discard(run.key)
+        if run.failures:
+            raise self._verdict(Status.FAILED, _failed_tables(run))
+        if different:
+            message = f"{len(different)} of {len(run.plan.tables)} tables differ from the source: {', '.join(different)}"
+            raise self._verdict(Status.MISMATCH, MismatchError(message, hint=f"See jivs verify {run.key} --level rows"))
+        self._end(Status.COMPLETED, None)
+        return self.document()
+
+    def document(self) -> dict[str, Any]:
+        """The document of the contract, of this run or of the one that finished before."""
+        control = self._services.control
+        row = control.migration(self._spec.key)
+        return build_document(row, control.checkpoints(self._spec.key), control.performance(self._spec.key))
+
+    # Inside
+
+    def _the_run(self) -> Run:
+        if self._run is None:
+            raise TerminalError("The run was not begun", hint="This is a bug; please report it")
+        return self._run
+
+    def _the_claim(self) -> Claim:
+        if self._claim is None:
+            raise TerminalError("The run was not begun", hint="This is a bug; please report it")
+        return self._claim
+
+    def _planned(self) -> Run:
+        """The run with a plan; one that Dagster starts in the middle has it from the control database."""
+        run = self._the_run()
+        if not run.plan.tables:
+            raise SpecError(f"Migration {run.key!r} has no plan yet", hint="Run it from its first op, plan")
+        return run
+
+    @contextmanager
+    def _phase(self, phase: Phase) -> Iterator[None]:
+        self.guard.check()
+        run, control = self._the_run(), self._services.control
+        control.set_phase(self._the_claim(), phase)
+        self.progress.enter(phase, expected(run.sound, run.extracted))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        try:
+            yield
+        finally:
+            seconds = self.progress.leave(phase)
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            with suppress(JivsError):
+                control.measure(
+                    self._the_claim(),
+                    phase,
+                    {
+                        "seconds": seconds,
+                        "rows": self.progress.rows,
+                        "bytes": self.progress.bytes,
+                        "cpu_seconds": after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime,
+                        "peak_rss": after.ru_maxrss * 1024,
+                        "samples": self.progress.samples() if phase is Phase.LOAD else [],
+                    },
+                )
+
+    def _recall(self, run: Run) -> None:
+        """What earlier runs have proved, from the control database."""
+        planned = {t.target for t in run.plan.carried}
+        points = [p for p in self._services.control.checkpoints(run.key) if p.table in planned]
+        for p in points:
+            if p.phase is Phase.EXTRACT and p.ok:
+                run.extracted[p.table] = Extracted.parse(p.generation, p.data)
+        for p in points:
+            if p.phase is Phase.LOAD and p.ok:
+                run.loaded.add(p.table)
+            if not p.ok:
+                run.failures[p.table] = TableFailure(
+                    p.data["message"], p.data["hint"], p.data["column"], p.data["rows_stand"]
+                )
+        for table in run.plan.tables:
+            if table.refused:
+                run.failures[table.target] = TableFailure(table.refused, column=table.refused_column)
+        generations = {m.generation for t, m in run.extracted.items() if t not in run.loaded}
+        run.generation = generations.pop() if len(generations) == 1 else self._services.new_id()
+
+    def _resumable(self, run: Run) -> bool:
+        """Whether the plan of before can be continued: no table refused, and every extraction finished and there."""
+        if not run.plan.tables or any(t.refused for t in run.plan.tables):
+            return False
+        for table in run.plan.carried:
+            manifest, failure = run.extracted.get(table.target), run.failures.get(table.target)
+            if failure is not None and not failure.rows_stand:
+                return False
+            if manifest is None:
+                return False
+            if table.target not in run.loaded and not all(
+                run.staging.has(run.key, manifest.generation, c.name, c.bytes) for c in manifest.chunks
+            ):
+                return False
+        return True
+
+    def _forget_failures(self, run: Run) -> None:
+        """Steps that failed are tried again on the rows that stand."""
+        run.failures = {}
+
+    def _keep_pulse(self) -> None:
+        claim, control = self._the_claim(), self._services.control
+        while not self._over.wait(self._services.pulse_seconds):
+            try:
+                wanted = control.heartbeat(claim)
+                if self.progress.phase in {Phase.EXTRACT, Phase.LOAD}:
+                    control.progress(claim, self.progress.rows, self.progress.bytes)
+            except FencedError as error:
+                if not self._over.is_set() and not self._ended:
+                    self.guard.stop(error)
+                return
+            except JivsError:
+                continue
+            if wanted == "pause":
+                self.guard.stop(PausedRun(f"Migration {claim.key!r} was paused", hint=f"Go on with: jivs resume {claim.key}"))
+
+    def _verdict(self, status: Status, error: JivsError) -> JivsError:
+        self._end(status, error)
+        self.error = error
+        return error
+
+    def _end(self, status: Status, error: JivsError | None) -> None:
+        control, claim, services = self._services.control, self._the_claim(), self._services
+        fields = error.document()["error"] if error else None
+        row = {**control.migration(claim.key), "status": status, "error": fields}
+        document = build_document(
+            row, control.checkpoints(claim.key), control.performance(claim.key),
+            resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
+        )  # fmt: skip
+        path = services.reports / f"{claim.key}.html"
+        document["report"] = str(path)
+        with suppress(OSError):
+            write_report(document, path)
+        control.end(claim, status, error=fields, result=document)
+        self._ended = True
+
+    def _failures(self) -> Mapping[str, Mapping[str, Any]]:
+        return {t: f.stored() for t, f in self._run.failures.items()} if self._run else {}
+
+
+def _keep_loaded(fresh: Plan, kept: Mapping[str, Any]) -> Plan:
+    """Tables that are loaded keep the plan they were loaded by, where nothing but sizes and chunks has changed."""
+
+    def same(table: Any) -> Any:
+        if (old := kept.get(table.target)) is None:
+            return table
+        volatile = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode"}
+        return old if old.model_dump(exclude=volatile) == table.model_dump(exclude=volatile) else table
+
+    return fresh.model_copy(update={"tables": tuple(map(same, fresh.tables))})
+
+
+def _failed_tables(run: Run) -> TerminalError:
+    names = ", ".join(sorted(run.failures))
+    first = next(iter(run.failures.values()))
+    message = f"{len(run.failures)} of {len(run.plan.tables)} tables failed ({names}): {first.message}"
+    return TerminalError(message, hint=first.hint or f"Correct it and run {run.key} again; the other tables are kept")

@@ -1,0 +1,334 @@
+"""Makes the plan: catalog and survey of the source, names and tables of the target, rules of the spec.
+
+What belongs here: deciding per table what is carried, how, and what is refused. Touches nothing.
+What does not: dialects (`infra/sources/`) and the values of a plan (`core/plan.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from jivs_pipeline.core.errors import ConfigError, SpecError
+from jivs_pipeline.core.model import Catalog, Column, ForeignKey, Index, IndexPart, Key, LeftOut, Table
+from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
+from jivs_pipeline.core.plan import ColumnPlan, Lane, Plan, PlanWarning, Spelling, TableMode, TablePlan, Wire
+from jivs_pipeline.core.ports import ExistingTable, Source, Survey
+from jivs_pipeline.core.spec import Spec, TableRule
+from jivs_pipeline.core.widening import widens
+from jivs_pipeline.engine.ports import Target
+
+__all__ = ["build_plan"]
+
+
+def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
+    """The plan for `spec` as both databases are now.
+
+    Raises:
+        SpecError: the spec names a table, column or feature that is not there.
+        ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
+    """
+    _refuse_unavailable(spec)
+    info, catalog = source.info(), source.catalog(spec.source_schema)
+    chosen = _choose(spec, catalog)
+    made = target.ledger(spec.key).made
+    names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
+    existing = target.inspect(spec.target_schema, sorted(names.values()))
+    existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in made}
+    _check_existing(spec, existing)
+    warnings = [_left_out(o) for o in catalog.left_out if o.table is None or o.table in names]
+    tables = [_plan_table(spec, t, names, source, existing.get(names[t.name]), warnings) for t in chosen]
+    tables = _refuse_twins(tables)
+    tables = [_keep_references(t, tables, catalog, names, warnings) for t in tables]
+    warnings += [
+        PlanWarning(table=t.source, column=t.refused_column, kind="refused", reason=t.refused)
+        for t in tables
+        if t.refused
+    ]
+    return Plan(
+        key=spec.key,
+        spec_hash=spec.hash,
+        source=spec.source,
+        target=spec.target,
+        source_dialect=info.dialect,
+        source_version=info.version,
+        target_version=target.info().version,
+        # Largest first: the last chunk to finish should be a small one.
+        tables=tuple(sorted(tables, key=lambda t: (-t.bytes, t.target))),
+        warnings=tuple(sorted(warnings, key=lambda w: (w.table, w.column or "", w.kind, w.reason))),
+    )
+
+
+def _refuse_unavailable(spec: Spec) -> None:
+    """Parts of the contract that this version reads but cannot do: said, never skipped."""
+    absent: list[str] = []
+    if spec.type == "incremental":
+        absent.append("type: incremental")
+    if spec.validation:
+        absent.append("validation")
+    if spec.staging == "none":
+        absent.append("staging: none")
+    for table, rule in spec.rules.items():
+        if rule.python:
+            absent.append(f"rules.{table}.python")
+        if rule.load != "copy":
+            absent.append(f"rules.{table}.load: {rule.load}")
+        for column, change in rule.columns.items():
+            absent += [
+                f"rules.{table}.columns.{column}.{kind}"
+                for kind, value in (("expression", change.expression), ("mask", change.mask), ("type", change.type))
+                if value
+            ]
+    if absent:
+        raise SpecError(f"This version cannot do {absent[0]} yet", hint=f"Remove {absent[0]} from the spec")
+
+
+def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
+    names = [t.name for t in catalog.tables]
+    for pattern in spec.tables.include:
+        plain = not any(c in pattern for c in "*?[")
+        if plain and pattern not in names:
+            left = next((o for o in catalog.left_out if o.name.split(".")[-1] == pattern), None)
+            reason = f"; it is a {left.kind}: {left.reason}" if left else ""
+            raise SpecError(
+                f"The source has no table {pattern!r} in schema {catalog.schema!r}{reason}",
+                hint=did_you_mean(pattern, names, "tables"),
+            )
+    for name, rule in spec.rules.items():
+        if (table := catalog.table(name)) is None:
+            raise SpecError(f"The spec has rules for table {name!r}, which the source lacks", hint=did_you_mean(name, names, "tables"))
+        for column in rule.columns:
+            if column not in (known := [c.name for c in table.columns]):
+                raise SpecError(
+                    f"The spec has rules for column {name}.{column}, which the source lacks",
+                    hint=did_you_mean(column, known, "columns"),
+                )
+    chosen = [t for t in catalog.tables if spec.tables.takes(t.name)]
+    if not chosen:
+        raise ConfigError(
+            f"There is no table to migrate in schema {catalog.schema!r} of source {spec.source!r}",
+            hint="Check source_schema and tables in the spec",
+        )
+    return chosen
+
+
+def _check_existing(spec: Spec, existing: Mapping[str, ExistingTable]) -> None:
+    kinds = {"v": "a view", "m": "a materialized view", "S": "a sequence", "f": "a foreign table", "i": "an index"}
+    for name, table in sorted(existing.items()):
+        if table.kind not in {"r", "p"}:
+            raise ConfigError(
+                f"The target has {kinds.get(table.kind, 'something')} called {spec.target_schema}.{name}",
+                hint="Rename the table in the spec, or move the other object away",
+            )
+    if existing and spec.on_existing == "fail":
+        first = min(existing)
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise ConfigError(
+            f"The target already has table {spec.target_schema}.{first}{more}",
+            hint="Set on_existing to replace, truncate or append, or choose another target_schema",
+        )
+
+
+def _left_out(thing: LeftOut) -> PlanWarning:
+    return PlanWarning(table=thing.name, column=None, kind=thing.severity, reason=f"{thing.kind}: {thing.reason}")
+
+
+def _plan_table(
+    spec: Spec,
+    table: Table,
+    names: Mapping[str, str],
+    source: Source,
+    existing: ExistingTable | None,
+    warnings: list[PlanWarning],
+) -> TablePlan:
+    rule = spec.rule(table.name)
+    kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
+    survey = source.survey(table, kept, rule.where, spec.chunk_bytes)
+    columns = tuple(_rename(c, rule) for c in survey.columns)
+    warnings += [
+        PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason) for r in survey.lossy
+    ]
+    definition = _definition(table, kept, columns, rule, spec, names, survey, warnings)
+    plan = TablePlan(
+        source_schema=table.schema,
+        source_table=table.name,
+        target_schema=spec.target_schema,
+        target_table=names[table.name],
+        columns=columns,
+        lane=survey.lane,
+        wire=survey.wire,
+        spelling=survey.spelling,
+        mode=TableMode.CREATE if existing is None else TableMode(spec.on_existing),
+        where=rule.where,
+        chunk_by=survey.chunk_by,
+        chunk_columns=survey.chunk_columns,
+        chunks=survey.chunks,
+        rows=survey.rows,
+        rows_exact=survey.rows_exact,
+        bytes=survey.bytes,
+        definition=definition,
+    )
+    if survey.refused:
+        first = survey.refused[0]
+        return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
+    if problem := _name_problem(plan) or _fit_problem(plan, existing):
+        return plan.model_copy(update={"refused": problem})
+    return plan
+
+
+def _rename(column: ColumnPlan, rule: TableRule) -> ColumnPlan:
+    change = rule.columns.get(column.source)
+    return column.model_copy(update={"target": change.rename}) if change and change.rename else column
+
+
+def _name_problem(plan: TablePlan) -> str | None:
+    if not fits_identifier(plan.target_table):
+        return f"the table's name is longer than 63 bytes; give it another one with rules.{plan.source_table}.rename"
+    seen: set[str] = set()
+    for column in plan.columns:
+        if not fits_identifier(column.target):
+            return f"the name of column {column.target[:80]!r} is longer than 63 bytes; rename it in the spec"
+        if column.target in seen:
+            return f"two columns would both be called {column.target!r}; rename one in the spec"
+        seen.add(column.target)
+    return None
+
+
+def _fit_problem(plan: TablePlan, existing: ExistingTable | None) -> str | None:
+    """Why the rows cannot go into the table that exists, or the old table cannot be moved."""
+    if existing is None:
+        return None
+    if plan.mode is not TableMode.APPEND and (others := existing.dependents):
+        what, name = others[0]
+        return f"{what} {name!r} depends on the target's table; drop it first or use on_existing: append"
+    if plan.mode is TableMode.REPLACE:
+        return None
+    there = {c.name: c for c in existing.columns}
+    for column in plan.columns:
+        if (found := there.get(column.target)) is None:
+            return f"the target's table has no column {column.target!r}"
+        if found.generated:
+            return f"the target's column {column.target!r} is generated"
+        if not widens(column.target_type, found.type):
+            return f"the target's column {column.target!r} is {found.type}, which does not hold every {column.target_type}"
+    carried = {c.target for c in plan.columns}
+    for column in existing.columns:
+        if column.required and not column.filled and not column.generated and column.name not in carried:
+            return f"the target's column {column.name!r} is NOT NULL and the source does not fill it"
+    return None
+
+
+def _refuse_twins(tables: Sequence[TablePlan]) -> list[TablePlan]:
+    """Two tables with one target name: neither is right, so neither is carried."""
+    names = [t.target for t in tables]
+    return [
+        t.model_copy(update={"refused": f"two tables would both become {t.target}; rename one in the spec"})
+        if names.count(t.target) > 1 and not t.refused
+        else t
+        for t in tables
+    ]
+
+
+def _definition(
+    table: Table,
+    kept: Sequence[Column],
+    columns: Iterable[ColumnPlan],
+    rule: TableRule,
+    spec: Spec,
+    names: Mapping[str, str],
+    survey: Survey,
+    warnings: list[PlanWarning],
+) -> Table:
+    """The table in the target's names, without what hangs on dropped columns."""
+    renamed = {c.name: (r.rename if (r := rule.columns.get(c.name)) and r.rename else c.name) for c in kept}
+    planned = {c.target: c for c in columns}
+
+    def lost(name: str, kind: str, missing: Iterable[str]) -> None:
+        gone = ", ".join(missing)
+        warnings.append(
+            PlanWarning(table=f"{table.qualified}.{name}", kind="refused", reason=f"{kind}: column {gone} is dropped")
+        )
+
+    def carried(name: str, kind: str, needed: Iterable[str]) -> bool:
+        if missing := [c for c in needed if c not in renamed]:
+            lost(name, kind, missing)
+        return not missing
+
+    def key(k: Key) -> Key:
+        return replace(
+            k, columns=tuple(renamed[c] for c in k.columns), include=tuple(renamed[c] for c in k.include)
+        )
+
+    def index(i: Index) -> Index:
+        parts = tuple(replace(p, column=renamed[p.column]) if p.column else p for p in i.parts)
+        return replace(i, parts=parts, include=tuple(renamed[c] for c in i.include))
+
+    changed = any(renamed[c.name] != c.name for c in kept) or len(kept) != len(table.columns)
+    expressions_safe = not changed
+    indexes = [i for i in table.indexes if carried(i.name, "index", [p.column for p in i.parts if p.column])]
+    checks = list(table.checks)
+    if not expressions_safe:
+        # An expression is text; renaming inside of it safely needs a parser, so it is left out aloud.
+        for i in [i for i in indexes if _has_expression(i)]:
+            indexes.remove(i)
+            warnings.append(PlanWarning(table=f"{table.qualified}.{i.name}", kind="refused", reason="index: its expression may use a renamed or dropped column"))
+        for c in checks:
+            warnings.append(PlanWarning(table=f"{table.qualified}.{c.name or 'check'}", kind="refused", reason="check constraint: its expression may use a renamed or dropped column"))
+        checks = []
+    primary = table.primary_key
+    if primary and not carried(primary.name or "primary key", "primary key", primary.columns):
+        primary = None
+    broken = survey.broken_keys or {}
+    references: list[ForeignKey] = []
+    for f in table.foreign_keys:
+        name = f.name or "_".join(f.columns)
+        if not carried(name, "foreign key", f.columns):
+            continue
+        if rows := broken.get(f.columns):
+            warnings.append(PlanWarning(table=f"{table.qualified}.{name}", kind="refused", reason=f"foreign key: {rows} rows of the source break it"))
+            continue
+        references.append(replace(f, columns=tuple(renamed[c] for c in f.columns)))
+    return replace(
+        table,
+        schema=spec.target_schema,
+        name=names[table.name],
+        columns=tuple(
+            replace(c, name=renamed[c.name], type=planned[renamed[c.name]].target_type if renamed[c.name] in planned else c.type)
+            for c in kept
+        ),
+        primary_key=key(primary) if primary else None,
+        unique_keys=tuple(key(k) for k in table.unique_keys if carried(k.name or "unique key", "unique key", [*k.columns, *k.include])),
+        foreign_keys=tuple(references),
+        checks=tuple(checks),
+        indexes=tuple(map(index, indexes)),
+    )
+
+
+def _has_expression(index: Index) -> bool:
+    return bool(index.predicate) or any(isinstance(p, IndexPart) and p.expression for p in index.parts)
+
+
+def _keep_references(
+    table: TablePlan, tables: Sequence[TablePlan], catalog: Catalog, names: Mapping[str, str], warnings: list[PlanWarning]
+) -> TablePlan:
+    """Foreign keys point at the target's names; those to tables that do not come along are left out aloud."""
+    if table.definition is None or not table.definition.foreign_keys:
+        return table
+    plans = {t.source_table: t for t in tables}
+    references: list[ForeignKey] = []
+    for f in table.definition.foreign_keys:
+        parent = plans.get(f.target_table) if f.target_schema == catalog.schema else None
+        name = f"{table.source}.{f.name or '_'.join(f.columns)}"
+        if parent is None or parent.refused:
+            why = "is refused" if parent else "is not part of this migration"
+            warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: {qualified(f.target_schema, f.target_table)} {why}"))
+            continue
+        columns = {c.source: c.target for c in parent.columns}
+        if missing := [c for c in f.target_columns if c not in columns]:
+            warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: column {missing[0]} of {parent.source} is not carried"))
+            continue
+        references.append(
+            replace(f, target_schema=parent.target_schema, target_table=parent.target_table, target_columns=tuple(columns[c] for c in f.target_columns))
+        )
+    definition = replace(table.definition, foreign_keys=tuple(references))
+    return table.model_copy(update={"definition": definition})

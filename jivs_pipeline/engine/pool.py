@@ -1,0 +1,121 @@
+"""A bounded pool of threads for the chunks of a phase, and the retry around each.
+
+What belongs here: running jobs side by side, stopping early, trying transient faults again.
+What does not: what the jobs do.
+
+Threads, because every long call in a job (libpq, SQLite, Arrow, fsync) releases the GIL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from jivs_pipeline.core.errors import InterruptedRun, JivsError
+
+__all__ = ["Guard", "run_all", "with_retries"]
+
+_T = TypeVar("_T")
+
+ATTEMPTS = 3
+FIRST_DELAY_SECONDS = 2.0
+
+
+class Guard:
+    """Says whether the run may go on. Set from the heartbeat or a signal, asked between chunks."""
+
+    def __init__(self) -> None:
+        self._reason: JivsError | None = None
+        self._stopped = threading.Event()
+        self._at_once = False
+
+    def stop(self, reason: JivsError, *, at_once: bool = False) -> None:
+        """End the run with this error at the next chunk boundary, or inside of chunks; the first reason stands."""
+        if self._reason is None:
+            self._reason = reason
+        self._at_once = self._at_once or at_once
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Raise the reason when there is one; asked between chunks."""
+        if self._reason is not None:
+            raise self._reason
+
+    def check_inside(self) -> None:
+        """Raise the reason when it cannot wait for the end of a chunk; asked between pieces."""
+        if self._at_once:
+            self.check()
+
+    def watched(self, pieces: Iterable[_T]) -> Iterator[_T]:
+        """The pieces, with a look at the guard before each."""
+        for piece in pieces:
+            self.check_inside()
+            yield piece
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not past a stop."""
+        self._stopped.wait(seconds)
+        self.check()
+
+
+def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> None:
+    """Run the jobs on `workers` threads, in their order. The first error ends the rest and is raised.
+
+    A job that has begun is always waited for, so that nothing of it runs on when this returns.
+    """
+
+    def guarded(job: Callable[[], None]) -> None:
+        guard.check()
+        job()
+
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            guarded(job)
+        return
+    with ThreadPoolExecutor(max_workers=min(workers, len(jobs)), thread_name_prefix="jivs") as pool:
+        futures = [pool.submit(guarded, job) for job in jobs]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            _raise_first(done)
+        except BaseException as error:
+            for future in futures:
+                future.cancel()
+            if not isinstance(error, Exception):
+                # Ctrl-C or a termination: whoever pressed it does not wait for the end of a chunk.
+                guard.stop(InterruptedRun("The run was interrupted", hint="Run it again to go on"), at_once=True)
+            raise
+    _raise_first(futures)
+
+
+def _raise_first(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            raise error
+
+
+def with_retries(job: Callable[[], None], guard: Guard, told: Callable[[int, JivsError, float], None]) -> None:
+    """Run `job`, trying transient errors again: 3 attempts, 2 s doubled, with jitter.
+
+    This is the only layer that retries; drivers and callers do not.
+
+    Args:
+        told: called before each wait with the attempt's number, its error and the delay in seconds.
+    """
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, JivsError) and state.next_action is not None:
+            told(state.attempt_number, error, state.next_action.sleep)
+
+    Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(initial=FIRST_DELAY_SECONDS, exp_base=2, jitter=1),
+        retry=retry_if_exception(lambda error: isinstance(error, JivsError) and error.transient),
+        sleep=guard.sleep,
+        before_sleep=tell,
+        reraise=True,
+    )(job)

@@ -1,0 +1,162 @@
+"""What the phases of one run share: the claim, the plan, the open ports, and what each table has reached.
+
+What belongs here: state of one run in this process, and the bookkeeping of tables. What does not: the
+phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migrate.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import JivsError
+from jivs_pipeline.core.names import short_hash
+from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
+from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.pool import Guard
+from jivs_pipeline.engine.ports import Builder, Checkpoints, StagingArea, Target
+from jivs_pipeline.engine.progress import Progress
+
+__all__ = ["ChunkFile", "Extracted", "Run", "TableFailure"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFile:
+    """One staged chunk: how many rows and bytes, the hash of the file, and the source's digest of the rows."""
+
+    index: int
+    name: str
+    rows: int
+    bytes: int
+    hash: str
+    digest: Digest
+
+    def stored(self) -> dict[str, Any]:
+        """JSON form for the manifest."""
+        return {
+            "index": self.index, "name": self.name, "rows": self.rows, "bytes": self.bytes,
+            "hash": self.hash, "digest": self.digest.stored(),
+        }  # fmt: skip
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> ChunkFile:
+        """From the JSON form."""
+        return cls(**{**value, "digest": Digest.parse(value["digest"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The manifest of one table: its chunks, the extraction they came from, and the next numbers."""
+
+    generation: str
+    chunks: tuple[ChunkFile, ...]
+    next_values: Mapping[str, int]
+    consistency: str
+
+    @property
+    def digest(self) -> Digest:
+        """The source's digest of the whole table."""
+        return sum((c.digest for c in self.chunks), Digest())
+
+    @property
+    def rows(self) -> int:
+        """Rows in the staged chunks."""
+        return sum(c.rows for c in self.chunks)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the staged chunks."""
+        return sum(c.bytes for c in self.chunks)
+
+    def stored(self) -> dict[str, Any]:
+        """JSON form, kept in the control database under the run's epoch."""
+        return {
+            "chunks": [c.stored() for c in self.chunks],
+            "next_values": dict(self.next_values),
+            "consistency": self.consistency,
+        }
+
+    @classmethod
+    def parse(cls, generation: str, value: Mapping[str, Any]) -> Extracted:
+        """From the JSON form."""
+        chunks = tuple(ChunkFile.parse(c) for c in value["chunks"])
+        return cls(generation, chunks, value["next_values"], value["consistency"])
+
+
+@dataclass(frozen=True, slots=True)
+class TableFailure:
+    """Why a table failed. `rows_stand`: its rows are loaded, only what is built on them is missing."""
+
+    message: str
+    hint: str = ""
+    column: str | None = None
+    rows_stand: bool = False
+
+    @classmethod
+    def of(cls, error: JivsError, *, rows_stand: bool = False) -> TableFailure:
+        """From an error of our tree."""
+        return cls(error.message, error.hint, error.column, rows_stand)
+
+    def stored(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"message": self.message, "hint": self.hint, "column": self.column, "rows_stand": self.rows_stand}
+
+
+@dataclass(slots=True)
+class Run:
+    """One run in this process."""
+
+    spec: Spec
+    run_id: str
+    control_id: str
+    epoch: int
+    owner: str
+    source: Source
+    target: Target
+    staging: StagingArea
+    checkpoints: Checkpoints
+    builder: Builder
+    guard: Guard
+    progress: Progress
+    plan: Plan
+    extracted: dict[str, Extracted] = field(default_factory=dict[str, Extracted])
+    """Target table -> manifest, for tables whose rows are staged or loaded."""
+    generation: str = ""
+    """Extraction that this run makes for the tables that have no manifest."""
+    loaded: set[str] = field(default_factory=set[str])
+    """Target tables whose load is finished."""
+    failures: dict[str, TableFailure] = field(default_factory=dict[str, TableFailure])
+    claimed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The migration key."""
+        return self.spec.key
+
+    @property
+    def sound(self) -> list[TablePlan]:
+        """Tables that are carried and have not failed."""
+        return [t for t in self.plan.carried if t.target not in self.failures]
+
+    def fail(self, table: TablePlan, phase: Phase, error: JivsError, *, rows_stand: bool = False) -> None:
+        """Note that a table failed; the others go on. The first reason stands."""
+        if table.target in self.failures:
+            return
+        self.failures[table.target] = failure = TableFailure.of(error, rows_stand=rows_stand)
+        manifest = self.extracted.get(table.target)
+        generation = manifest.generation if manifest else self.generation
+        self.checkpoints.failed(table.target, phase, generation, failure.stored())
+
+    def file_name(self, table: TablePlan, chunk: Chunk) -> str:
+        """Name of a chunk's file: a hash, because table names are hostile."""
+        ending = "copy" if table.lane is Lane.COPY else "arrow"
+        return f"{short_hash(table.target)}-{chunk.index}.{ending}"
+
+
+def expected(tables: Iterable[TablePlan], extracted: Mapping[str, Extracted]) -> dict[str, int]:
+    """Rows to expect per table: of the manifest where there is one, else of the plan."""
+    return {t.target: extracted[t.target].rows if t.target in extracted else t.rows for t in tables}

@@ -1,0 +1,140 @@
+-- Queries of infra/control.py on schema jivs. Parameters are %(name)s.
+
+-- name: control_id
+-- Which control database this is; recorded in every target's ledger.
+SELECT control_id::text FROM jivs.control_identity;
+
+-- name: register
+-- The migration's row, made if there is none. Does not change one that exists.
+INSERT INTO jivs.migrations (key, source_name, target_name, source_fingerprint, target_fingerprint, spec, spec_hash)
+VALUES (%(key)s, %(source)s, %(target)s, %(source_fingerprint)s, %(target_fingerprint)s, %(spec)s, %(spec_hash)s)
+ON CONFLICT (key) DO NOTHING;
+
+-- name: lock_migration
+-- The row, locked until the transaction ends: every change of state goes through here.
+SELECT * FROM jivs.migrations WHERE key = %(key)s FOR UPDATE;
+
+-- name: read_lock
+-- The holder, with its silence measured by the control database's clock: clocks of machines differ.
+SELECT owner::text, epoch, run_id, host, boot_id, pid, process_start, acquired_at, lease_seconds,
+       extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds
+  FROM jivs.migration_locks WHERE key = %(key)s;
+
+-- name: take
+-- A run takes the migration: the epoch rises, so whatever an earlier run still sends is refused.
+-- `floor` is the highest epoch seen in the target's ledger, for a control database that was made anew.
+UPDATE jivs.migrations
+   SET status = 'running', phase = 'plan', requested = NULL, error = NULL, result = NULL,
+       epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,
+       spec = %(spec)s, spec_hash = %(spec_hash)s,
+       source_name = %(source)s, target_name = %(target)s,
+       source_fingerprint = %(source_fingerprint)s, target_fingerprint = %(target_fingerprint)s,
+       started_at = CASE WHEN %(fresh)s THEN now() ELSE coalesce(started_at, now()) END, finished_at = NULL
+ WHERE key = %(key)s
+RETURNING epoch;
+
+-- name: write_lock
+INSERT INTO jivs.migration_locks (key, owner, epoch, run_id, host, boot_id, pid, process_start, lease_seconds)
+VALUES (%(key)s, %(owner)s, %(epoch)s, %(run_id)s, %(host)s, %(boot_id)s, %(pid)s, %(process_start)s, %(lease_seconds)s)
+ON CONFLICT (key) DO UPDATE
+   SET owner = excluded.owner, epoch = excluded.epoch, run_id = excluded.run_id, host = excluded.host,
+       boot_id = excluded.boot_id, pid = excluded.pid, process_start = excluded.process_start,
+       acquired_at = now(), heartbeat_at = now(), lease_seconds = excluded.lease_seconds;
+
+-- name: heartbeat
+-- Renews the lock and brings back what somebody asked for meanwhile. No row: the lock is no longer ours.
+WITH beat AS (
+    UPDATE jivs.migration_locks SET heartbeat_at = clock_timestamp()
+     WHERE key = %(key)s AND owner = %(owner)s AND epoch = %(epoch)s
+    RETURNING key
+)
+SELECT m.requested FROM jivs.migrations m JOIN beat USING (key) WHERE m.epoch = %(epoch)s;
+
+-- name: release
+DELETE FROM jivs.migration_locks WHERE key = %(key)s AND owner = %(owner)s;
+
+-- name: set_phase
+UPDATE jivs.migrations SET phase = %(phase)s
+ WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
+
+-- name: save_plan
+UPDATE jivs.migrations SET plan = %(plan)s, plan_hash = %(plan_hash)s, rows_total = %(rows_total)s
+ WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
+
+-- name: progress
+UPDATE jivs.migrations SET rows_done = %(rows)s, bytes_done = %(bytes)s
+ WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
+
+-- name: end_run
+UPDATE jivs.migrations
+   SET status = %(status)s, error = %(error)s, result = %(result)s, finished_at = now(), requested = NULL
+ WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
+
+-- name: change_status
+-- Compare-and-set from outside of a run.
+UPDATE jivs.migrations SET status = %(after)s
+ WHERE key = %(key)s AND status = %(before)s;
+
+-- name: save_result
+UPDATE jivs.migrations SET result = %(result)s WHERE key = %(key)s AND epoch = %(epoch)s;
+
+-- name: add_event
+-- The number comes from the migration's own row, which the caller has locked: no gaps, no late commits.
+WITH numbered AS (
+    UPDATE jivs.migrations SET event_seq = event_seq + 1 WHERE key = %(key)s RETURNING key, event_seq
+)
+INSERT INTO jivs.migration_events (key, seq, type, data)
+SELECT key, event_seq, %(type)s, %(data)s FROM numbered
+RETURNING seq;
+
+-- name: events
+SELECT key, seq, type, data, at, delivered_at IS NOT NULL AS delivered
+  FROM jivs.migration_events WHERE key = %(key)s AND seq > %(after)s ORDER BY seq;
+
+-- name: write_checkpoint
+INSERT INTO jivs.migration_checkpoints
+       (key, table_name, phase, generation, epoch, state, rows, bytes, chunks, seconds, data)
+SELECT m.key, %(table)s, %(phase)s, %(generation)s, m.epoch, %(state)s, %(rows)s, %(bytes)s, %(chunks)s, %(seconds)s, %(data)s
+  FROM jivs.migrations m WHERE m.key = %(key)s AND m.epoch = %(epoch)s AND m.status = 'running'
+ON CONFLICT (key, table_name, phase) DO UPDATE
+   SET generation = excluded.generation, epoch = excluded.epoch, state = excluded.state, rows = excluded.rows,
+       bytes = excluded.bytes, chunks = excluded.chunks, seconds = excluded.seconds, data = excluded.data,
+       at = now();
+
+-- name: checkpoints
+SELECT table_name, phase, generation, state, rows, bytes, chunks, seconds, data
+  FROM jivs.migration_checkpoints WHERE key = %(key)s ORDER BY table_name, phase;
+
+-- name: forget_tables
+-- Checkpoints of tables that will be read again.
+DELETE FROM jivs.migration_checkpoints
+ WHERE key = %(key)s AND table_name <> ALL (%(kept)s)
+   AND EXISTS (SELECT FROM jivs.migrations m WHERE m.key = %(key)s AND m.epoch = %(epoch)s);
+
+-- name: migration
+SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
+  FROM jivs.migrations m WHERE m.key = %(key)s;
+
+-- name: migrations
+SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
+  FROM jivs.migrations m ORDER BY m.updated_at DESC LIMIT 1000;
+
+-- name: add_retry
+WITH counted AS (
+    UPDATE jivs.migrations SET retries = retries + 1 WHERE key = %(key)s AND epoch = %(epoch)s RETURNING key
+)
+INSERT INTO jivs.migration_retries (key, phase, table_name, chunk, attempt, error, delay_seconds)
+SELECT key, %(phase)s, %(table)s, %(chunk)s, %(attempt)s, %(error)s, %(delay)s FROM counted;
+
+-- name: add_performance
+INSERT INTO jivs.migration_performance_metrics
+       (key, run_id, epoch, phase, seconds, rows, bytes, cpu_seconds, peak_rss_bytes, samples, started_at)
+SELECT key, %(run_id)s, epoch, %(phase)s, %(seconds)s, %(rows)s, %(bytes)s, %(cpu_seconds)s, %(peak_rss)s, %(samples)s,
+       now() - make_interval(secs => %(seconds)s)
+  FROM jivs.migrations WHERE key = %(key)s AND epoch = %(epoch)s;
+
+-- name: performance
+-- Phases of all runs of a migration since it was last begun anew, oldest first.
+SELECT p.run_id, p.epoch, p.phase, p.seconds, p.rows, p.bytes, p.cpu_seconds, p.peak_rss_bytes, p.samples, p.started_at
+  FROM jivs.migration_performance_metrics p JOIN jivs.migrations m USING (key)
+ WHERE p.key = %(key)s AND p.at >= m.started_at ORDER BY p.id;

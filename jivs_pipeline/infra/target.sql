@@ -1,0 +1,106 @@
+-- Queries of infra/target.py on a target database. Parameters are %(name)s.
+
+-- name: relations
+-- Everything that already bears one of the names: a table, view, sequence or index would be in the way.
+SELECT c.relname, c.relkind::text
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s);
+
+-- name: columns
+-- Columns of the existing tables, as the server spells their types.
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '' AS generated,
+       a.atthasdef OR a.attidentity <> '' AS filled
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s) AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY c.relname, a.attnum;
+
+-- name: dependents
+-- What would go with or hold on to a table that is replaced or emptied: views on it and foreign keys to it.
+SELECT t.relname, d.kind, d.name
+  FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+  JOIN LATERAL (
+       SELECT 'foreign key' AS kind, k.conname::text AS name, k.conrelid AS relation
+         FROM pg_constraint k WHERE k.confrelid = t.oid AND k.contype = 'f' AND k.conrelid <> t.oid
+       UNION
+       SELECT 'view', v.relname::text, v.oid
+         FROM pg_depend p JOIN pg_rewrite r ON r.oid = p.objid AND p.classid = 'pg_rewrite'::regclass
+         JOIN pg_class v ON v.oid = r.ev_class
+        WHERE p.refobjid = t.oid AND p.refclassid = 'pg_class'::regclass AND v.oid <> t.oid
+  ) d ON true
+ WHERE n.nspname = %(schema)s AND t.relname = ANY (%(names)s);
+
+-- name: has_ledger
+SELECT to_regclass('jivs_ledger.steps') IS NOT NULL AND to_regclass('jivs_ledger.revisions') IS NOT NULL;
+
+-- name: ledger_epoch
+SELECT epoch FROM jivs_ledger.migrations WHERE key = %(key)s;
+
+-- name: ledger_steps
+SELECT "table", step, generation, undo FROM jivs_ledger.steps WHERE key = %(key)s ORDER BY number;
+
+-- name: ledger_chunks
+SELECT "table", chunk, generation, rows, bytes FROM jivs_ledger.chunks WHERE key = %(key)s;
+
+-- name: terminate_older
+-- Ends the server processes of overtaken epochs. All three marks must match: process ids are used again.
+SELECT a.pid, pg_terminate_backend(a.pid)
+  FROM jivs_ledger.backends b
+  JOIN pg_stat_activity a ON a.pid = b.pid AND a.backend_start = b.backend_start
+                         AND a.application_name = b.application_name
+ WHERE b.key = %(key)s AND b.epoch < %(epoch)s AND a.pid <> pg_backend_pid();
+
+-- name: live_others
+-- Server processes of a holder that another control database knows.
+SELECT count(*)
+  FROM jivs_ledger.backends b
+  JOIN pg_stat_activity a ON a.pid = b.pid AND a.backend_start = b.backend_start
+                         AND a.application_name = b.application_name
+  JOIN jivs_ledger.migrations m ON m.key = b.key
+ WHERE b.key = %(key)s AND m.control_id <> %(control_id)s::uuid;
+
+-- name: claim
+-- Raises the epoch; it never falls, and an equal one is only its own owner's.
+INSERT INTO jivs_ledger.migrations AS m (key, control_id, epoch, owner)
+VALUES (%(key)s, %(control_id)s, %(epoch)s, %(owner)s)
+ON CONFLICT (key) DO UPDATE
+   SET epoch = excluded.epoch, control_id = excluded.control_id, owner = excluded.owner, claimed_at = now()
+ WHERE m.epoch < excluded.epoch OR (m.epoch = excluded.epoch AND m.owner = excluded.owner)
+RETURNING epoch;
+
+-- name: register_backend
+-- Announces this connection to whoever may have to end it. Refused once the epoch has moved on.
+INSERT INTO jivs_ledger.backends (key, epoch, pid, backend_start, application_name)
+SELECT m.key, m.epoch, a.pid, a.backend_start, a.application_name
+  FROM jivs_ledger.migrations m, pg_stat_activity a
+ WHERE m.key = %(key)s AND m.epoch = %(epoch)s AND a.pid = pg_backend_pid()
+ON CONFLICT DO NOTHING
+RETURNING pid;
+
+-- name: forget_backends
+DELETE FROM jivs_ledger.backends WHERE key = %(key)s AND epoch <= %(epoch)s;
+
+-- name: fence
+-- The check that every writing transaction begins with. The lock keeps a takeover waiting until we are done.
+SELECT FROM jivs_ledger.migrations WHERE key = %(key)s AND epoch = %(epoch)s FOR SHARE;
+
+-- name: add_chunk
+INSERT INTO jivs_ledger.chunks (key, "table", chunk, generation, epoch, rows, bytes, digest)
+VALUES (%(key)s, %(table)s, %(chunk)s, %(generation)s, %(epoch)s, %(rows)s, %(bytes)s, %(digest)s)
+ON CONFLICT (key, "table", chunk) DO NOTHING;
+
+-- name: chunk_generation
+SELECT generation FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;
+
+-- name: add_step
+INSERT INTO jivs_ledger.steps (key, "table", step, generation, epoch, undo)
+VALUES (%(key)s, %(table)s, %(step)s, %(generation)s, %(epoch)s, %(undo)s)
+ON CONFLICT (key, "table", step) DO NOTHING;
+
+-- name: forget_table
+-- A table that was set aside stays aside: its step is kept.
+WITH s AS (DELETE FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step <> 'set aside')
+DELETE FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s;
+
+-- name: active
+-- Whether a session is at work or waits for a lock: silence alone does not mean that it is dead.
+SELECT state <> 'idle' FROM pg_stat_activity WHERE pid = %(pid)s;

@@ -1,0 +1,223 @@
+"""The composition root: settings become opened objects here, and nowhere else is the environment read.
+
+What belongs here: choosing implementations, reading `os.environ` and connections.yaml, embedded servers.
+What does not: work. Nothing is opened before it is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from jivs_pipeline import __version__
+from jivs_pipeline.core.claims import Claim, Ends
+from jivs_pipeline.core.connections import Connection, ConnectionBook
+from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.settings import Settings
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.engine.migrate import Migration, Services
+from jivs_pipeline.engine.progress import Progress
+from jivs_pipeline.infra import ddl
+from jivs_pipeline.infra.control import Control
+from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
+from jivs_pipeline.infra.failpoints import arm
+from jivs_pipeline.infra.owner import this_process
+from jivs_pipeline.infra.redaction import redact_logs
+from jivs_pipeline.infra.staging import Staging
+from jivs_pipeline.infra.target import PostgresqlTarget
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """Opened objects of one process; close it when done.
+
+    Args:
+        settings: of this process.
+        connections: finds URLs by name.
+    """
+
+    def __init__(self, settings: Settings, connections: ConnectionBook) -> None:
+        self.settings = settings
+        self.connections = connections
+        self._embedded: Embedded | None = None
+        arm(settings.failpoint)
+
+    @classmethod
+    def from_environment(cls, *given: Connection, environment: Mapping[str, str] | None = None) -> Self:
+        """Settings and connections of this process.
+
+        Args:
+            given: connections that the command line named by URL.
+            environment: instead of `os.environ`, for tests.
+        """
+        redact_logs(logging.getLogger())
+        environment = os.environ if environment is None else environment
+        settings = Settings.from_environment(environment)
+        file = _read_connections(settings.connections)
+        book = ConnectionBook(dict(environment), file, home=settings.home).with_given(*given)
+        return cls(settings, book)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release what was opened; embedded servers stop when their last user is gone."""
+        if "control" in self.__dict__:
+            self.control.close()
+        if self._embedded is not None:
+            self._embedded.close()
+            self._embedded = None
+
+    @property
+    def embedded(self) -> EmbeddedUrls:
+        """The embedded servers, started where they do not run."""
+        if self._embedded is None:
+            self._embedded = open_embedded(self.settings.home)
+        return self._embedded.urls
+
+    @property
+    def control_url(self) -> str:
+        """URL of the control database."""
+        return given.get_secret_value() if (given := self.settings.control_url) else self.embedded.control
+
+    @property
+    def dagster_url(self) -> str:
+        """URL of Dagster's own storage."""
+        return given.get_secret_value() if (given := self.settings.dagster_url) else self.embedded.dagster
+
+    @property
+    def redis_url(self) -> str:
+        """URL of Redis or Valkey."""
+        return given.get_secret_value() if (given := self.settings.redis_url) else self.embedded.redis
+
+    @cached_property
+    def control(self) -> Control:
+        """The control database, opened and upgraded."""
+        control = Control(self.control_url, timeout_seconds=self.settings.io_timeout_seconds)
+        control.open()
+        return control
+
+    def ends(self, spec: Spec) -> Ends:
+        """Both connections of a spec, checked to be of a kind that this version moves."""
+        ends = Ends(self.connections.resolve(spec.source), self.connections.resolve(spec.target))
+        if ends.target.dialect != "postgresql":
+            raise ConfigError(
+                f"The target {spec.target!r} is {ends.target.dialect}, and only PostgreSQL can be a target",
+                hint="Give a postgresql:// URL",
+            )
+        if ends.source.fingerprint == ends.target.fingerprint and (spec.source_schema or "public") == spec.target_schema:
+            raise ConfigError("Source and target are the same schema of the same database", hint="Choose another target_schema")
+        return ends
+
+    def open_source(self, connection: Connection) -> Source:
+        """A source of the connection's dialect, connected."""
+        if connection.dialect == "sqlite":
+            from jivs_pipeline.infra.sources.sqlite import SqliteSource
+
+            return SqliteSource(connection)
+        if connection.dialect == "postgresql":
+            from jivs_pipeline.infra.sources.postgresql import PostgresqlSource
+
+            return PostgresqlSource(connection, io_timeout_seconds=self.settings.io_timeout_seconds)
+        raise ConfigError(
+            f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
+            hint="It reads postgresql and sqlite",
+        )
+
+    def open_target(self, connection: Connection) -> PostgresqlTarget:
+        """The target, connected."""
+        return PostgresqlTarget(
+            connection,
+            io_timeout_seconds=self.settings.io_timeout_seconds,
+            load_timeout_seconds=self.settings.load_timeout_seconds,
+        )
+
+    def services(self) -> Services:
+        """What the engine needs."""
+        return Services(
+            control=self.control,
+            staging=Staging(self.settings.staging_directory),
+            builder=ddl,
+            resolve=self.connections.resolve,
+            open_source=self.open_source,
+            open_target=self.open_target,
+            take=self._take,
+            reports=self.settings.home / "reports",
+            new_id=lambda: uuid.uuid4().hex[:12],
+            versions=_versions(),
+            pulse_seconds=min(5.0, self.settings.lease_seconds / 3),
+        )
+
+    def migration(self, spec: Spec, run_id: str, progress: Progress | None = None) -> Migration:
+        """A run of `spec`, not yet begun."""
+        self.ends(spec)
+        return Migration(self.services(), spec, run_id, progress)
+
+    def _take(self, spec: Spec, run_id: str, floor: int) -> Claim:
+        claim = partial(self.control.claim, spec, self.ends(spec), this_process(), run_id, floor=floor)
+        return claim(lease_seconds=self.settings.lease_seconds)
+
+    def dagster_environment(self) -> dict[str, str]:
+        """What a process that runs Dagster must have in its environment; makes DAGSTER_HOME."""
+        home = self.settings.home / "dagster"
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_if_changed(home / "dagster.yaml", _bundled("dagster.yaml"))
+        return {
+            "DAGSTER_HOME": str(home),
+            "JIVS_HOME": str(self.settings.home),
+            "JIVS_CONTROL_URL": self.control_url,
+            "JIVS_DAGSTER_URL": self.dagster_url,
+            "JIVS_REDIS_URL": self.redis_url,
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a small file atomically, and not at all when it already says so."""
+    if path.exists() and path.read_text() == text:
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _bundled(name: str) -> str:
+    """A file that is beside the package in a checkout and inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return (inside if inside.is_file() else package.parent / name).read_text()
+
+
+def _read_connections(path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"JIVS_CONNECTIONS: {path} cannot be read: {error.strerror}", hint="Correct the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"JIVS_CONNECTIONS: {path} is not YAML", hint="Write name: {url: …}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"JIVS_CONNECTIONS: {path} is not a mapping", hint="Write name: {url: …}")
+    return content  # pyright: ignore[reportUnknownVariableType]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"jivs_pipeline": __version__, "dagster": version("dagster"), "python": platform.python_version()}
