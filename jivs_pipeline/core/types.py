@@ -270,23 +270,33 @@ def choose_sqlite(declared: SqliteType, values: StoredValues) -> TypeChoice:
         return TypeChoice("", "", "", Canon.TEXT, refused=reason)
     if not classes:
         if declared.family is Family.NONE:
-            return _chosen(_BY_KEY["*", "text"], declared, f"declared {declared.declared or 'without a type'}, no values")
+            return _chosen(
+                _BY_KEY["*", "text"], declared, f"declared {declared.declared or 'without a type'}, no values"
+            )
         return _chosen(_stored_as_declared(declared)[0], declared)
     if (values.blobs or values.texts) and "," in classes:
         return TypeChoice("", "", "", Canon.TEXT, refused=_refusal(values))
     fallback = _BY_KEY["*", classes]
     if declared.family is Family.NONE:
-        return _chosen(fallback, declared, "" if declared.declared else f"declared without a type, holds {classes}s")
+        return _chosen(
+            fallback, declared, "" if declared.declared else f"declared without a type, holds {classes}s"
+        )
     mapping, takes = _stored_as_declared(declared)
     numeric = declared.family is Family.NUMERIC and not values.texts and not values.blobs
     if not numeric and classes != takes:
         return _chosen(fallback, declared)
     if numeric and declared.precision is not None and not values.conforming:
-        return _chosen(_BY_KEY["NUMERIC", "integer, real"], declared, f"some values do not fit {declared.declared}")
+        return _chosen(
+            _BY_KEY["NUMERIC", "integer, real"], declared, f"some values do not fit {declared.declared}"
+        )
     if not values.conforming:
-        return _chosen(fallback, declared, f"declared {declared.declared}, but not every value is {mapping.condition}")
+        return _chosen(
+            fallback, declared, f"declared {declared.declared}, but not every value is {mapping.condition}"
+        )
     if declared.length is not None and values.longest > declared.length:
-        return _chosen(fallback, declared, f"declared {declared.declared}, longest value {values.longest:,} characters")
+        return _chosen(
+            fallback, declared, f"declared {declared.declared}, longest value {values.longest:,} characters"
+        )
     return _chosen(mapping, declared)
 
 

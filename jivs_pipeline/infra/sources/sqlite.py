@@ -1,0 +1,141 @@
+"""SQLite as a source.
+
+What belongs here: `SqliteSource`, which joins catalog, census and snapshot into `core.ports.Source`. What does
+not: each of those (`sqlite_catalog`, `sqlite_census`, `sqlite_snapshot`), and type rules (`core/types.py`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.digest import Spelling
+from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
+from jivs_pipeline.core.plan import ColumnPlan, Lane, Wire
+from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.types import StoredValues, TypeChoice, choose_sqlite, sqlite_type
+from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
+from jivs_pipeline.infra.sources.sqlite_census import take_census
+from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
+from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
+
+__all__ = ["SqliteSource"]
+
+
+class SqliteSource:
+    """A SQLite file, read-only. Methods may be called from several threads: each opens what it needs.
+
+    Args:
+        connection: with a `path`.
+        timeout_seconds: longest wait for another program's lock.
+        batch_bytes: about how large a record batch may get.
+
+    Raises:
+        ConnectionFailed: the file is missing, unreadable, locked, damaged, encrypted or not a database.
+    """
+
+    def __init__(
+        self, connection: Connection, *, timeout_seconds: float = 30.0, batch_bytes: int = 8 * 1024 * 1024
+    ) -> None:
+        self._connection = connection
+        self._timeout = timeout_seconds
+        self._batch_bytes = batch_bytes
+        with self._opened() as database:
+            self._encoding = str(database.execute("PRAGMA encoding").fetchone()[0])
+
+    @contextmanager
+    def _opened(self, table: str | None = None) -> Generator[sqlite3.Connection]:
+        database = open_sqlite(self._connection, self._timeout)
+        try:
+            with mapped_errors(self._connection, table):
+                yield database
+        finally:
+            database.close()
+
+    def info(self) -> ServerInfo:
+        """Name, version of the library that reads, and the file's encoding."""
+        return ServerInfo(self._connection.name, "sqlite", sqlite3.sqlite_version, self._encoding)
+
+    def catalog(self, schema: str | None) -> Catalog:
+        """Tables of the file; `main` is its only schema.
+
+        Raises:
+            ConfigError: another schema is asked for.
+        """
+        if schema not in (None, SCHEMA):
+            raise ConfigError(
+                f"Connection {self._connection.name!r} has no schema {schema!r}",
+                hint=f"SQLite has only {SCHEMA!r}",
+            )
+        with self._opened() as database:
+            return read_catalog(database)
+
+    def survey(self, table: Table, columns: Sequence[Column], where: str | None, chunk_bytes: int) -> Survey:
+        """Census of the table's rows; rows are counted, not estimated."""
+        with self._opened(table.name) as database:
+            census = take_census(database, table, columns, where, chunk_bytes)
+        refused = [
+            Refusal(
+                name,
+                f"{count:,} rows have NULL in this column of the primary key, which PostgreSQL does not take",
+            )
+            for name, count in census.null_keys.items()
+        ]
+        planned: list[ColumnPlan] = []
+        for column in columns:
+            choice = choose_sqlite(sqlite_type(column.type), census.values.get(column.name, StoredValues()))
+            if choice.refused is not None:
+                refused.append(Refusal(column.name, choice.refused))
+            planned.append(_column_plan(column, choice))
+        # pgpq cannot write numeric without a scale: then every column goes as text.
+        wire = (
+            Wire.CSV if any(c.carrier == "number" and c.arrow == "string" for c in planned) else Wire.BINARY
+        )
+        if wire is Wire.CSV:
+            planned = [c.model_copy(update={"arrow": "string"}) for c in planned]
+        return Survey(
+            rows=census.rows,
+            rows_exact=True,
+            bytes=census.bytes,
+            chunk_by=census.chunk_by,
+            chunk_columns=census.chunk_columns,
+            chunks=census.chunks,
+            columns=tuple(planned),
+            lane=Lane.ARROW,
+            wire=wire,
+            spelling=Spelling.CANONICAL,
+            refused=tuple(refused),
+            broken_keys=census.broken_keys or None,
+        )
+
+    @contextmanager
+    def snapshot(self, readers: int) -> Generator[SqliteSnapshot]:
+        """One view of the file for all readers; it ends with the block."""
+        opened = SqliteSnapshot.open(self._connection, readers, self._timeout, self._batch_bytes)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+
+def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
+    if choice.refused is not None:
+        # What a rule `type: text` makes of it.
+        choice = TypeChoice("text", "text", "string", choice.canon)
+    return ColumnPlan(
+        source=column.name,
+        target=column.name,
+        source_type=column.type,
+        target_type=choice.target,
+        carrier=choice.carrier,
+        arrow=choice.arrow,
+        canon=choice.canon,
+        nullable=column.nullable,
+        note=choice.note,
+    )

@@ -1,0 +1,326 @@
+"""The census: what is really stored in a table, how many rows there are, and where to cut them.
+
+What belongs here: aggregates over the rows of one table. What does not: deciding types (`core/types.py`),
+reading rows (`sqlite_snapshot`).
+
+One pass counts, per column, the values that are not what its declared type promises; almost always there are
+none, and that is all there is to know. Only columns with surprises get a second pass that counts everything.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jivs_pipeline.core.model import Column, ForeignKey, Table
+from jivs_pipeline.core.plan import Chunk, ChunkBy
+from jivs_pipeline.core.types import Affinity, Family, SqliteType, StoredValues, sqlite_type
+from jivs_pipeline.infra.sources.sqlite_open import column_name, quoted
+
+__all__ = ["Census", "any_of", "bound_value", "key_condition", "rowid_name", "source_rows", "take_census"]
+
+# Aggregates in one statement: SQLite takes 2,000 result columns, and its statement grows with each.
+_AGGREGATES = 400
+_FIXED_BYTES = 8  # of a value that is neither text nor blob, in Arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What one transaction saw of a table.
+
+    `null_keys` are columns of the primary key with NULLs -> how many; `broken_keys` see `core.ports.Survey`.
+    """
+
+    rows: int
+    bytes: int
+    values: Mapping[str, StoredValues]
+    null_keys: Mapping[str, int]
+    broken_keys: Mapping[tuple[str, ...], int]
+    chunk_by: ChunkBy
+    chunk_columns: tuple[str, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def source_rows(table: str, conditions: Iterable[str | None]) -> str:
+    """`FROM … WHERE …` with all conditions; a newline ends a comment that a condition may end with."""
+    wanted = " AND ".join(f"(\n{condition}\n)" for condition in conditions if condition)
+    return f"FROM main.{quoted(table)}" + (f" WHERE {wanted}" if wanted else "")
+
+
+def any_of(conditions: Sequence[str], joiner: str = " OR ") -> str:
+    """The conditions joined as a balanced tree: SQLite limits the depth of an expression to 1,000."""
+    if len(conditions) <= 2:
+        return joiner.join(conditions)
+    middle = len(conditions) // 2
+    return f"({any_of(conditions[:middle], joiner)}){joiner}({any_of(conditions[middle:], joiner)})"
+
+
+# ── what values are ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _not_dates(c: str) -> str:
+    # date() gives back a valid date unchanged and moves 31 February on. BINARY, because RTRIM would trim.
+    return f"{c} COLLATE BINARY IS NOT date({c}) OR {c} COLLATE BINARY < '0001'"
+
+
+def _not_timestamps(c: str) -> str:
+    day, clock, fraction = f"substr({c}, 1, 10)", f"substr({c}, 12, 8)", f"substr({c}, 20)"
+    return (
+        # The common form first: it is compared as it is.
+        f"{c} COLLATE BINARY IS NOT datetime({c}) AND ("
+        f"typeof({c}) <> 'text' OR substr({c}, 11, 1) NOT IN (' ', 'T') OR length({c}) NOT BETWEEN 19 AND 26"
+        f" OR {day} || ' ' || {clock} IS NOT datetime({day} || ' ' || {clock})"
+        f" OR {_not_fraction(fraction)}) OR {c} COLLATE BINARY < '0001'"
+    )
+
+
+def _not_times(c: str) -> str:
+    return (
+        f"{c} COLLATE BINARY IS NOT time({c}) AND (typeof({c}) <> 'text' OR length({c}) > 15"
+        f" OR substr({c}, 1, 8) IS NOT time(substr({c}, 1, 8)) OR {_not_fraction(f'substr({c}, 9)')})"
+    )
+
+
+def _not_fraction(c: str) -> str:
+    return f"({c} <> '' AND ({c} NOT GLOB '.[0-9]*' OR substr({c}, 2) GLOB '*[^0-9]*'))"
+
+
+def _not_decimals(c: str, declared: SqliteType) -> str:
+    if declared.precision is None or declared.scale is None:
+        return f"typeof({c}) NOT IN ('integer', 'real', 'null')"
+    digits = declared.precision - declared.scale
+    limit = str(10**digits) if digits <= 18 else f"1e{digits}"
+    return (
+        f"{c} NOT NULL AND NOT (typeof({c}) IN ('integer', 'real') AND {c} > -{limit} AND {c} < {limit}"
+        f" AND (typeof({c}) = 'integer' OR round({c}, {min(declared.scale, 30)}) = {c}))"
+    )
+
+
+def _surprising(c: str, declared: SqliteType) -> str:
+    """Condition of a value that is not what the declared type promises."""
+    family = declared.family
+    if family is Family.BOOLEAN:
+        return f"{c} NOT NULL AND (typeof({c}) <> 'integer' OR {c} NOT IN (0, 1))"
+    if family is Family.DATE:
+        return _not_dates(c)
+    if family is Family.TIMESTAMP:
+        return _not_timestamps(c)
+    if family is Family.TIME:
+        return _not_times(c)
+    if family is Family.NUMERIC:
+        return _not_decimals(c, declared)
+    stored = {Family.INTEGER: "integer", Family.REAL: "real", Family.BLOB: "blob"}.get(family, "text")
+    return f"typeof({c}) NOT IN ('{stored}', 'null')"
+
+
+_PROMISED = {
+    Family.BOOLEAN: StoredValues(integers=1),
+    Family.INTEGER: StoredValues(integers=1),
+    Family.REAL: StoredValues(reals=1),
+    Family.NUMERIC: StoredValues(integers=1, reals=1),
+    Family.BLOB: StoredValues(blobs=1),
+}
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Runs aggregates in as few passes as SQLite's limits allow; results by the key they were asked under."""
+
+    connection: sqlite3.Connection
+    rows_sql: str
+    asked: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+    def ask(self, column: str, what: str, expression: str) -> None:
+        self.asked[column, what] = expression
+
+    def count(self, column: str, what: str, condition: str) -> None:
+        self.ask(column, what, f"count(*) FILTER (WHERE {condition})")
+
+    def run(self) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        keys = list(self.asked)
+        for start in range(0, len(keys), _AGGREGATES):
+            part = keys[start : start + _AGGREGATES]
+            sql = f"SELECT {', '.join(self.asked[key] for key in part)} {self.rows_sql}"
+            row = self.connection.execute(sql).fetchone()
+            found.update({key: int(value or 0) for key, value in zip(part, row, strict=True)})
+        return found
+
+
+def _census_of_values(
+    connection: sqlite3.Connection, table: Table, columns: Sequence[Column], where: str | None
+) -> tuple[int, int, dict[str, StoredValues], dict[str, int]]:
+    rows_sql = source_rows(table.name, [where])
+    first, second = _Totals(connection, rows_sql), _Totals(connection, rows_sql)
+    first.ask("", "rows", "count(*)")
+    types = {c.name: sqlite_type(c.type) for c in columns if c.identity is None}
+    for name in table.primary_key.columns if table.primary_key and not table.without_rowid else ():
+        if table.column(name).identity is None:
+            first.ask(name, "present", f"count({column_name(table.name, name)})")
+    for name, declared in types.items():
+        c = column_name(table.name, name)
+        if declared.family is Family.NONE:
+            continue
+        first.count(name, "surprises", _surprising(c, declared))
+        if declared.affinity in (Affinity.TEXT, Affinity.BLOB):
+            first.ask(name, "bytes", f"total(length({c}))")
+        if declared.affinity is Affinity.TEXT:
+            first.ask(name, "longest", f"max(length({c}))")
+            # length() stops at a NUL, instr() does not.
+            first.count(name, "nul", f"instr({c}, char(0))")
+    seen = first.run()
+    rows = seen["", "rows"]
+    values: dict[str, StoredValues] = {}
+    for name, declared in types.items():
+        if declared.family is not Family.NONE and not seen[name, "surprises"]:
+            longest, nul = seen.get((name, "longest"), 0), seen.get((name, "nul"), 0)
+            values[name] = _PROMISED.get(declared.family, StoredValues(texts=1, longest=longest, nul=nul))
+            continue
+        c = column_name(table.name, name)
+        for stored in ("integer", "real", "text", "blob"):
+            second.count(name, stored, f"typeof({c}) = '{stored}'")
+        second.ask(name, "bytes", f"total(length({c}))")
+        second.ask(name, "longest", f"max(length({c})) FILTER (WHERE typeof({c}) = 'text')")
+        second.count(name, "nul", f"typeof({c}) = 'text' AND instr({c}, char(0))")
+        if declared.precision is not None:
+            # The quick test of the first pass rounds as SQLite does; this one reads the digits.
+            fits = f"jivs_fits({c}, {declared.precision}, {declared.scale})"
+            second.count(name, "misfits", f"typeof({c}) IN ('integer', 'real') AND NOT {fits}")
+    again = second.run() if second.asked else {}
+    for name, declared in types.items():
+        if name not in values:
+            values[name] = StoredValues(
+                *(again[name, stored] for stored in ("integer", "real", "text", "blob")),
+                longest=again[name, "longest"],
+                nul=again[name, "nul"],
+                conforming=declared.precision is not None and not again[name, "misfits"],
+            )
+    sized = sum(again.get((name, "bytes"), seen.get((name, "bytes"), 0)) for name in types)
+    fixed = sum((name, "bytes") not in seen and (name, "bytes") not in again for name in types)
+    size = sized + rows * _FIXED_BYTES * (fixed + len(columns) - len(types))
+    missing = {
+        name: rows - count for (name, what), count in seen.items() if what == "present" and count < rows
+    }
+    return rows, size, values, missing
+
+
+def _broken(connection: sqlite3.Connection, table: Table, key: ForeignKey, where: str | None) -> int:
+    """Rows whose reference PostgreSQL would not find: it compares bytes, whatever the collation here."""
+    child = [column_name(table.name, c) for c in key.columns]
+    parent = [f"p.{quoted(c)}" for c in key.target_columns]
+    present = " AND ".join(f"{c} NOT NULL" for c in child)
+    there = " AND ".join(f"{c} NOT NULL" for c in parent)
+    sought = ", ".join(f"{c} COLLATE BINARY" for c in child)
+    missing = (
+        f"{present} AND ({sought}) NOT IN"
+        f" (SELECT {', '.join(parent)} FROM main.{quoted(key.target_table)} AS p WHERE {there})"
+    )
+    return int(
+        connection.execute(f"SELECT count(*) {source_rows(table.name, [where, missing])}").fetchone()[0]
+    )
+
+
+# ── where to cut ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rowid_name(table: Table) -> str | None:
+    """A name of the rowid that no column hides; None if there is none."""
+    taken = {c.name.lower() for c in table.columns}
+    if table.without_rowid:
+        return None
+    return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
+
+
+_INTEGER_BOUND = re.compile(r"-?\d+")
+
+
+def bound_value(text: str) -> int | float | str | bytes:
+    """The value of a bound: digits, `r` and a real, `t` and a text, or `x` and hex."""
+    if _INTEGER_BOUND.fullmatch(text):
+        return int(text)
+    kind, rest = text[:1], text[1:]
+    if kind == "r":
+        return float(rest)
+    return bytes.fromhex(rest) if kind == "x" else rest
+
+
+def _bound_text(value: object) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"r{value!r}"
+    return f"x{value.hex()}" if isinstance(value, bytes) else f"t{value}"
+
+
+def key_condition(columns: Sequence[str], chunk: Chunk) -> tuple[str | None, list[int | float | str | bytes]]:
+    """Condition of a chunk over row values, and its parameters. `columns` are SQL."""
+    conditions: list[str] = []
+    parameters: list[int | float | str | bytes] = []
+    for operator, bound in ((">=", chunk.lower), ("<", chunk.upper)):
+        if bound is not None:
+            marks = ", ".join("?" * len(bound))
+            conditions.append(f"({', '.join(columns)}) {operator} ({marks})")
+            parameters += [bound_value(text) for text in bound]
+    return " AND ".join(conditions) or None, parameters
+
+
+def _cuts(
+    connection: sqlite3.Connection, table: str, key: Sequence[str], where: str | None, step: int
+) -> list[tuple[str, ...]]:
+    """Key of every `step`-th row: one walk along the tree, so that gaps do not matter."""
+    names = ", ".join(key)
+    cuts: list[tuple[str, ...]] = []
+    while True:
+        after, parameters = key_condition(key, Chunk(index=0, lower=cuts[-1] if cuts else None))
+        sql = f"SELECT {names} {source_rows(table, [where, after])} ORDER BY {names} LIMIT 1 OFFSET {step}"
+        row = connection.execute(sql, parameters).fetchone()
+        if row is None:
+            return cuts
+        cuts.append(tuple(map(_bound_text, row)))
+
+
+def _chunks(
+    connection: sqlite3.Connection, table: Table, where: str | None, rows: int, size: int, chunk_bytes: int
+) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
+    wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+    rowid = rowid_name(table)
+    whole = (ChunkBy.WHOLE, (), (Chunk(index=0),))
+    if wanted <= 1:
+        return whole
+    step = -(-rows // wanted)
+    if rowid is not None:
+        by, names, key = ChunkBy.ROWID, (rowid,), [f"{quoted(table.name)}.{rowid}"]
+    elif table.primary_key is not None and table.without_rowid:
+        by, names = ChunkBy.KEY, table.primary_key.columns
+        key = [column_name(table.name, name) for name in names]
+    else:
+        return whole
+    cuts = _cuts(connection, table.name, key, where, step)
+    bounds: list[tuple[str, ...] | None] = [None, *cuts, None]
+    chunks = tuple(Chunk(index=i, lower=bounds[i], upper=bounds[i + 1]) for i in range(len(bounds) - 1))
+    return by, names, chunks
+
+
+def take_census(
+    connection: sqlite3.Connection,
+    table: Table,
+    columns: Sequence[Column],
+    where: str | None,
+    chunk_bytes: int,
+) -> Census:
+    """Look at all rows, in one transaction."""
+    connection.execute("BEGIN")
+    try:
+        rows, size, values, missing = _census_of_values(connection, table, columns, where)
+        names = {c.name for c in columns}
+        broken = {
+            key.columns: count
+            for key in table.foreign_keys
+            if names.issuperset(key.columns) and (count := _broken(connection, table, key, where))
+        }
+        by, chunk_columns, chunks = _chunks(connection, table, where, rows, size, chunk_bytes)
+    finally:
+        connection.execute("ROLLBACK")
+    return Census(rows, size, values, missing, broken, by, chunk_columns, chunks)
