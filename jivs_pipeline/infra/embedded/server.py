@@ -7,6 +7,7 @@ What belongs here: the life of one server process. What does not: when to start 
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from jivs_pipeline.core.errors import JivsError, ResourceError, TerminalError
-from jivs_pipeline.infra.embedded.layout import last_lines
+from jivs_pipeline.infra.embedded.layout import last_lines, tail
 from jivs_pipeline.infra.embedded.process import ServerUser
 
 __all__ = ["Server", "free_port"]
@@ -25,6 +26,8 @@ __all__ = ["Server", "free_port"]
 # Below every system's range for outgoing connections, so that none of those takes the port during a restart.
 _PORTS = range(20_000, 30_000)
 _PORT_ATTEMPTS = 8
+# An empty cluster is 80 MB; less than that is worth saying when something fails.
+_SCARCE_BYTES = 100_000_000
 _LOG_BYTES = 5_000_000
 _POLL_SECONDS = 0.005
 _PORT_TAKEN = "Address already in use"
@@ -109,21 +112,22 @@ class Server(ABC):
             time.sleep(_POLL_SECONDS)
         return False
 
-    def stop(self, grace: float | None = None) -> None:
-        """Stop and wait, ever less politely. Call `request_stop` on all servers first, they stop together."""
+    def stop(self) -> None:
+        """After `request_stop`: wait until it has stopped, and insist."""
         if self.process is None:
             return
         for number, (wanted, seconds) in enumerate(self.stop_signals):
             if number:
                 self.process.send_signal(wanted)
             try:
-                self.process.wait(seconds if grace is None else grace)
+                self.process.wait(seconds)
             except subprocess.TimeoutExpired:
                 continue
             break
         self.clean()
 
     def request_stop(self) -> None:
+        """Send the first signal and return, so that servers stop together."""
         if self.process is not None:
             self.process.send_signal(self.stop_signals[0][0])
 
@@ -139,14 +143,22 @@ class Server(ABC):
 
     def failure(self, what: str) -> JivsError:
         """The error for a failed step, from the log since `mark_log`."""
-        lines = last_lines(self.log, since=self._log_start)
-        message = f"the embedded {self.name} server {what}" + (f": {lines}" if lines else "")
-        if any(sign in lines for sign in _RESOURCE_SIGNS):
-            return ResourceError(message, hint=f"The log is {self.log}")
-        return TerminalError(message, hint=f"The log is {self.log}")
+        text = tail(self.log, since=self._log_start)
+        # First, because on a full disk the log cannot say so.
+        shortage = self._shortage()
+        reasons = "".join(f": {reason}" for reason in (shortage, last_lines(text)) if reason)
+        is_resource = shortage or any(sign in text for sign in _RESOURCE_SIGNS)
+        kind = ResourceError if is_resource else TerminalError
+        return kind(f"the embedded {self.name} server {what}{reasons}", hint=f"The log is {self.log}")
+
+    def _shortage(self) -> str:
+        free = shutil.disk_usage(self.directory.parent).free
+        return (
+            f"only {free // 1_000_000} MB are free in {self.directory.parent}" if free < _SCARCE_BYTES else ""
+        )
 
     def _port_was_taken(self) -> bool:
-        return _PORT_TAKEN in last_lines(self.log, since=self._log_start, count=20)
+        return _PORT_TAKEN in tail(self.log, since=self._log_start)
 
 
 def free_port(preferred: int = 0) -> int:

@@ -13,6 +13,7 @@ It has one thread: the servers' death signal is tied to the thread that forked t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -49,6 +50,7 @@ class Supervisor:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._stop_requested = False
+        self._is_published = False
         self._placement = place(layout)
         placement = self._placement
         binaries = usable_binaries(placement.user)
@@ -77,12 +79,7 @@ class Supervisor:
                 self._watch()
                 time.sleep(_POLL_SECONDS)
         finally:
-            self._layout.state.unlink(missing_ok=True)
-            for server in self._servers:
-                server.request_stop()
-            for server in self._servers:
-                server.stop()
-            _log("stopped")
+            self._stop()
 
     def _start(self) -> None:
         kept = self._placement.kept
@@ -98,6 +95,18 @@ class Supervisor:
         if now != kept:
             self._layout.write(self._layout.kept, now)
         self._publish()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._layout.state.unlink(missing_ok=True)
+        for server in self._servers:
+            server.request_stop()
+        for server in self._servers:
+            try:
+                server.stop()
+            except (JivsError, OSError) as error:
+                _log(f"{server.name} did not stop: {error}")
+        _log("stopped")
 
     def _settle(self, server: Server, *, port_fixed: bool) -> bool:
         ready = server.settle(
@@ -124,20 +133,24 @@ class Supervisor:
             data=str(self._placement.data),
         )
         self._layout.write(self._layout.state, state)
+        self._layout.failure.unlink(missing_ok=True)
+        self._is_published = True
 
     def _nobody_left(self) -> bool:
         # Never closed: it ends with this process, when the servers are gone.
         return try_lock(self._layout.users_lock, shared=False) is not None
 
     def _watch(self) -> None:
-        crashed = [server for server in self._servers if not server.is_running]
-        if not crashed:
-            return
-        self._layout.state.unlink(missing_ok=True)  # new clients wait until it is back
-        for server in crashed:
-            self._restart(server)
-        if not self._stop_requested and all(server.is_running for server in self._servers):
-            self._publish()
+        for server in self._servers:
+            if not server.is_running:
+                self._is_published = False
+                self._layout.state.unlink(missing_ok=True)  # new clients wait until it is back
+                self._restart(server)
+        if not self._is_published and all(server.is_running for server in self._servers):
+            try:
+                self._publish()
+            except OSError as error:  # no space now; those who have the URLs can work, so try again
+                _log(f"cannot publish: {error}")
 
     def _restart(self, server: Server) -> None:
         """On the same port, because clients know it; at once, but slower and slower if it does not last."""
@@ -175,22 +188,24 @@ def main(arguments: list[str]) -> int:
         lock = int(arguments[1]) if len(arguments) > 1 else try_lock(layout.supervisor_lock, shared=False)
         if lock is None:
             return 0
-        os.set_inheritable(lock, False)  # noqa: FBT003
+        os.set_inheritable(lock, False)  # noqa: FBT003 - no keyword
         supervisor = Supervisor(layout)
         signal.signal(signal.SIGTERM, supervisor.request_stop)
         signal.signal(signal.SIGINT, supervisor.request_stop)
         supervisor.run()
     except (JivsError, OSError) as error:
         _log(f"failed: {error}")
-        kind = "resource" if isinstance(error, (ResourceError, OSError)) else "terminal"
-        message, hint = (
-            (error.message, error.hint)
-            if isinstance(error, JivsError)
-            else (f"the embedded servers did not start: {error}", "")
-        )
-        layout.write(layout.failure, Failure(secrets.token_hex(8), kind, message, hint))
+        with contextlib.suppress(OSError):  # no space, or somebody removed the home
+            layout.write(layout.failure, _failure(error))
         return 1
     return 0
+
+
+def _failure(error: JivsError | OSError) -> Failure:
+    attempt = secrets.token_hex(8)
+    if isinstance(error, JivsError):
+        return Failure(attempt, error.code, error.message, error.hint)
+    return Failure(attempt, ResourceError.code, f"the embedded servers cannot run: {error}", "")
 
 
 def _detach() -> None:
@@ -202,11 +217,14 @@ def _detach() -> None:
         signal.signal(number, signal.SIG_DFL)
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE):
         hard = resource.getrlimit(limit)[1]
-        resource.setrlimit(limit, (hard, hard))
+        with contextlib.suppress(ValueError, OSError):  # not all systems take back what they hand out
+            resource.setrlimit(limit, (hard, hard))
 
 
 def _log(text: str) -> None:
-    print(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), f"[{os.getpid()}]", text, flush=True)  # noqa: T201
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    with contextlib.suppress(OSError):  # a full disk must not end what runs
+        print(when, f"[{os.getpid()}]", text, flush=True)  # noqa: T201 - stdout is the log
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from jivs_pipeline.infra.embedded.server import Server
 
 __all__ = ["Valkey"]
 
+_READY = b"+OK\r\n+PONG\r\n"
 # `dir` stays the working directory, so that no path has to be quoted. Without the title the port would
 # show up in the process list.
 _CONFIGURATION = """\
@@ -83,15 +84,15 @@ class Valkey(Server):
 
     def is_ready(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.25) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
                 answer = b""
                 # While it loads its file it says LOADING instead.
-                while answer.count(b"\n") < 2 and (part := connection.recv(256)):  # noqa: PLR2004
+                while len(answer) < len(_READY) and (part := connection.recv(256)):
                     answer += part
         except OSError:
             return False
-        return answer == b"+OK\r\n+PONG\r\n"
+        return answer == _READY
 
     def clean(self) -> None:
         stop_strays(self.directory, "valkey-server")
