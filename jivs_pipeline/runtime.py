@@ -10,16 +10,18 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
+import psycopg
 import yaml
 
 from jivs_pipeline import __version__
 from jivs_pipeline.core.claims import Claim, Ends
-from jivs_pipeline.core.connections import Connection, ConnectionBook
+from jivs_pipeline.core.connections import Connection, ConnectionBook, parse_url
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.settings import Settings
@@ -31,11 +33,15 @@ from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.owner import this_process
+from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.redaction import redact_logs
 from jivs_pipeline.infra.staging import Staging
 from jivs_pipeline.infra.target import PostgresqlTarget
 
-__all__ = ["Runtime"]
+__all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime"]
+
+DEMO_SOURCE, DEMO_TARGET = "demo-flights", "demo-warehouse"
+"""Connections that every home has: the bundled sample and the embedded PostgreSQL."""
 
 
 class Runtime:
@@ -110,9 +116,31 @@ class Runtime:
         control.open()
         return control
 
+    @contextmanager
+    def control_connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """The control database as it is, not upgraded."""
+        connection = parse_url(self.control_url, "control")
+        session = connect(connection, application_name="jivs db", io_timeout_seconds=self.settings.io_timeout_seconds)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    @property
+    def sample_path(self) -> Path:
+        """Where the demo's source is made."""
+        return self.settings.home / "sample" / "flights.sqlite"
+
+    def resolve(self, name: str) -> Connection:
+        """The connection called `name`: given, from the environment or a file, or one of the demo's."""
+        if name in {DEMO_SOURCE, DEMO_TARGET} and name not in self.connections.names():
+            url = f"sqlite:///{self.sample_path}" if name == DEMO_SOURCE else self.embedded.target
+            return parse_url(url, name)
+        return self.connections.resolve(name)
+
     def ends(self, spec: Spec) -> Ends:
         """Both connections of a spec, checked to be of a kind that this version moves."""
-        ends = Ends(self.connections.resolve(spec.source), self.connections.resolve(spec.target))
+        ends = Ends(self.resolve(spec.source), self.resolve(spec.target))
         if ends.target.dialect != "postgresql":
             raise ConfigError(
                 f"The target {spec.target!r} is {ends.target.dialect}, and only PostgreSQL can be a target",
@@ -151,7 +179,7 @@ class Runtime:
             control=self.control,
             staging=Staging(self.settings.staging_directory),
             builder=ddl,
-            resolve=self.connections.resolve,
+            resolve=self.resolve,
             open_source=self.open_source,
             open_target=self.open_target,
             take=self._take,

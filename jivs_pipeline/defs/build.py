@@ -8,7 +8,7 @@ import dagster as dg
 from jivs_pipeline.defs.io_manager import HandleIOManager
 from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.partitions import migration_asset
-from jivs_pipeline.defs.resources import MigrationResource
+from jivs_pipeline.defs.resources import session_resource
 
 __all__ = ["build_defs"]
 
@@ -24,7 +24,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     """The definitions of the code location.
 
     Args:
-        resource_overrides: instead of `migration` or `handles`.
+        resource_overrides: instead of `session` or `handles`.
     """
-    resources = {"migration": MigrationResource(), "handles": _handles}
+    resources = {"session": session_resource(), "handles": _handles}
     return dg.Definitions(assets=[migration_asset], jobs=[migration], resources={**resources, **(resource_overrides or {})})

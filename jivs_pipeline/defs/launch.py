@@ -15,7 +15,7 @@ from jivs_pipeline.core.errors import JivsError, TerminalError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.partitions import MIGRATIONS
-from jivs_pipeline.defs.resources import local_resource
+from jivs_pipeline.defs.resources import Session, session_resource
 from jivs_pipeline.defs.tags import run_tags
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.runtime import Runtime
@@ -45,8 +45,8 @@ def _origin() -> Any:
 def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
     """Run or resume the migration as a run of the Dagster job, in this process and thread."""
     os.environ.update(runtime.dagster_environment())
-    resource = local_resource(runtime, spec, progress)
-    job = build_defs({"migration": resource}).get_job_def("migration")
+    session = Session(runtime, spec, progress)
+    job = build_defs({"session": session_resource(lambda: session)}).get_job_def("migration")
     with dg.DagsterInstance.get() as instance:
         _fail_dead_runs(instance, runtime, spec.key)
         instance.add_dynamic_partitions(str(MIGRATIONS.name), [spec.key])
@@ -59,7 +59,7 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
             remote_job_origin=_origin(),
         )
         result = execute_run(InMemoryJob(job), run, instance)
-    migration = resource.of(spec.key, run.run_id)
+    migration = session.of(spec.key, run.run_id)
     error = migration.error
     if error is None and not result.success:
         error = TerminalError("The run failed outside of the migration", hint=f"See the log of run {run.run_id} in the Dagster UI")

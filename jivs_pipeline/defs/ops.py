@@ -9,7 +9,7 @@ import dagster as dg
 from jivs_pipeline.core.errors import InterruptedRun, JivsError
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import as_failure
-from jivs_pipeline.defs.resources import MigrationResource
+from jivs_pipeline.defs.resources import Session
 from jivs_pipeline.engine.migrate import Migration
 
 __all__ = ["OPS", "PlanConfig"]
@@ -24,11 +24,11 @@ class PlanConfig(dg.Config):
 
 
 @contextmanager
-def _phase(context: dg.OpExecutionContext, resource: MigrationResource, given: dict[str, Any] | None = None) -> Iterator[Migration | None]:
+def _phase(context: dg.OpExecutionContext, session: Session, given: dict[str, Any] | None = None) -> Iterator[Migration | None]:
     """The begun migration, or None when it was finished before this run. Errors become one sentence."""
     migration: Migration | None = None
     try:
-        migration = resource.of(context.partition_key, context.run_id, given)
+        migration = session.of(context.partition_key, context.run_id, given)
         if migration.finished_before:
             context.log.info(f"Migration {context.partition_key!r} is already completed; nothing to do")
             yield None
@@ -52,8 +52,8 @@ def _abort(migration: Migration | None, error: BaseException) -> None:
 
 
 @dg.op(out=dg.Out(io_manager_key="handles"), description="Look at both databases and decide what is carried, and how.")
-def plan(context: dg.OpExecutionContext, config: PlanConfig, migration: MigrationResource) -> Handle:
-    with _phase(context, migration, config.spec) as run:
+def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
+    with _phase(context, session, config.spec) as run:
         if run is not None:
             made = run.plan()
             context.log.info(f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings")
@@ -65,8 +65,8 @@ def _middle(name: str, description: str) -> dg.OpDefinition:
     """An op between plan and finish: same handle in and out, one method of the engine."""
 
     @dg.op(name=name, description=description, out=dg.Out(io_manager_key="handles"))
-    def phase(context: dg.OpExecutionContext, handle: Handle, migration: MigrationResource) -> Handle:
-        with _phase(context, migration) as run:
+    def phase(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceParam[Session]) -> Handle:
+        with _phase(context, session) as run:
             if run is not None:
                 getattr(run, name)()
                 rows, size, seconds = run.progress.rows, run.progress.bytes, run.progress.phases[name]
@@ -85,8 +85,8 @@ verify = _middle("verify", "Compare count and digest of every table, computed by
 
 
 @dg.op(out=dg.Out(io_manager_key="handles"), description="Give the verdict, write the report, clean up.")
-def finish(context: dg.OpExecutionContext, handle: Handle, migration: MigrationResource) -> Handle:
-    with _phase(context, migration) as run:
+def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceParam[Session]) -> Handle:
+    with _phase(context, session) as run:
         if run is not None:
             try:
                 document = run.finish()

@@ -240,6 +240,7 @@ class Migration:
             points = self._services.control.checkpoints(run.key)
             verified = {p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None}
             different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
+            self._check_ledger(run)
             if not run.failures and not different:
                 load.claim(run)
                 for step in run.builder.drop_kept(run.key, run.plan):
@@ -312,9 +313,13 @@ class Migration:
         for p in points:
             if p.phase is Phase.EXTRACT and p.ok:
                 run.extracted[p.table] = Extracted.parse(p.generation, p.data)
+        ledger = run.target.ledger(run.key)
         for p in points:
-            if p.phase is Phase.LOAD and p.ok:
-                run.loaded.add(p.table)
+            if p.phase is Phase.LOAD and p.ok and p.table in run.extracted:
+                # The target's own ledger has the last word: the target may have been restored or made anew.
+                there = ledger.loaded(p.table, p.generation)
+                if there == {c.index for c in run.extracted[p.table].chunks}:
+                    run.loaded.add(p.table)
             if not p.ok:
                 run.failures[p.table] = TableFailure(
                     p.data["message"], p.data["hint"], p.data["column"], p.data["rows_stand"]
@@ -340,6 +345,17 @@ class Migration:
             ):
                 return False
         return True
+
+    def _check_ledger(self, run: Run) -> None:
+        """No run succeeds while a planned chunk is missing from the target's ledger."""
+        ledger = run.target.ledger(run.key)
+        for table in run.sound:
+            manifest = run.extracted[table.target]
+            if missing := {c.index for c in manifest.chunks} - ledger.loaded(table.target, manifest.generation):
+                raise TerminalError(
+                    f"The ledger of {table.target} lacks {len(missing)} of {len(manifest.chunks)} chunks",
+                    hint=f"Run {run.key} again; what is there is kept",
+                )
 
     def _forget_failures(self, run: Run) -> None:
         """Steps that failed are tried again on the rows that stand."""
@@ -374,15 +390,22 @@ class Migration:
             row, control.checkpoints(claim.key), control.performance(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
         )  # fmt: skip
-        path = services.reports / f"{claim.key}.html"
-        document["report"] = str(path)
-        with suppress(OSError):
-            write_report(document, path)
+        document["report"] = _write_report(document, services.reports / f"{claim.key}.html")
         control.end(claim, status, error=fields, result=document)
         self._ended = True
 
     def _failures(self) -> Mapping[str, Mapping[str, Any]]:
         return {t: f.stored() for t, f in self._run.failures.items()} if self._run else {}
+
+
+def _write_report(document: dict[str, Any], path: Path) -> str | None:
+    """The report's path, or None: a full disk must not decide how a migration ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_report({**document, "report": str(path)}, path)
+    except (OSError, JivsError):
+        return None
+    return str(path)
 
 
 def _keep_loaded(fresh: Plan, kept: Mapping[str, Any]) -> Plan:

@@ -7,7 +7,7 @@ What does not: dialects (`infra/sources/`) and the values of a plan (`core/plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ForeignKey, Index, IndexPart, Key, LeftOut, Table
@@ -18,24 +18,43 @@ from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.ports import Target
 
-__all__ = ["build_plan"]
+__all__ = ["build_plan", "check"]
 
 
-def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
-    """The plan for `spec` as both databases are now.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A spec that fits both databases: the source's catalog, the tables chosen from it with their target
+    names, and the target's tables of those names that this migration did not make."""
+
+    catalog: Catalog
+    chosen: Sequence[Table]
+    names: Mapping[str, str]
+    existing: Mapping[str, ExistingTable]
+
+
+def check(spec: Spec, source: Source, target: Target) -> Checked:
+    """Find what is wrong with a spec before anything is written anywhere. Looks at catalogs only, never at rows.
 
     Raises:
         SpecError: the spec names a table, column or feature that is not there.
         ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
     """
     _refuse_unavailable(spec)
-    info, catalog = source.info(), source.catalog(spec.source_schema)
+    catalog = source.catalog(spec.source_schema)
     chosen = _choose(spec, catalog)
     made = target.ledger(spec.key).made
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))
     existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in made}
     _check_existing(spec, existing)
+    return Checked(catalog, chosen, names, existing)
+
+
+def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
+    """The plan for `spec` as both databases are now; raises as `check` does."""
+    checked = check(spec, source, target)
+    info, catalog, chosen = source.info(), checked.catalog, checked.chosen
+    names, existing = checked.names, checked.existing
     warnings = [_left_out(o) for o in catalog.left_out if o.table is None or o.table in names]
     tables = [_plan_table(spec, t, names, source, existing.get(names[t.name]), warnings) for t in chosen]
     tables = _refuse_twins(tables)

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from jivs_pipeline.core.claims import Checkpoint, Claim, Ends, Owner
@@ -302,7 +302,7 @@ class Control:
                 db,
                 claim,
                 "end_run",
-                {"status": status, "error": Jsonb(error) if error else None, "result": Jsonb(dict(result))},
+                {"status": status, "error": Jsonb(error) if error else None, "result": Json(dict(result))},
             )
             _event(db, claim.key, EVENT_OF_STATUS[status], {"status": status, "run_id": claim.run_id})
             db.execute(_SQL["release"], {"key": claim.key, "owner": claim.owner.owner})

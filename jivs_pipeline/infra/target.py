@@ -70,6 +70,7 @@ class PostgresqlTarget:
         self._lock = threading.Lock()
         self._ask_lock = threading.Lock()
         self._reader = self._session("jivs", reconnect=False)
+        self._encoding = self._reader.info.parameter_status("server_encoding")
 
     def close(self) -> None:
         """Release all connections; a transaction that is open is rolled back by the server."""
@@ -126,7 +127,7 @@ class PostgresqlTarget:
         relation = ddl.landing(right.key, table) if table.mode == "append" else _relation(table)
         return self._digest_of(table, relation)
 
-    def digest_again(self, table: TablePlan) -> Digest:
+    def digest_now(self, table: TablePlan) -> Digest:
         """Digest of the table as it is now, without a claim: for `jivs verify`."""
         return self._digest_of(table, _relation(table))
 
@@ -139,10 +140,12 @@ class PostgresqlTarget:
         return int(row[0]) if row else 0
 
     def _digest_of(self, table: TablePlan, relation: sql.Composable) -> Digest:
+        only = sql.SQL("ONLY {}").format(relation)
         if table.spelling is Spelling.RECORD:
-            query = digests.record_digest(relation, [c.target for c in table.columns])
+            query = digests.record_digest(only, [c.target for c in table.columns])
         else:
-            query = digests.canonical_digest(relation, table.columns)
+            spelled = [(c.target, c.canon) for c in table.columns]
+            query = digests.canonical_digest(only, spelled, utf8=self._encoding == "UTF8")
         with self._session_for_reading() as db, mapped(table.target):
             row = db.execute(query).fetchone()
         return Digest(*map(int, row)) if row else Digest()

@@ -56,7 +56,8 @@ CREATE TABLE jivs.migrations (
     retries             bigint NOT NULL DEFAULT 0,
     quarantined         bigint NOT NULL DEFAULT 0,
     error               jsonb,
-    result              jsonb,
+    -- Plain json keeps the order of the keys for people who read it.
+    result              json,
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,

@@ -1,0 +1,389 @@
+"""The command line `jivs`: parse, call, print, exit code.
+
+What belongs here: commands and their options. What does not: SQL, Dagster (imported only by the commands
+that run a migration) and drawing (`console.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jivs_pipeline import __version__
+from jivs_pipeline.core.connections import Connection, parse_url, redact
+from jivs_pipeline.core.errors import ConfigError, ConflictError, ExitCode, InterruptedRun, JivsError, MismatchError, SpecError
+from jivs_pipeline.core.names import key_from_names
+from jivs_pipeline.core.spec import Spec, parse_spec
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Moves whole databases into PostgreSQL, exactly once.",
+    pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+db = typer.Typer(no_args_is_help=True, help="Revisions of the control schema.", rich_markup_mode=None)
+app.add_typer(db, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Migration key.")]
+
+# Throughput that `plan` assumes before this machine has been measured: 2 cores, copy lane.
+_ROWS_PER_SECOND, _BYTES_PER_SECOND = 250_000.0, 40e6
+
+
+def main() -> None:
+    """Entry point: runs a command and turns every error into one sentence and the contract's exit code."""
+    arguments = sys.argv[1:]
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    sys.exit(_guarded(lambda: app(args=arguments, prog_name="jivs", standalone_mode=False), as_json=as_json, debug=debug))
+
+
+def _guarded(call: Callable[[], object], *, as_json: bool, debug: bool) -> int:
+    try:
+        result = call()
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _report(InterruptedRun("Interrupted", hint="Run it again to go on"), as_json=as_json)
+    except JivsError as error:
+        if debug:
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        return _report(error, as_json=as_json)
+    except BrokenPipeError:
+        return ExitCode.FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: a user never sees a traceback unasked
+        if (usage := getattr(error, "format_message", None)) is not None:
+            # Typer's own error of usage, a class that it does not export.
+            return _report(ConfigError(usage().rstrip("."), hint="See jivs --help"), as_json=as_json)
+        if debug:
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        text = redact(str(error).splitlines()[0] if str(error) else "no message")
+        return _report(JivsError(f"Unexpected {type(error).__name__}: {text}", hint="Run again with --debug"), as_json=as_json)
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _report(error: JivsError, *, as_json: bool) -> int:
+    if as_json:
+        print(redact(json.dumps(error.document())))
+    else:
+        print(redact(f"jivs: {error}"), file=sys.stderr)
+    return error.exit_code
+
+
+def _print(document: Any) -> None:
+    print(json.dumps(document, default=str))
+
+
+def _read_spec(path: Path) -> Spec:
+    try:
+        with path.open("rb") as file:
+            content = file.read((1 << 20) + 1)
+    except OSError as error:
+        raise SpecError(f"The spec {path} cannot be read: {error.strerror}", hint="Check the path") from None
+    try:
+        return parse_spec(content.decode())
+    except UnicodeDecodeError:
+        raise SpecError(f"The spec {path} is not UTF-8 text", hint="Save it as UTF-8") from None
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        print(f"jivs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:  # pyright: ignore[reportUnusedFunction]  # noqa: FBT002
+    """Moves whole databases into PostgreSQL, exactly once."""
+
+
+# Migrating
+
+
+def _from_urls(source: str | None, target: str | None, key: str | None, **options: Any) -> tuple[Spec, list[Connection]]:
+    from jivs_pipeline.runtime import Runtime
+
+    if not source or not target:
+        raise ConfigError("Give a spec, or both --source and --target", hint="See jivs run --help")
+    home = Runtime.from_environment().settings.home
+    given = [parse_url(source, home=home), parse_url(target, home=home)]
+    if given[0].name == given[1].name:
+        given = [parse_url(source, f"{given[0].name[:56]}-source"), parse_url(target, f"{given[1].name[:56]}-target")]
+    names = {"source": given[0].name, "target": given[1].name}
+    chosen = {k: v for k, v in options.items() if v is not None}
+    return parse_spec({"key": key or key_from_names(**names), **names, **chosen}), given
+
+
+def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
+    from jivs_pipeline.console import print_result, say, showing
+    from jivs_pipeline.engine.progress import Progress
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment(*given) as runtime:
+        progress = Progress()
+        if (done := _nothing_to_do(runtime, spec)) is not None:
+            if not as_json:
+                say(f"Migration {spec.key!r} is already completed; nothing to do")
+            document, error = done, None
+        else:
+            _preflight(runtime, spec)
+            from jivs_pipeline.defs.launch import run_here
+
+            with showing(progress):
+                outcome = run_here(runtime, spec, progress)
+            document, error = outcome.document, outcome.error
+    if error is not None and (document is None or isinstance(error, ConfigError | ConflictError)):
+        raise error
+    if as_json:
+        _print(document)
+    elif document is not None:
+        print_result(document)
+        if error is not None:
+            print(redact(f"jivs: {error}"), file=sys.stderr)
+    return error.exit_code if error else ExitCode.DONE
+
+
+def _nothing_to_do(runtime: Any, spec: Spec) -> dict[str, Any] | None:
+    runtime.ends(spec)
+    migration = runtime.migration(spec, "")
+    return {**migration.document(), "resumed": False} if migration.finished_before else None
+
+
+def _preflight(runtime: Any, spec: Spec) -> None:
+    """Everything that makes a run exit 2 is found before any state is written."""
+    from jivs_pipeline.engine.planning import check
+
+    ends = runtime.ends(spec)
+    source = runtime.open_source(ends.source)
+    try:
+        target = runtime.open_target(ends.target)
+        try:
+            check(spec, source, target)
+        finally:
+            target.close()
+    finally:
+        source.close()
+
+
+SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Migration spec, YAML or JSON.")]
+SourceUrl = Annotated[str | None, typer.Option("--source", help="URL of the source, instead of a spec.")]
+TargetUrl = Annotated[str | None, typer.Option("--target", help="URL of the target, instead of a spec.")]
+
+
+@app.command()
+def run(
+    spec: SpecPath = None,
+    source: SourceUrl = None,
+    target: TargetUrl = None,
+    key: Annotated[str | None, typer.Option(help="Migration key; derived from both names otherwise.")] = None,
+    source_schema: Annotated[str | None, typer.Option(help="Schema to read.")] = None,
+    target_schema: Annotated[str | None, typer.Option(help="Schema to write to.")] = None,
+    on_existing: Annotated[str | None, typer.Option(help="fail, replace, truncate or append.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Run or resume a migration here and now, through the Dagster job."""
+    if spec is not None:
+        if source or target:
+            raise ConfigError("Give a spec or URLs, not both", hint="See jivs run --help")
+        return _run(_read_spec(spec), [], as_json=json_)
+    made, given = _from_urls(source, target, key, source_schema=source_schema, target_schema=target_schema, on_existing=on_existing)
+    return _run(made, given, as_json=json_)
+
+
+@app.command()
+def plan(
+    spec: SpecPath = None,
+    source: SourceUrl = None,
+    target: TargetUrl = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a migration would do, and what it would lose. Touches nothing."""
+    from jivs_pipeline.console import print_plan
+    from jivs_pipeline.engine.document import plan_document
+    from jivs_pipeline.engine.planning import build_plan
+    from jivs_pipeline.runtime import Runtime
+
+    made, given = (_read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
+    with Runtime.from_environment(*given) as runtime:
+        ends = runtime.ends(made)
+        reader = runtime.open_source(ends.source)
+        try:
+            writer = runtime.open_target(ends.target)
+            try:
+                document = plan_document(
+                    build_plan(made, reader, writer), rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND
+                )
+            finally:
+                writer.close()
+        finally:
+            reader.close()
+    _print(document) if json_ else print_plan(document)
+
+
+@app.command()
+def demo(json_: Json = False, debug: Debug = False) -> int:
+    """Migrate the bundled sample (real flights, legacy SQLite) into the embedded PostgreSQL."""
+    from jivs_pipeline.console import say
+    from jivs_pipeline.infra.sample import build_sample
+    from jivs_pipeline.runtime import DEMO_SOURCE, DEMO_TARGET, Runtime
+
+    with Runtime.from_environment() as runtime:
+        path = runtime.sample_path
+        if not path.exists():
+            say("Making the sample: real flights of the year 2013, as a legacy SQLite database")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_sample(path)
+        names = {"key": "demo", "source": DEMO_SOURCE, "target": DEMO_TARGET, "target_schema": "flights"}
+        code = _run(parse_spec(names), [], as_json=json_)
+        if not json_:
+            say("Look around: `jivs up` starts the Dagster UI; `jivs status`, `jivs report demo`")
+        return code
+
+
+@app.command()
+def up(debug: Debug = False) -> None:
+    """Start the whole local stack in the foreground: UI, daemon, code server, embedded servers."""
+    from jivs_pipeline.infra.stack import run_stack
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        run_stack(runtime.settings, runtime.dagster_environment())
+
+
+# Looking
+
+
+@app.command()
+def status(
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every two seconds.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Phase, rows, rate, ETA, retries and quarantine of one migration or of all."""
+    from jivs_pipeline.console import print_statuses
+    from jivs_pipeline.engine.document import status_document
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        while True:
+            rows = [runtime.control.migration(key)] if key else runtime.control.migrations()
+            documents = [status_document(r) for r in rows]
+            if json_:
+                _print(documents[0] if key else {"migrations": documents})
+            else:
+                print_statuses(documents)
+            if not watch:
+                return
+            time.sleep(2)
+
+
+@app.command()
+def verify(
+    key: Key,
+    level: Annotated[str | None, typer.Option(help="count, digest or rows; the spec's otherwise.")] = None,
+    source: SourceUrl = None,
+    target: TargetUrl = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare source and target again, now."""
+    from jivs_pipeline.console import print_comparison
+    from jivs_pipeline.engine.reverify import reverify
+    from jivs_pipeline.runtime import Runtime
+
+    if level not in {None, "count", "digest", "rows"}:
+        raise ConfigError(f"There is no level {level!r}", hint="Use count, digest or rows")
+    with Runtime.from_environment() as runtime:
+        row = runtime.control.migration(key)
+        given = [parse_url(u, n) for u, n in ((source, row["source_name"]), (target, row["target_name"])) if u]
+        runtime.connections = runtime.connections.with_given(*given)
+        document = reverify(runtime.services(), row, level)
+    _print(document) if json_ else print_comparison(document)
+    if different := [t["target_table"] for t in document["tables"] if not t["equal"]]:
+        error = MismatchError(f"{len(different)} tables differ: {', '.join(different)}", hint="Compare rows with --level rows")
+        if not json_:
+            print(f"jivs: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code)
+
+
+@app.command()
+def report(
+    key: Key,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the migration report, one self-contained HTML page."""
+    from jivs_pipeline.engine.document import build_document
+    from jivs_pipeline.engine.report import write_report
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        control = runtime.control
+        row = control.migration(key)
+        document = build_document(row, control.checkpoints(key), control.performance(key))
+        path = out or runtime.settings.home / "reports" / f"{key}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report({**document, "report": str(path)}, path)
+    _print({"key": key, "report": str(path)}) if json_ else print(path)
+
+
+@app.command()
+def events(key: Key, json_: Json = False, debug: Debug = False) -> None:
+    """The migration's events, in order."""
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        runtime.control.migration(key)
+        found = runtime.control.events(key)
+    if json_:
+        _print({"events": found})
+    else:
+        for event in found:
+            print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['seq']:>5}  {event['type']}  {json.dumps(event['data'])}")
+
+
+# The control schema
+
+
+@db.command("upgrade")
+def db_upgrade(json_: Json = False, debug: Debug = False) -> None:
+    """Apply missing revisions of the control schema."""
+    _revisions(as_json=json_, upgrade=True)
+
+
+@db.command("status")
+def db_status(json_: Json = False, debug: Debug = False) -> None:
+    """Show which revisions the control database has."""
+    _revisions(as_json=json_, upgrade=False)
+
+
+def _revisions(*, as_json: bool, upgrade: bool) -> None:
+    from jivs_pipeline.infra import revisions
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime, runtime.control_connection() as connection:
+        applied = revisions.upgrade(connection, "control") if upgrade else ()
+        states = revisions.state(connection, "control")
+    if as_json:
+        listed = [{"number": s.number, "name": s.name, "applied": s.applied, "changed": s.changed} for s in states]
+        _print({"revisions": listed, "applied_now": [r.number for r in applied]})
+        return
+    for s in states:
+        mark = "CHANGED" if s.changed else "applied" if s.applied else "missing"
+        print(f"{s.number:04d}  {s.name}  {mark}{' now' if s.number in {r.number for r in applied} else ''}")
+
+
+if __name__ == "__main__":
+    main()
