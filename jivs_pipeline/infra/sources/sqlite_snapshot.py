@@ -363,6 +363,12 @@ class SqliteSnapshot:
                 cursor.close()
         return Digest(count, high, low)
 
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk."""
+        rows, parameters = _chunk_rows(table, chunk)
+        with self._lent(self._plain, table.source_table) as connection:
+            return int(connection.execute(f"SELECT count(*) {rows}", parameters).fetchone()[0])
+
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """What SQLite would give the next row: after the largest rowid, and after deleted ones with AUTOINCREMENT."""
         identities = (
