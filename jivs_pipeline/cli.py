@@ -243,7 +243,7 @@ def demo(json_: Json = False, debug: Debug = False) -> int:
             say("Making the sample: real flights of the year 2013, as a legacy SQLite database")
         path.parent.mkdir(parents=True, exist_ok=True)
         build_sample(path)
-        names = {"key": "demo", "source": DEMO_SOURCE, "target": DEMO_TARGET, "target_schema": "flights"}
+        names = {"key": "demo", "source": DEMO_SOURCE, "target": DEMO_TARGET, "target_schema": "flights", "chunk_bytes": 4 << 20}
         code = _run(parse_spec(names), [], as_json=json_)
         if not json_:
             say("Look around: `jivs up` starts the Dagster UI; `jivs status`, `jivs report demo`")

@@ -44,11 +44,11 @@ def widens(narrow: str, wide: str) -> bool:
         return True
     if a != b and b not in _WIDER.get(a, set()):
         return False
-    if not room:
-        return a in _WIDER or not given
-    if a == b == "character varying":
-        return bool(given) and given[0] <= room[0]
-    if a == b == "numeric" and given:
-        scale, wide_scale = (given[1] if len(given) > 1 else 0), (room[1] if len(room) > 1 else 0)
+    if len(room) == 0:
+        return a in _WIDER or len(given) == 0
+    if len(given) == 0 or a != b:
+        return False
+    if a == "numeric":
+        scale, wide_scale = ([*given, 0][1], [*room, 0][1])
         return scale <= wide_scale and given[0] - scale <= room[0] - wide_scale
-    return False
+    return a == "character varying" and given[0] <= room[0]

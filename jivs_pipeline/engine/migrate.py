@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -318,7 +317,7 @@ class Migration:
             if p.phase is Phase.LOAD and p.ok and p.table in run.extracted:
                 # The target's own ledger has the last word: the target may have been restored or made anew.
                 there = ledger.loaded(p.table, p.generation)
-                if there == {c.index for c in run.extracted[p.table].chunks}:
+                if there == frozenset(c.index for c in run.extracted[p.table].chunks):
                     run.loaded.add(p.table)
             if not p.ok:
                 run.failures[p.table] = TableFailure(

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jivs_pipeline.core.errors import ConfigError, SpecError
-from jivs_pipeline.core.model import Catalog, Column, ForeignKey, Index, IndexPart, Key, LeftOut, Table
+from jivs_pipeline.core.model import Catalog, Column, ForeignKey, Index, Key, LeftOut, Table
 from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
-from jivs_pipeline.core.plan import ColumnPlan, Lane, Plan, PlanWarning, Spelling, TableMode, TablePlan, Wire
+from jivs_pipeline.core.plan import ColumnPlan, Plan, PlanWarning, TableMode, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, Source, Survey
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
@@ -324,7 +324,7 @@ def _definition(
 
 
 def _has_expression(index: Index) -> bool:
-    return bool(index.predicate) or any(isinstance(p, IndexPart) and p.expression for p in index.parts)
+    return bool(index.predicate) or any(p.expression for p in index.parts)
 
 
 def _keep_references(

@@ -45,7 +45,8 @@ class ChunkFile:
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> ChunkFile:
         """From the JSON form."""
-        return cls(**{**value, "digest": Digest.parse(value["digest"])})
+        digest = Digest.parse(value["digest"])
+        return cls(value["index"], value["name"], value["rows"], value["bytes"], value["hash"], digest)
 
 
 @dataclass(frozen=True, slots=True)

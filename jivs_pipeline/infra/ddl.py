@@ -50,7 +50,7 @@ class Step:
 
     table: str
     name: str
-    statements: tuple[sql.Composable, ...]
+    statements: tuple[sql.SQL | sql.Composed, ...]
     undo: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -120,7 +120,7 @@ def create(key: str, table: TablePlan) -> list[Step]:
     return steps
 
 
-def _create_statements(table: TablePlan) -> Iterable[sql.Composable]:
+def _create_statements(table: TablePlan) -> Iterable[sql.SQL | sql.Composed]:
     definition = table.definition
     carried = {c.target: c for c in table.columns}
     columns = definition.columns if definition else ()
@@ -194,7 +194,7 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
     beside = [t for t in tables if t.mode in {TableMode.TRUNCATE, TableMode.APPEND}]
     if not beside:
         return []
-    statements: list[sql.Composable] = []
+    statements: list[sql.SQL | sql.Composed] = []
     for table in emptied:
         name = _table(table.target_schema, table.target_table)
         statements.append(sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept(key, table), name))
@@ -310,7 +310,7 @@ def build_references(table: TablePlan) -> list[Step]:
     steps: list[Step] = []
     for position, key in enumerate(definition.foreign_keys):
         name = key.name or _reference_name(definition, key, position)
-        statements: list[sql.Composable] = [_alter(table, name, _reference(key) + sql.SQL(" NOT VALID"))]
+        statements: list[sql.SQL | sql.Composed] = [_alter(table, name, _reference(key) + sql.SQL(" NOT VALID"))]
         if key.valid:
             statements.append(
                 sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
@@ -343,7 +343,7 @@ def _reference(key: ForeignKey) -> sql.Composed:
 
 def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
     """Self-numbering columns go on where the source would, and never inside what is there."""
-    statements: list[sql.Composable] = []
+    statements: list[sql.SQL | sql.Composed] = []
     name = _table(table.target_schema, table.target_table)
     for column in table.definition.columns if table.definition else ():
         if column.identity is None or (value := next_values.get(column.name)) is None:
@@ -377,7 +377,7 @@ def describe(table: TablePlan) -> list[Step]:
     if definition is None:
         return []
     name = _table(table.target_schema, table.target_table)
-    statements: list[sql.Composable] = []
+    statements: list[sql.SQL | sql.Composed] = []
     if definition.comment:
         statements.append(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(definition.comment)))
     statements += [
@@ -411,7 +411,7 @@ def drop_kept(key: str, plan: Plan) -> list[Step]:
     """What was kept or used beside the tables goes once the migration is verified."""
     steps: list[Step] = []
     for table in plan.carried:
-        gone: list[sql.Composable] = []
+        gone: list[sql.Identifier] = []
         if table.mode in {TableMode.REPLACE, TableMode.TRUNCATE}:
             gone.append(kept(key, table))
         if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:

@@ -76,10 +76,12 @@ def spawn(  # noqa: PLR0913 - all of them named
     stdin: int,
     log: Path,
     death_signal: signal.Signals,
+    own_group: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a server as our child, which gets `death_signal` when we die, however we die.
 
     Must be called from the main thread: the kernel sends the signal when the *thread* that forked ends.
+    With `own_group` the child leads a session and group of its own, so that all below it can be signalled.
     """
     parent = os.getpid()
     prctl = _prctl()
@@ -103,6 +105,7 @@ def spawn(  # noqa: PLR0913 - all of them named
             group=user.gid if user else None,
             extra_groups=[] if user else None,
             umask=0o077,
+            start_new_session=own_group,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - the supervisor has one thread
         )
 

@@ -1,0 +1,181 @@
+"""The local stack of `jivs up`: code server, web server and daemon of Dagster as children of one process.
+
+What belongs here: starting, watching, restarting and stopping them. What does not: what they run.
+
+One code server for both, because each would otherwise start its own. Every child leads a process group,
+so that a run's worker, which is a grandchild, is reached by the same signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jivs_pipeline.core.errors import ConflictError, TerminalError
+from jivs_pipeline.core.settings import Settings
+from jivs_pipeline.infra.embedded.process import spawn
+
+__all__ = ["run_stack"]
+
+_HOST = "127.0.0.1"
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 8.0
+_POLL_SECONDS = 0.2
+_MOST_RESTARTS = 5
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    argv: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    restarts: list[float] = field(default_factory=list[float])
+
+
+class _Stop(Exception):  # noqa: N818 - a signal, not an error
+    """Somebody asked the stack to end."""
+
+
+def run_stack(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Run until SIGINT or SIGTERM; then stop everything within ten seconds.
+
+    Args:
+        environment: what Dagster's processes need on top of ours, such as DAGSTER_HOME.
+
+    Raises:
+        ConflictError: the UI's port is taken.
+        TerminalError: a part does not start or keeps dying.
+    """
+    _check_port(settings.ui_port)
+    home = Path(environment["DAGSTER_HOME"])
+    code_port = _free_port()
+    workspace = home / "workspace.yaml"
+    workspace.write_text(
+        f"load_from:\n  - grpc_server:\n      host: {_HOST}\n      port: {code_port}\n      location_name: jivs_pipeline\n"
+    )
+    children = _children(code_port, settings.ui_port, workspace)
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise _Stop
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        for child in children:
+            _start(child, environment, home)
+        _wait_ready(settings.ui_port, children, home)
+        print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
+        while True:
+            time.sleep(_POLL_SECONDS)
+            _restart_dead(children, environment, home)
+    except _Stop:
+        print("Stopping", flush=True)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        _stop_all(children)
+
+
+def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
+    python, flags = sys.executable, ("--log-level", "warning")
+    code = ("api", "grpc", "-m", "jivs_pipeline.definitions", "-h", _HOST, "-p", str(code_port))
+    return [
+        _Child("code-server", [python, "-m", "dagster", *code, "--location-name", "jivs_pipeline", *flags]),
+        _Child("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *flags]),
+        _Child(
+            "webserver",
+            [python, "-m", "dagster_webserver", "-h", _HOST, "-p", str(ui_port), "-w", str(workspace), *flags],
+        ),
+    ]
+
+
+def _start(child: _Child, environment: Mapping[str, str], home: Path) -> None:
+    child.process = spawn(
+        child.argv,
+        directory=home,
+        environment={**os.environ, **environment},
+        user=None,
+        stdin=subprocess.DEVNULL,
+        log=home / f"{child.name}.log",
+        death_signal=signal.SIGTERM,
+        own_group=True,
+    )
+
+
+def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], home: Path) -> None:
+    for child in children:
+        if child.process is None or child.process.poll() is None:
+            continue
+        now = time.monotonic()
+        child.restarts = [t for t in child.restarts if now - t < 60] + [now]
+        if len(child.restarts) > _MOST_RESTARTS:
+            raise TerminalError(
+                f"The {child.name} keeps dying", hint=f"See the end of {home / f'{child.name}.log'}"
+            )
+        print(f"The {child.name} ended; starting it again", flush=True)
+        _start(child, environment, home)
+
+
+def _wait_ready(port: int, children: Sequence[_Child], home: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        for child in children:
+            if child.process is not None and child.process.poll() is not None:
+                raise TerminalError(
+                    f"The {child.name} does not start", hint=f"See the end of {home / f'{child.name}.log'}"
+                )
+        try:
+            with urllib.request.urlopen(f"http://{_HOST}:{port}/server_info", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_SECONDS)
+    raise TerminalError("The Dagster UI does not answer", hint=f"See {home / 'webserver.log'}")
+
+
+def _stop_all(children: Sequence[_Child]) -> None:
+    alive = [c.process for c in reversed(children) if c.process is not None]
+    for process in alive:
+        _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in alive:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+    for process in alive:
+        # Also where the leader is gone: a worker may have outlived it.
+        _signal_group(process, signal.SIGKILL)
+        process.wait(2)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            raise ConflictError(
+                f"Port {port} is in use", hint="Stop what listens there or set JIVS_UI_PORT"
+            ) from None
