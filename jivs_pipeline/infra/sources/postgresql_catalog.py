@@ -1,0 +1,391 @@
+"""Reads a PostgreSQL catalog into `core.model`.
+
+What belongs here: tables of one schema with all that hangs on them, and a name for everything that is not
+carried. What does not: looking at rows (`postgresql.py`) and the queries (`postgresql_catalog.sql`).
+
+Rule: what the model can say exactly goes into the model; what it cannot, or what needs an object that the
+target does not have, becomes a `LeftOut` with its reason. Nothing is dropped without one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.model import (
+    Catalog,
+    Check,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    IndexPart,
+    Key,
+    LeftOut,
+    Table,
+)
+from jivs_pipeline.core.names import did_you_mean, qualified
+from jivs_pipeline.infra.named_sql import load_blocks
+from jivs_pipeline.infra.postgresql import Session
+
+__all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
+
+SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
+
+# Collations that every PostgreSQL has, whatever it was built with and whatever its operating system offers.
+_COMMON_COLLATIONS = frozenset({'pg_catalog."C"', 'pg_catalog."POSIX"', "pg_catalog.ucs_basic"})
+_INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
+_ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+
+_LATER = "this version does not carry it"
+_TABLE_REASONS = {
+    "extension table": "it belongs to an extension, which has to be installed in the target",
+    "partitioned table": "this version does not carry partitioned tables",
+    "table partition": "its parent is partitioned, and this version does not carry partitioned tables",
+    "inheritance": "this version does not carry tables that inherit or are inherited from",
+    "typed table": "this version does not carry tables of a composite type",
+}
+_REASONS = {
+    "large objects": "this version does not carry them; columns of type oid keep their numbers",
+    "privileges": "rights granted on the table are not carried; grant them again",
+    "row-level security": "it is not enabled in the target",
+    "storage parameters": "the target's table gets the server's defaults",
+    "sequence": "no column owns it, and this version carries columns' sequences only",
+}
+_LOSSY = frozenset({"privileges", "storage parameters"})
+
+
+class Numbered(NamedTuple):
+    """A column that numbers itself and its sequence; see `-- name: numbered`."""
+
+    relation: int
+    column: str
+    schema: str
+    sequence: str
+    how: Literal["i", "a", "n"]
+    start: int
+    increment: int
+    minimum: int
+    maximum: int
+    cache: int
+    cycle: bool
+    users: int
+    readable: bool
+
+
+def numbered(session: Session, tables: Sequence[int]) -> list[Numbered]:
+    """The self-numbering columns of tables, given by OID."""
+    return [Numbered(*row) for row in session.execute(SQL["numbered"], {"tables": list(tables)}).fetchall()]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What was read so far; one per catalog."""
+
+    schema: str
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    needs: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    def leave(
+        self, table: str, name: str, kind: str, reason: str, severity: Literal["lossy", "refused"] = "refused"
+    ) -> None:
+        self.left_out.append(
+            LeftOut(f"{qualified(self.schema, table)}.{name}", kind, reason, table, severity)
+        )
+
+    def needed(self, table: str, name: str, kind: str, oid: int | None) -> bool:
+        """Whether the object uses something that only the source has; if so, it is left out here."""
+        if oid is None or (thing := self.needs.get(oid)) is None:
+            return False
+        self.leave(table, name, kind, f"it uses {thing}, which is not carried")
+        return True
+
+    def collation(self, table: str, name: str, kind: str, collation: str | None) -> str | None:
+        """The collation if every server has it; otherwise it is left out and the default takes its place."""
+        if collation is None or collation in _COMMON_COLLATIONS:
+            return collation
+        self.leave(
+            table,
+            name,
+            kind,
+            f"collation {collation} may not exist in the target; its default is used",
+            "lossy",
+        )
+        return None
+
+
+def read_catalog(session: Session, schema: str) -> Catalog:
+    """Tables of `schema`. The session has an open transaction, so that all queries see the same moment.
+
+    Raises:
+        ConfigError: there is no such schema.
+    """
+    schemas = [name for (name,) in session.execute(SQL["schemas"]).fetchall()]
+    if schema not in schemas:
+        raise ConfigError(
+            f"The source has no schema {schema!r}",
+            hint=did_you_mean(schema, schemas, "schemas of the source"),
+        )
+    reader = _Reader(schema)
+    names: dict[int, str] = {}
+    found: list[tuple[int, str, bool, str | None]] = []
+    for oid, name, unlogged, comment, kind in session.execute(SQL["tables"], {"schema": schema}).fetchall():
+        if kind is None:
+            names[oid] = name
+            found.append((oid, name, unlogged, comment))
+        else:
+            reader.left_out.append(LeftOut(qualified(schema, name), kind, _TABLE_REASONS[kind]))
+    tables = {"tables": list(names)}
+    reader.needs = dict(session.execute(SQL["needs"], tables).fetchall())
+    sequences = {(n.relation, n.column): n for n in numbered(session, list(names))}
+    columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
+    constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
+    parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
+    indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
+    made = tuple(
+        Table(
+            schema=schema,
+            name=name,
+            columns=tuple(_column(reader, name, sequences.get((oid, row[0])), *row) for row in columns[oid]),
+            indexes=tuple(_indexes(reader, name, indexes[oid], parts)),
+            comment=comment,
+            unlogged=unlogged,
+            **_constraints(reader, name, constraints[oid]),
+        )
+        for oid, name, unlogged, comment in found
+    )
+    kept = {
+        s.sequence for s in sequences.values() if s.schema == schema and _keeps(made, names[s.relation], s)
+    }
+    for kind, name, table in session.execute(SQL["others"], {"schema": schema}).fetchall():
+        if kind == "sequence" and name in kept:
+            continue
+        if table is not None and table not in names.values():
+            continue
+        shown = name if kind in {"extension", "event trigger", "large objects"} else qualified(schema, name)
+        severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
+        reader.left_out.append(LeftOut(shown, kind, _REASONS.get(kind, _LATER), table, severity))
+    return Catalog(schema, made, tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind))))
+
+
+def _by_table(rows: Iterable[tuple[Any, ...]]) -> defaultdict[int, list[tuple[Any, ...]]]:
+    """The first column is what the rows belong to."""
+    grouped: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for owner, *rest in rows:
+        grouped[owner].append(tuple(rest))
+    return grouped
+
+
+def _keeps(tables: Sequence[Table], table: str, sequence: Numbered) -> bool:
+    """Whether the sequence lives on, as an identity's or under its own name."""
+    made = next(t for t in tables if t.name == table)
+    return made.column(sequence.column).identity is not None
+
+
+def _column(
+    reader: _Reader,
+    table: str,
+    sequence: Numbered | None,
+    name: str,
+    type_: str,
+    nullable: bool,
+    default_oid: int | None,
+    expression: str | None,
+    generated: str,
+    identity: str,
+    comment: str | None,
+    collation: str | None,
+) -> Column:
+    own = _identity(reader, table, name, type_, sequence, identity) if sequence else None
+    default = generation = None
+    if generated:
+        if not reader.needed(table, name, "generated column", default_oid):
+            generation = expression
+        if generated == "v":
+            reason = "it is virtual in the source and becomes stored"
+            reader.leave(table, name, "generated column", reason, "lossy")
+    elif expression is not None and own is None and not reader.needed(table, name, "default", default_oid):
+        default = expression
+    return Column(
+        name=name,
+        type=type_,
+        nullable=nullable,
+        default=default,
+        generated=generation,
+        identity=own,
+        comment=comment,
+        collation=reader.collation(table, name, "collation", collation),
+    )
+
+
+def _identity(
+    reader: _Reader, table: str, column: str, type_: str, sequence: Numbered, identity: str
+) -> Identity | None:
+    """None leaves the default to be looked at like any other."""
+    if (size := _INTEGERS.get(type_)) is None or (sequence.how != "i" and sequence.users > 1):
+        return None
+    if sequence.how == "n":
+        reason = (
+            f"the column takes its numbers from sequence {sequence.sequence}, which it owns in the target"
+        )
+        reader.leave(table, column, "sequence", reason, "lossy")
+    up = sequence.increment > 0
+    # A limit that the column's type sets anyway is not said: a bigint sequence may feed an integer column.
+    lowest, highest = (1, size - 1) if up else (-size, -1)
+    at_lowest = sequence.minimum == 1 if up else sequence.minimum <= lowest
+    at_highest = sequence.maximum >= highest if up else sequence.maximum == -1
+    return Identity(
+        always=identity == "a",
+        start=sequence.start,
+        increment=sequence.increment,
+        minimum=None if at_lowest else max(sequence.minimum, -size),
+        maximum=None if at_highest else min(sequence.maximum, size - 1),
+        cache=sequence.cache,
+        cycle=sequence.cycle,
+        sequence=None if sequence.how == "i" else sequence.sequence,
+    )
+
+
+class _Constraint(NamedTuple):
+    """A line of `-- name: constraints` without its table."""
+
+    oid: int
+    name: str
+    kind: str
+    deferrable: bool
+    deferred: bool
+    valid: bool
+    no_inherit: bool
+    comment: str | None
+    columns: list[str]
+    include: list[str]
+    nulls_not_distinct: bool
+    target_schema: str | None
+    target_table: str | None
+    target_columns: list[str]
+    on_delete: str
+    on_update: str
+    match: str
+    delete_columns: list[str]
+    expression: str | None
+    enforced: bool
+    period: bool
+
+
+def _constraints(reader: _Reader, table: str, rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Fields of `Table`."""
+    primary: Key | None = None
+    unique: list[Key] = []
+    references: list[ForeignKey] = []
+    checks: list[Check] = []
+    for c in (_Constraint(*row) for row in rows):
+        if c.kind == "x":
+            reader.leave(table, c.name, "exclusion constraint", _LATER)
+        elif c.kind == "n":
+            if not c.valid:
+                reader.leave(
+                    table, c.name, "not-null constraint", "it is not validated in the source", "lossy"
+                )
+        elif c.period:
+            reader.leave(table, c.name, "temporal constraint", _LATER)
+        elif not c.enforced:
+            reader.leave(table, c.name, "constraint", "it is not enforced in the source")
+        elif c.kind == "p":
+            primary = _key(c)
+        elif c.kind == "u":
+            unique.append(_key(c))
+        elif c.kind == "f":
+            references.append(_reference(c))
+        elif not reader.needed(table, c.name, "check constraint", c.oid):
+            checks.append(Check(c.name, c.expression or "true", c.valid, c.no_inherit))
+            if c.comment:
+                reader.leave(table, c.name, "comment", "comments on checks are not carried", "lossy")
+    return {
+        "primary_key": primary,
+        "unique_keys": tuple(unique),
+        "foreign_keys": tuple(references),
+        "checks": tuple(checks),
+    }
+
+
+def _key(c: _Constraint) -> Key:
+    return Key(
+        name=c.name,
+        columns=tuple(c.columns),
+        deferrable=c.deferrable,
+        initially_deferred=c.deferred,
+        nulls_not_distinct=c.nulls_not_distinct,
+        include=tuple(c.include),
+        comment=c.comment,
+    )
+
+
+def _reference(c: _Constraint) -> ForeignKey:
+    on_delete = _ACTIONS[c.on_delete]
+    if c.delete_columns:
+        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in c.delete_columns)
+        on_delete = f"{on_delete} ({quoted})"
+    return ForeignKey(
+        name=c.name,
+        columns=tuple(c.columns),
+        target_schema=c.target_schema or "",
+        target_table=c.target_table or "",
+        target_columns=tuple(c.target_columns),
+        on_delete=on_delete,
+        on_update=_ACTIONS[c.on_update],
+        match_full=c.match == "f",
+        deferrable=c.deferrable,
+        initially_deferred=c.deferred,
+        valid=c.valid,
+        comment=c.comment,
+    )
+
+
+def _indexes(
+    reader: _Reader,
+    table: str,
+    rows: Iterable[tuple[Any, ...]],
+    parts: Mapping[int, Sequence[tuple[Any, ...]]],
+) -> Iterable[Index]:
+    for oid, name, unique, method, own_method, valid, predicate, not_distinct, options, comment in rows:
+        if not valid:
+            reader.leave(table, name, "index", "it is invalid in the source")
+        elif not own_method:
+            reader.leave(table, name, "index", f"its access method {method} belongs to an extension")
+        elif not reader.needed(table, name, "index", oid):
+            keys = [p for p in parts[oid] if not p[0]]
+            yield Index(
+                name=name,
+                parts=tuple(_index_part(reader, table, name, *p) for _, *p in keys),
+                unique=unique,
+                method=method,
+                predicate=predicate,
+                include=tuple(p[1] for p in parts[oid] if p[0]),
+                nulls_not_distinct=not_distinct,
+                with_options=tuple(options),
+                comment=comment,
+            )
+
+
+def _index_part(
+    reader: _Reader,
+    table: str,
+    index: str,
+    column: str | None,
+    expression: str | None,
+    descending: bool,
+    nulls_first: bool,
+    collation: str | None,
+    opclass: str | None,
+) -> IndexPart:
+    return IndexPart(
+        column=column,
+        expression=expression,
+        descending=descending,
+        nulls_first=None if nulls_first == descending else nulls_first,
+        collation=reader.collation(table, index, "index", collation),
+        opclass=opclass,
+    )

@@ -1,0 +1,241 @@
+-- What a PostgreSQL source's catalog says of one schema; read by postgresql_catalog.py.
+-- Runnable in psql: `SET search_path = ''`, then replace %(schema)s by a quoted name, %(tables)s by an array
+-- of table OIDs and %% by %. Columns that only newer servers have are read through to_jsonb(row)->>'name'.
+
+-- name: schemas
+-- Schemas that a user may mean.
+SELECT nspname::text FROM pg_namespace
+WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
+
+-- name: tables
+-- Tables of the schema; `kind` is what keeps one from being carried, or NULL.
+SELECT c.oid::int8, c.relname::text, c.relpersistence = 'u', obj_description(c.oid, 'pg_class'),
+       CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                                 AND d.deptype = 'e') THEN 'extension table'
+            WHEN c.relkind = 'p' THEN 'partitioned table'
+            WHEN c.relispartition THEN 'table partition'
+            WHEN EXISTS (SELECT FROM pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent)) THEN 'inheritance'
+            WHEN c.reloftype <> 0 THEN 'typed table'
+       END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+ORDER BY c.relname;
+
+-- name: columns
+-- One line per column, in order.
+SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
+       NOT a.attnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
+                                   AND k.conkey[1] = a.attnum AND NOT k.convalidated),
+       d.oid::int8, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text,
+       col_description(a.attrelid, a.attnum),
+       CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', cn.nspname, cl.collname) END
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN pg_collation cl ON cl.oid = a.attcollation
+LEFT JOIN pg_namespace cn ON cn.oid = cl.collnamespace
+WHERE a.attrelid = ANY (%(tables)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum;
+
+-- name: numbered
+-- Columns that number themselves and their sequences: by identity ('i'), or because the column's default is
+-- nextval() of a sequence that it owns ('a') or that nobody owns ('n'); `users` says how many defaults use it.
+WITH found AS (
+    SELECT u.refobjid AS relation, u.refobjsubid::int2 AS num, u.objid AS sequence, 'i' AS how
+    FROM pg_depend u
+    WHERE u.classid = 'pg_class'::regclass AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'i'
+      AND u.refobjid = ANY (%(tables)s::oid[]) AND u.refobjsubid > 0
+    UNION ALL
+    SELECT d.adrelid, d.adnum, q.oid, coalesce(owner.deptype::text, 'n')
+    FROM pg_attrdef d
+    JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid
+        AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'n'
+    JOIN pg_class q ON q.oid = u.refobjid AND q.relkind = 'S'
+    LEFT JOIN pg_depend owner ON owner.classid = 'pg_class'::regclass AND owner.objid = q.oid
+        AND owner.refclassid = 'pg_class'::regclass AND owner.deptype IN ('a', 'i')
+    WHERE d.adrelid = ANY (%(tables)s::oid[])
+      AND (owner.refobjid IS NULL OR (owner.refobjid = d.adrelid AND owner.refobjsubid = d.adnum))
+      AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
+)
+SELECT f.relation::int8, a.attname::text, n.nspname::text, q.relname::text, f.how,
+       p.seqstart, p.seqincrement, p.seqmin, p.seqmax, p.seqcache, p.seqcycle,
+       (SELECT count(*) FROM pg_depend u WHERE u.classid = 'pg_attrdef'::regclass AND u.deptype = 'n'
+            AND u.refclassid = 'pg_class'::regclass AND u.refobjid = f.sequence),
+       has_sequence_privilege(f.sequence, 'SELECT')
+FROM found f
+JOIN pg_attribute a ON a.attrelid = f.relation AND a.attnum = f.num
+JOIN pg_class q ON q.oid = f.sequence AND q.relkind = 'S'
+JOIN pg_sequence p ON p.seqrelid = q.oid
+JOIN pg_namespace n ON n.oid = q.relnamespace;
+
+-- name: constraints
+-- Keys, checks and foreign keys. Clones that a foreign key to a partitioned table has for each partition are
+-- not the user's.
+SELECT k.conrelid::int8, k.oid::int8, k.conname::text, k.contype::text, k.condeferrable, k.condeferred,
+       k.convalidated, k.connoinherit, obj_description(k.oid, 'pg_constraint'),
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, pos)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.pos),
+       ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY u (num, pos)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num
+             WHERE k.contype IN ('p', 'u') AND u.pos > i.indnkeyatts ORDER BY u.pos),
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+       fn.nspname::text, f.relname::text,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (num, pos)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.pos),
+       k.confdeltype::text, k.confupdtype::text, k.confmatchtype::text,
+       ARRAY(SELECT a.attname::text FROM jsonb_array_elements_text(
+                 CASE jsonb_typeof(to_jsonb(k) -> 'confdelsetcols')
+                      WHEN 'array' THEN to_jsonb(k) -> 'confdelsetcols' ELSE '[]' END) u (num)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num::int2),
+       CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END,
+       coalesce((to_jsonb(k) ->> 'conenforced')::bool, true),
+       coalesce((to_jsonb(k) ->> 'conperiod')::bool, false)
+FROM pg_constraint k
+LEFT JOIN pg_index i ON i.indexrelid = k.conindid
+LEFT JOIN pg_class f ON f.oid = k.confrelid
+LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
+WHERE k.conrelid = ANY (%(tables)s::oid[]) AND k.contype IN ('p', 'u', 'f', 'c', 'x', 'n') AND k.conparentid = 0
+ORDER BY k.conrelid, k.conname;
+
+-- name: indexes
+-- Indexes that are not a key's.
+SELECT i.indrelid::int8, i.indexrelid::int8, c.relname::text, i.indisunique, am.amname::text, am.oid < 16384,
+       i.indisvalid AND i.indisready, pg_get_expr(i.indpred, i.indrelid),
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+       ARRAY(SELECT format('%%I=%%L', o.option_name, o.option_value) FROM pg_options_to_table(c.reloptions) o),
+       obj_description(c.oid, 'pg_class')
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_am am ON am.oid = c.relam
+WHERE i.indrelid = ANY (%(tables)s::oid[])
+  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid
+                                                AND k.contype IN ('p', 'u', 'x'))
+ORDER BY i.indrelid, c.relname;
+
+-- name: index_parts
+-- One line per part; bit 1 of indoption is DESC, bit 2 NULLS FIRST. Collation and operator class only where
+-- they are not what the column and its type would get anyway.
+SELECT i.indexrelid::int8, u.pos > i.indnkeyatts, a.attname::text,
+       CASE WHEN u.num = 0 THEN pg_get_indexdef(i.indexrelid, u.pos::int4, false) END,
+       coalesce(u.opt, 0) & 1 <> 0, coalesce(u.opt, 0) & 2 <> 0,
+       CASE WHEN u.coll <> 0 AND u.coll <> coalesce(a.attcollation, 100) THEN format('%%I.%%I', cn.nspname, cl.collname) END,
+       CASE WHEN NOT oc.opcdefault OR own.attoptions IS NOT NULL
+            THEN format('%%I.%%I', oo.nspname, oc.opcname) || coalesce(
+                     (SELECT format(' (%%s)', string_agg(format('%%I=%%L', o.option_name, o.option_value), ', '))
+                      FROM pg_options_to_table(own.attoptions) o), '') END
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indoption::int2[], i.indclass::oid[], i.indcollation::oid[])
+    WITH ORDINALITY u (num, opt, opc, coll, pos)
+LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num AND u.num <> 0
+LEFT JOIN pg_attribute own ON own.attrelid = i.indexrelid AND own.attnum = u.pos
+LEFT JOIN pg_opclass oc ON oc.oid = u.opc
+LEFT JOIN pg_namespace oo ON oo.oid = oc.opcnamespace
+LEFT JOIN pg_collation cl ON cl.oid = u.coll
+LEFT JOIN pg_namespace cn ON cn.oid = cl.collnamespace
+WHERE i.indrelid = ANY (%(tables)s::oid[])
+ORDER BY i.indexrelid, u.pos;
+
+-- name: needs
+-- What defaults, checks and indexes use that only this database has: the user's functions, types, sequences …
+-- Object identifiers below 16384 are the server's own.
+SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+FROM pg_depend d
+JOIN (SELECT 'pg_attrdef'::regclass AS class, oid, adrelid AS relation FROM pg_attrdef
+      UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint WHERE contype = 'c'
+      UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index) o
+  ON o.class = d.classid AND o.oid = d.objid
+WHERE o.relation = ANY (%(tables)s::oid[]) AND d.deptype = 'n' AND d.refobjid >= 16384
+  AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation)
+  AND d.refclassid <> 'pg_constraint'::regclass
+GROUP BY d.objid;
+
+-- name: others
+-- Objects that this version does not carry: kind, name, table it hangs on.
+WITH here AS (SELECT oid, nspname::text FROM pg_namespace WHERE nspname = %(schema)s),
+relations AS (
+    SELECT c.oid, c.relname::text, c.relkind::text, c.reloptions, c.relacl, c.relrowsecurity
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                               AND d.deptype = 'e')
+)
+SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END,
+       relname, NULL
+FROM relations WHERE relkind IN ('v', 'm', 'f')
+UNION ALL
+SELECT 'sequence', relname, NULL FROM relations r WHERE relkind = 'S'
+UNION ALL
+SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
+       format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), NULL
+FROM pg_proc p JOIN here ON here.oid = p.pronamespace
+WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                                           AND d.deptype IN ('e', 'i'))
+UNION ALL
+SELECT CASE t.typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' WHEN 'c' THEN 'composite type'
+                      WHEN 'r' THEN 'range type' ELSE 'type' END, t.typname::text, NULL
+FROM pg_type t JOIN here ON here.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE t.typtype IN ('e', 'd', 'c', 'r', 'b') AND t.typcategory <> 'A' AND coalesce(c.relkind, 'c') = 'c'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid
+                                           AND d.deptype = 'e')
+UNION ALL
+SELECT 'collation', l.collname::text, NULL FROM pg_collation l JOIN here ON here.oid = l.collnamespace
+UNION ALL
+SELECT 'operator', format('%%s (%%s)', o.oprname, o.oid::regoperator), NULL
+FROM pg_operator o JOIN here ON here.oid = o.oprnamespace
+WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid
+                                           AND d.deptype = 'e')
+UNION ALL
+SELECT 'text search configuration', f.cfgname::text, NULL FROM pg_ts_config f JOIN here ON here.oid = f.cfgnamespace
+UNION ALL
+SELECT 'statistics object', s.stxname::text, NULL FROM pg_statistic_ext s JOIN here ON here.oid = s.stxnamespace
+UNION ALL
+SELECT 'trigger', format('%%s.%%s', r.relname, g.tgname), CASE WHEN r.relkind = 'r' THEN r.relname END
+FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+UNION ALL
+SELECT 'rule', format('%%s.%%s', r.relname, w.rulename), CASE WHEN r.relkind = 'r' THEN r.relname END
+FROM pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
+UNION ALL
+SELECT 'policy', format('%%s.%%s', r.relname, p.polname), r.relname
+FROM pg_policy p JOIN relations r ON r.oid = p.polrelid
+UNION ALL
+SELECT 'row-level security', r.relname, r.relname FROM relations r WHERE r.relrowsecurity
+UNION ALL
+SELECT 'privileges', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r
+WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (
+    SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped))
+UNION ALL
+SELECT 'storage parameters', r.relname, r.relname FROM relations r WHERE r.relkind = 'r' AND r.reloptions IS NOT NULL
+UNION ALL
+SELECT 'extension', x.extname::text, NULL FROM pg_extension x WHERE x.extname <> 'plpgsql'
+UNION ALL
+SELECT 'event trigger', e.evtname::text, NULL FROM pg_event_trigger e
+UNION ALL
+SELECT 'large objects', format('%%s large objects', count(*)), NULL FROM pg_largeobject_metadata HAVING count(*) > 0
+ORDER BY 1, 2;
+
+-- name: table
+-- The table of that name.
+SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND c.relkind = 'r';
+
+-- name: types
+-- How each column's values can be sent: the type is the server's own, its name, kind and binary form, and
+-- whether the source computes the column. For an array it is the element's type that counts.
+SELECT a.attname::text, n.nspname = 'pg_catalog' AND e.oid < 16384, e.typname::text, e.typtype::text,
+       e.typsend <> 0 AND e.typreceive <> 0, a.attgenerated <> ''
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type e ON e.oid = CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
+JOIN pg_namespace n ON n.oid = e.typnamespace
+WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped;
+
+-- name: size
+-- Bytes of the heap and of its TOAST table, without what vacuum adds beside them, and bytes of a block.
+SELECT pg_relation_size(c.oid), coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0),
+       current_setting('block_size')::int8
+FROM pg_class c WHERE c.oid = %(table)s::oid;
+
+-- name: at_work
+-- Whether a session computes or waits for a lock or the disk. One that waits for its client, or has nothing to
+-- do, will never say a word again.
+SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'
+FROM pg_stat_activity WHERE pid = %(pid)s;

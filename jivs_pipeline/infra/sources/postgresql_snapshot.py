@@ -1,0 +1,226 @@
+"""One view of a PostgreSQL source, shared by several sessions: the rows, their digests, their next numbers.
+
+What belongs here: the exported snapshot, its readers and the statements over a chunk. What does not: where
+chunk bounds come from (`postgresql.py`) and how a row is spelled (`infra/digests.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import LiteralString, Never, cast
+
+import psycopg
+from psycopg import sql
+
+from jivs_pipeline.core.digest import Digest, Spelling
+from jivs_pipeline.core.errors import TerminalError, TransientError
+from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan, Wire
+from jivs_pipeline.core.ports import Piece
+from jivs_pipeline.infra import digests
+from jivs_pipeline.infra.postgresql import Session, mapped
+from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered
+
+__all__ = ["BEGIN", "COMPUTED", "PostgresqlSnapshot", "chunk_predicate", "raw", "relation"]
+
+COMPUTED = "computed"
+"""Carrier of a column that the source generates and the target does not: only a query can read it."""
+
+BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def raw(text: str) -> sql.SQL:
+    """SQL of the user's, checked in the spec and bounded by a read-only transaction."""
+    return sql.SQL(cast("LiteralString", text))
+
+
+def relation(schema: str, table: str) -> sql.Composed:
+    """What follows FROM: the table without its children."""
+    return sql.SQL("ONLY {}").format(sql.Identifier(schema, table))
+
+
+def chunk_predicate(table: TablePlan, chunk: Chunk) -> sql.Composable | None:
+    """The condition of a chunk's rows; None when it is all rows.
+
+    Bounds are literals without a type, so that PostgreSQL reads each as its column's type and compares by the
+    column's own operator and collation. Row values compare as the key's btree does.
+    """
+    parts: list[sql.Composable] = []
+    for bound, operator in ((chunk.lower, sql.SQL(">=")), (chunk.upper, sql.SQL("<"))):
+        if bound is None:
+            continue
+        if table.chunk_by is ChunkBy.CTID:
+            parts.append(sql.SQL("ctid {} {}::tid").format(operator, sql.Literal(f"({bound[0]},0)")))
+        else:
+            values = sql.SQL(", ").join(sql.Literal(value) for value in bound)
+            parts.append(
+                sql.SQL("({}) {} ({})").format(digests.column_list(table.chunk_columns), operator, values)
+            )
+    if table.where is not None:
+        parts.append(sql.SQL("({})").format(raw(table.where)))
+    return sql.SQL(" AND ").join(parts) if parts else None
+
+
+def copy_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
+    """COPY … TO STDOUT of a chunk. A whole table needs no query, which saves up to a tenth of the time."""
+    names = digests.column_list([c.source for c in table.columns])
+    predicate = chunk_predicate(table, chunk)
+    if predicate is None and table.columns and all(c.carrier != COMPUTED for c in table.columns):
+        what = sql.SQL("{} ({})").format(sql.Identifier(table.source_schema, table.source_table), names)
+    else:
+        condition = sql.SQL(" WHERE {}").format(predicate) if predicate is not None else sql.SQL("")
+        source = relation(table.source_schema, table.source_table)
+        what = sql.SQL("(SELECT {} FROM {}{})").format(names, source, condition)
+    form = sql.SQL("binary" if table.wire is Wire.BINARY else "text")
+    return sql.SQL("COPY {} TO STDOUT (FORMAT {})").format(what, form)
+
+
+class PostgresqlSnapshot:
+    """See `core.ports.Snapshot`. Readers connect when they are first needed and stay until `close`.
+
+    The exporter does nothing but hold the snapshot open: an error in it would end the view for all, whereas
+    a reader that fails is dropped and the next one imports the same snapshot again.
+
+    Args:
+        open_session: connects to the source.
+        readers: most sessions that read at the same time.
+        utf8: whether the source's encoding is UTF8.
+        place: where the source is, for error sentences.
+    """
+
+    consistency = "one snapshot"
+
+    def __init__(self, open_session: Callable[[], Session], readers: int, *, utf8: bool, place: str) -> None:
+        self._open_session = open_session
+        self._utf8 = utf8
+        self._place = place
+        self._free = threading.BoundedSemaphore(readers)
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
+        self._open: set[Session] = set()
+        self._closed = False
+        self._exporter = open_session()
+        try:
+            with mapped(place):
+                self._exporter.execute(BEGIN)
+                row = self._exporter.execute("SELECT pg_export_snapshot()").fetchone()
+        except BaseException:
+            self._exporter.drop()
+            raise
+        self._identifier: str = row[0] if row else ""
+
+    def close(self) -> None:
+        """End all transactions; a reader that is still at work loses its connection."""
+        with self._lock:
+            self._closed = True
+            sessions, self._open, self._idle = [*self._open, self._exporter], set[Session](), []
+        for session in sessions:
+            session.drop()
+
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[Piece]:
+        """The chunk in the plan's COPY format, in pieces of about 256 KiB."""
+        with self._reader(table) as session:
+            yield from session.copy_out(copy_statement(table, chunk))
+
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:
+        """Not for this source: PostgreSQL to PostgreSQL travels in the copy lane."""
+        raise TerminalError(
+            f"{table.source} was planned for the arrow lane, which a PostgreSQL source does not offer",
+            hint="Make the plan again",
+            table=table.target,
+        )
+
+    def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
+        """Digest of the chunk, computed by the source."""
+        source = relation(table.source_schema, table.source_table)
+        predicate = chunk_predicate(table, chunk)
+        if table.spelling is Spelling.RECORD:
+            query = digests.record_digest(source, [c.source for c in table.columns], predicate)
+        else:
+            columns = [(c.source, c.canon) for c in table.columns]
+            query = digests.canonical_digest(source, columns, predicate, utf8=self._utf8)
+        with self._reader(table) as session:
+            row = session.execute(query).fetchone()
+        return Digest(*map(int, row)) if row else Digest()
+
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk."""
+        predicate = chunk_predicate(table, chunk)
+        condition = sql.SQL(" WHERE {}").format(predicate) if predicate is not None else sql.SQL("")
+        query = sql.SQL("SELECT count(*) FROM {}{}").format(
+            relation(table.source_schema, table.source_table), condition
+        )
+        with self._reader(table) as session:
+            row = session.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+    def next_values(self, table: TablePlan) -> Mapping[str, int]:
+        """By target name, from the sequences as they are now: they are not part of any snapshot."""
+        target = {c.source: c.target for c in table.columns}
+        found: dict[str, int] = {}
+        with self._reader(table) as session:
+            names = {"schema": table.source_schema, "name": table.source_table}
+            oids = [oid for (oid,) in session.execute(SQL["table"], names).fetchall()]
+            for own in numbered(session, oids):
+                if own.column not in target:
+                    continue
+                sequence = sql.Identifier(own.schema, own.sequence)
+                row = session.execute(
+                    sql.SQL("SELECT last_value, is_called FROM {}").format(sequence)
+                ).fetchone()
+                if row is not None:
+                    found[target[own.column]] = row[0] + (own.increment if row[1] else 0)
+        return found
+
+    @contextmanager
+    def _reader(self, table: TablePlan) -> Generator[Session]:
+        """A session in the snapshot, back in the pool afterwards unless something went wrong in it."""
+        with self._free, mapped(table.source):
+            session = self._borrow()
+            try:
+                yield session
+            except BaseException:
+                with self._lock:
+                    self._open.discard(session)
+                session.drop()
+                raise
+            with self._lock:
+                if not self._closed:
+                    self._idle.append(session)
+
+    def _borrow(self) -> Session:
+        with self._lock:
+            if self._closed:
+                raise TransientError(f"The snapshot of {self._place} is closed", hint="Run again")
+            while self._idle:
+                session = self._idle.pop()
+                if not session.closed:
+                    return session
+                self._open.discard(session)
+        session = self._open_session()
+        try:
+            session.execute(
+                sql.SQL("{}; SET TRANSACTION SNAPSHOT {}").format(BEGIN, sql.Literal(self._identifier))
+            )
+        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as error:
+            session.drop()
+            raise self._gone() from error
+        except psycopg.errors.ObjectNotInPrerequisiteState as error:
+            session.drop()
+            raise self._gone() from error
+        except BaseException:
+            session.drop()
+            raise
+        with self._lock:
+            if self._closed:
+                session.drop()
+                raise TransientError(f"The snapshot of {self._place} is closed", hint="Run again")
+            self._open.add(session)
+        return session
+
+    def _gone(self) -> TransientError:
+        return TransientError(
+            f"{self._place}: the snapshot is gone, because the session that held it was lost",
+            hint="Run again; extraction begins anew with another snapshot",
+        )
