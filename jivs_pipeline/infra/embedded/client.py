@@ -28,7 +28,7 @@ from jivs_pipeline.infra.embedded.process import is_alive
 __all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded"]
 
 _POLL_SECONDS = 0.01
-_START_ATTEMPTS = 3
+_START_ATTEMPTS = 5
 # Of our environment, for the supervisor: it lives longer than we do, and needs none of our secrets.
 _INHERITED = (
     "HOME",
@@ -66,6 +66,7 @@ class Embedded:
 
     @property
     def urls(self) -> EmbeddedUrls:
+        """Right also after a crash of a server: it comes back on its port."""
         return self._urls
 
     def close(self) -> None:
@@ -145,6 +146,8 @@ def remove_embedded(home: Path, *, timeout_seconds: float = 60.0) -> None:
 def _await_state(layout: Layout, deadline: float, timeout_seconds: float) -> State:
     """Whoever gets the supervisor's lock starts one and hands the lock over; all wait for its state file."""
     seen = layout.read_failure()
+    log = layout.log("supervisor")
+    log_start = log.stat().st_size if log.exists() else 0
     starts = 0
     while True:
         lock = try_lock(layout.supervisor_lock, shared=False)
@@ -154,7 +157,7 @@ def _await_state(layout: Layout, deadline: float, timeout_seconds: float) -> Sta
                 if failure is not None and (failure != seen or starts == _START_ATTEMPTS):
                     raise _as_error(failure)
                 if starts == _START_ATTEMPTS:
-                    raise _did_not_start(layout, "did not stay up")
+                    raise _did_not_start(layout, "did not stay up", log_start)
                 starts += 1
                 # Under the lock: while a supervisor lives, what is published is never its predecessor's.
                 layout.state.unlink(missing_ok=True)
@@ -164,7 +167,7 @@ def _await_state(layout: Layout, deadline: float, timeout_seconds: float) -> Sta
         elif (state := layout.read_state()) and is_alive(state.supervisor_pid, state.supervisor_start):
             return state
         if time.monotonic() >= deadline:
-            raise _did_not_start(layout, f"were not ready after {timeout_seconds:g} s")
+            raise _did_not_start(layout, f"were not ready after {timeout_seconds:g} s", log_start)
         time.sleep(_POLL_SECONDS)
 
 
@@ -179,7 +182,7 @@ def _start_supervisor(layout: Layout, lock: int, deadline: float) -> None:
     # -P: whatever lies in the working directory is not ours. UTF-8, because the locale is stripped.
     command = [sys.executable, "-P", "-X", "utf8", "-m", "jivs_pipeline.infra.embedded.supervisor"]
     try:
-        started = subprocess.run(  # noqa: S603 - our own interpreter
+        subprocess.run(
             [*command, str(layout.home), str(inherited)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -189,15 +192,13 @@ def _start_supervisor(layout: Layout, lock: int, deadline: float) -> None:
             pass_fds=(inherited,),
             start_new_session=True,
             timeout=max(1.0, deadline - time.monotonic()),
-            check=False,
+            check=False,  # the caller sees whether there is a supervisor, and tries again
         )
     except subprocess.TimeoutExpired:
-        raise _did_not_start(layout, "could not be started in time") from None
+        pass  # killed; the caller's deadline has come as well
     finally:
         os.close(log)
         os.close(inherited)
-    if started.returncode != 0:
-        raise _did_not_start(layout, "could not be started")
 
 
 def _urls(state: State) -> EmbeddedUrls:
@@ -217,12 +218,11 @@ def _as_error(failure: Failure) -> JivsError:
     return kinds.get(failure.code, TerminalError)(failure.message, hint=failure.hint)
 
 
-def _did_not_start(layout: Layout, what: str) -> TerminalError:
-    log = layout.log("supervisor")
-    lines = last_lines(tail(log))
+def _did_not_start(layout: Layout, what: str, log_start: int) -> TerminalError:
+    lines = last_lines(tail(layout.log("supervisor"), since=log_start))
     return TerminalError(
         f"the embedded servers in {layout.control} {what}" + (f": {lines}" if lines else ""),
-        hint=f"The logs are in {log.parent}",
+        hint=f"The logs are in {layout.control}",
     )
 
 

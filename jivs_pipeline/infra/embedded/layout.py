@@ -30,8 +30,11 @@ _Value = TypeVar("_Value", "State", "Kept", "Failure")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What has to outlive the servers. `data` is absolute, or relative to the control directory so that
-    a home can be moved. The ports are kept because the URLs that clients hold should stay right."""
+    """What has to outlive the servers.
+
+    `data` is absolute, or relative to the control directory so that a home can be moved. The ports are kept
+    because the URLs that clients hold should stay right.
+    """
 
     postgres_password: str = field(repr=False)
     valkey_password: str = field(repr=False)
@@ -58,8 +61,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the last supervisor gave up: an error's code, message and hint. `attempt` tells a new failure
-    from an old one."""
+    """Why the last supervisor gave up; `attempt` tells a new failure from an old one."""
 
     attempt: str
     code: str
@@ -75,6 +77,7 @@ class Layout:
 
     @property
     def control(self) -> Path:
+        """The directory of all the others."""
         return self.home / "embedded"
 
     @property
@@ -89,17 +92,21 @@ class Layout:
 
     @property
     def state(self) -> Path:
+        """`State`, while there is one."""
         return self.control / "state.json"
 
     @property
     def failure(self) -> Path:
+        """`Failure`, if the last start was one."""
         return self.control / "failure.json"
 
     @property
     def kept(self) -> Path:
+        """`Kept`, from the first start on."""
         return self.control / "servers.json"
 
     def log(self, name: str) -> Path:
+        """The log of `supervisor`, `postgres` or `valkey`."""
         return self.control / f"{name}.log"
 
     def prepare(self) -> None:
@@ -122,12 +129,15 @@ class Layout:
             self.control.chmod(_PRIVATE)
 
     def read_state(self) -> State | None:
+        """What is published, perhaps by a supervisor that is dead."""
         return _read(self.state, State)
 
     def read_kept(self) -> Kept | None:
+        """What is kept, or None before the first start."""
         return _read(self.kept, Kept)
 
     def read_failure(self) -> Failure | None:
+        """The last failure, or None."""
         return _read(self.failure, Failure)
 
     def write(self, path: Path, value: State | Kept | Failure) -> None:

@@ -90,6 +90,7 @@ class Postgres(Server):
         sync_directory(parent)
 
     def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the server on `self.port`."""
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         return spawn(
             [self._binaries.postgres, "-D", self.directory, *settings],
@@ -113,8 +114,11 @@ class Postgres(Server):
         )
 
     def clean(self) -> None:
-        """PostgreSQL trusts the pid in postmaster.pid if any process has it, and then does not start; after
-        a crash of the machine that is somebody else. We hold the data's lock and have looked: nobody runs."""
+        """End what is left of an earlier server, and remove its pid file.
+
+        PostgreSQL does not start if any process has the pid in postmaster.pid; after a crash of the machine
+        that may be somebody else. We hold the data's lock and have looked: nobody runs.
+        """
         lines = self._pid_file()
         pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
         stop_strays(self.directory, "postgres", hint_pid=pid)

@@ -61,13 +61,15 @@ def server_user() -> ServerUser | None:
 
 
 def server_environment(**extra: str) -> dict[str, str]:
-    """The environment of a server: an allow-list, so that no locale, no PG* and none of our user's secrets
-    get there (the server's user may be shared with other programs)."""
+    """The environment of a server: an allow-list.
+
+    No locale, no PG*, and none of our user's secrets: the servers' user may be shared with other programs.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return kept | extra
 
 
-def spawn(  # noqa: PLR0913 - all of them named
+def spawn(
     argv: Sequence[str | Path],
     *,
     directory: Path,
@@ -94,7 +96,7 @@ def spawn(  # noqa: PLR0913 - all of them named
             os._exit(1)
 
     with _open_log(log) as output:
-        return subprocess.Popen(  # noqa: S603 - our own binaries, no shell
+        return subprocess.Popen(
             [os.fspath(argument) for argument in argv],
             cwd=directory,
             env=dict(environment),
@@ -131,8 +133,10 @@ def can_use(user: ServerUser | None, *wanted: tuple[Path, int]) -> bool:
 
 
 def start_of(pid: int) -> str:
-    """When a process started, as the kernel counts it (it tells two holders of one pid apart); empty when it
-    is gone or a zombie, and always on systems without /proc."""
+    """When a process started, as the kernel counts it: it tells two holders of one pid apart.
+
+    Empty when it is gone or a zombie, and always on systems without /proc.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -198,7 +202,7 @@ def _at_work(directory: Path, program: str, hint_pid: int | None) -> list[int]:
 
 def _runs(pid: int, program: str, directory: Path) -> bool:
     """Without /proc: whether the command line of `pid` names the program and the directory."""
-    listed = subprocess.run(  # noqa: S603 - our own interpreter
+    listed = subprocess.run(
         ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
     )
     command = listed.stdout.decode(errors="replace")
@@ -211,7 +215,7 @@ def _open_log(path: Path) -> BinaryIO:
 
 
 def _prctl() -> Callable[..., int] | None:
-    """libc's prctl, or None where there is none (macOS: the next supervisor ends what is left)."""
+    """The C library's prctl, or None where there is none (macOS: the next supervisor ends what is left)."""
     if not _LINUX:
         return None
     import ctypes  # clients import this module and do not need it

@@ -76,10 +76,12 @@ class Server(ABC):
 
     @property
     def pid(self) -> int:
+        """Of the process, or 0."""
         return self.process.pid if self.process else 0
 
     @property
     def is_running(self) -> bool:
+        """Whether the process has been started and not ended; ready or not."""
         return self.process is not None and self.process.poll() is None
 
     def launch(self, port: int) -> None:

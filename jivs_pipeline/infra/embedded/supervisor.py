@@ -188,7 +188,7 @@ def main(arguments: list[str]) -> int:
         lock = int(arguments[1]) if len(arguments) > 1 else try_lock(layout.supervisor_lock, shared=False)
         if lock is None:
             return 0
-        os.set_inheritable(lock, False)  # noqa: FBT003 - no keyword
+        os.set_inheritable(lock, False)
         supervisor = Supervisor(layout)
         signal.signal(signal.SIGTERM, supervisor.request_stop)
         signal.signal(signal.SIGINT, supervisor.request_stop)
@@ -224,7 +224,7 @@ def _detach() -> None:
 def _log(text: str) -> None:
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     with contextlib.suppress(OSError):  # a full disk must not end what runs
-        print(when, f"[{os.getpid()}]", text, flush=True)  # noqa: T201 - stdout is the log
+        print(when, f"[{os.getpid()}]", text, flush=True)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Valkey(Server):
             os.chown(self.directory, self.user.uid, self.user.gid, follow_symlinks=False)
 
     def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the server on `self.port`."""
         reader, writer = os.pipe()
         try:
             # Through a pipe, the password is neither in argv nor in one more file.
@@ -83,6 +84,7 @@ class Valkey(Server):
                 os.close(writer)
 
     def is_ready(self) -> bool:
+        """Whether it knows our password, and has loaded its file."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=0.25) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
@@ -95,4 +97,5 @@ class Valkey(Server):
         return answer == _READY
 
     def clean(self) -> None:
+        """End what is left of an earlier server."""
         stop_strays(self.directory, "valkey-server")
