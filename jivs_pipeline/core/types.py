@@ -69,12 +69,12 @@ class TypeMapping:
 
 
 SQLITE_TYPES: tuple[TypeMapping, ...] = (
-    TypeMapping("BOOLEAN", "integer", "boolean", "boolean", "bool", Canon.BOOLEAN, "every value is 0 or 1"),
+    TypeMapping("BOOLEAN", "integer", "boolean", "boolean", "bool", Canon.BOOLEAN, "0 or 1"),
     TypeMapping("INTEGER", "integer", "bigint", "integer", "int64", Canon.INTEGER),
     TypeMapping("REAL", "real", "double precision", "real", "double", Canon.FLOAT),
     TypeMapping(
         "NUMERIC(p,s)", "integer, real", "numeric(p,s)", "number", "decimal128(p,s)", Canon.NUMERIC,
-        "the shortest digits of every value fit p and s",
+        "shortest digits that fit p and s",
     ),
     TypeMapping("NUMERIC", "integer, real", "numeric", "number", "string", Canon.NUMERIC),
     TypeMapping("DATE", "text", "date", "date", "date32", Canon.DATE, "YYYY-MM-DD, a day of the calendar"),
@@ -87,14 +87,22 @@ SQLITE_TYPES: tuple[TypeMapping, ...] = (
     TypeMapping("TEXT", "text", "text", "utf8", "string", Canon.TEXT),
     TypeMapping("BLOB", "blob", "bytea", "bytes", "binary", Canon.BYTES),
     # What is stored is not what was declared: the values decide, and the note says so.
-    TypeMapping("*", "integer", "bigint", "integer", "int64", Canon.INTEGER, note="declared {declared}, holds integers"),
-    TypeMapping("*", "real", "double precision", "real", "double", Canon.FLOAT, note="declared {declared}, holds reals"),
+    TypeMapping(
+        "*", "integer", "bigint", "integer", "int64", Canon.INTEGER,
+        note="declared {declared}, holds integers",
+    ),
+    TypeMapping(
+        "*", "real", "double precision", "real", "double", Canon.FLOAT,
+        note="declared {declared}, holds reals",
+    ),
     TypeMapping(
         "*", "integer, real", "numeric", "number", "string", Canon.NUMERIC,
         note="declared {declared}, holds integers and reals; numeric keeps both",
     ),
     TypeMapping("*", "text", "text", "utf8", "string", Canon.TEXT, note="declared {declared}, holds text"),
-    TypeMapping("*", "blob", "bytea", "bytes", "binary", Canon.BYTES, note="declared {declared}, holds blobs"),
+    TypeMapping(
+        "*", "blob", "bytea", "bytes", "binary", Canon.BYTES, note="declared {declared}, holds blobs"
+    ),
 )  # fmt: skip
 """SQLite: declared type family and storage classes."""
 
@@ -150,6 +158,7 @@ class StoredValues:
     Attributes:
         longest: characters of the longest text.
         nul: texts with a NUL character.
+        minus_zeros: reals that are -0.0; only columns without affinity keep them.
         conforming: whether every value has the form that the declared family asks for (0/1, calendar
             dates, digits within precision and scale).
     """
@@ -160,13 +169,19 @@ class StoredValues:
     blobs: int = 0
     longest: int = 0
     nul: int = 0
+    minus_zeros: int = 0
     conforming: bool = True
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Integers, reals, texts, blobs."""
+        return self.integers, self.reals, self.texts, self.blobs
 
     @property
     def classes(self) -> str:
         """The classes that occur, as `TypeMapping.stored` spells them."""
-        counts = {"integer": self.integers, "real": self.reals, "text": self.texts, "blob": self.blobs}
-        return ", ".join(name for name, count in counts.items() if count)
+        names = zip(("integer", "real", "text", "blob"), self.counts, strict=True)
+        return ", ".join(name for name, count in names if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +197,13 @@ class TypeChoice:
 
 
 _ARGUMENTS = re.compile(r"\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
-_NUMERIC_NAMES = ("NUMERIC", "DEC", "NUMBER", "MONEY", "CURRENCY", "FIXED")
+# Names of NUMERIC affinity, in the order in which they are tried.
+_NUMERIC_NAMES = (
+    ("BOOL", Family.BOOLEAN), ("DATETIME", Family.TIMESTAMP), ("TIMESTAMP", Family.TIMESTAMP),
+    ("DATE", Family.DATE), ("TIME", Family.TIME), ("NUMERIC", Family.NUMERIC), ("DEC", Family.NUMERIC),
+    ("NUMBER", Family.NUMERIC), ("MONEY", Family.NUMERIC), ("CURRENCY", Family.NUMERIC),
+    ("FIXED", Family.NUMERIC),
+)  # fmt: skip
 
 
 def _affinity(upper: str) -> Affinity:
@@ -201,34 +222,20 @@ def _affinity(upper: str) -> Affinity:
 def sqlite_type(declared: str) -> SqliteType:
     """Read a declared type."""
     upper = " ".join(declared.upper().split())
-    affinity = _affinity(upper)
+    # In a STRICT table ANY converts nothing; elsewhere it is NUMERIC, and BLOB promises less.
+    affinity = Affinity.BLOB if upper == "ANY" else _affinity(upper)
     found = _ARGUMENTS.search(upper)
-    first, second = (int(found[1]), int(found[2]) if found[2] else None) if found else (None, None)
-    family = Family.NONE
-    if affinity is Affinity.TEXT:
-        if "CHAR" in upper and first is not None and 0 < first <= _MAX_VARCHAR:
-            return SqliteType(declared, affinity, Family.VARCHAR, length=first)
-        family = Family.TEXT
-    elif affinity is Affinity.BLOB:
-        family = Family.BLOB if upper else Family.NONE
-    elif affinity is not Affinity.NUMERIC:
-        family = Family(affinity.value)
-    elif upper == "ANY":
-        # In a STRICT table ANY converts nothing; elsewhere it is NUMERIC, and BLOB promises less.
-        affinity = Affinity.BLOB
-    elif upper.startswith("BOOL"):
-        family = Family.BOOLEAN
-    elif upper.startswith(("DATETIME", "TIMESTAMP")):
-        family = Family.TIMESTAMP
-    elif upper.startswith("DATE"):
-        family = Family.DATE
-    elif upper.startswith("TIME"):
-        family = Family.TIME
-    elif upper.startswith(_NUMERIC_NAMES):
-        scale = second or 0
-        if first is not None and 0 < first <= _MAX_PRECISION and scale <= first:
-            return SqliteType(declared, affinity, Family.NUMERIC, precision=first, scale=scale)
-        family = Family.NUMERIC
+    first = int(found[1]) if found else 0
+    if affinity is Affinity.TEXT and "CHAR" in upper and 0 < first <= _MAX_VARCHAR:
+        return SqliteType(declared, affinity, Family.VARCHAR, length=first)
+    if affinity is Affinity.BLOB:
+        return SqliteType(declared, affinity, Family.BLOB if "BLOB" in upper else Family.NONE)
+    if affinity is not Affinity.NUMERIC:
+        return SqliteType(declared, affinity, Family(affinity.value))
+    family = next((family for prefix, family in _NUMERIC_NAMES if upper.startswith(prefix)), Family.NONE)
+    scale = int(found[2] or 0) if found else 0
+    if family is Family.NUMERIC and 0 < first <= _MAX_PRECISION and scale <= first:
+        return SqliteType(declared, affinity, family, precision=first, scale=scale)
     return SqliteType(declared, affinity, family)
 
 
@@ -245,66 +252,65 @@ def _chosen(mapping: TypeMapping, declared: SqliteType, note: str = "") -> TypeC
     return TypeChoice(target, mapping.carrier, arrow, mapping.canon, note)
 
 
-def _stored_as_declared(declared: SqliteType) -> tuple[TypeMapping, str]:
-    """The mapping that the family asks for, and the storage classes it takes."""
+def _promised(declared: SqliteType) -> TypeMapping:
+    """The mapping that the declared family asks for."""
     name = "NUMERIC(p,s)" if declared.precision is not None else declared.family.value
-    mapping = next(m for m in SQLITE_TYPES if m.declared == name)
-    return mapping, mapping.stored
+    return next(m for m in SQLITE_TYPES if m.declared == name)
 
 
 def _refusal(values: StoredValues) -> str:
-    counts = (
-        (values.integers, "integers"), (values.reals, "reals"), (values.texts, "texts"), (values.blobs, "blobs")
-    )  # fmt: skip
-    seen = " and ".join(f"{count:,} {name}" for count, name in counts if count)
+    counts = zip(("integer", "real", "text", "blob"), values.counts, strict=True)
+    seen = " and ".join(f"{count:,} {name}{'s' * (count > 1)}" for name, count in counts if count)
+    way_out = "a rule `type: text` carries them as text"
     if values.blobs:
-        return f"mixes {seen}, which no PostgreSQL type holds exactly; leave rows out with `where` or drop the column"
-    return f"mixes {seen}, which no PostgreSQL type holds exactly; a rule `type: text` carries them as text"
+        way_out = "leave rows out with `where` or drop the column"
+    return f"mixes {seen}, which no PostgreSQL type holds exactly; {way_out}"
+
+
+def _refused(declared: SqliteType, values: StoredValues) -> str | None:
+    """Why no PostgreSQL type holds these values exactly, or None."""
+    if values.nul:
+        return f"{values.nul:,} texts hold a NUL character, which PostgreSQL text cannot"
+    if (values.texts or values.blobs) and "," in values.classes:
+        return _refusal(values)
+    becomes_numeric = values.integers or declared.family is Family.NUMERIC
+    if values.minus_zeros and becomes_numeric:
+        return f"{values.minus_zeros:,} reals are -0.0, which numeric does not tell from 0"
+    return None
 
 
 def choose_sqlite(declared: SqliteType, values: StoredValues) -> TypeChoice:
     """What a SQLite column becomes, by its declared type and the values found in it."""
-    classes = values.classes
-    if values.nul:
-        reason = f"{values.nul:,} texts hold a NUL character, which PostgreSQL text cannot"
+    if reason := _refused(declared, values):
         return TypeChoice("", "", "", Canon.TEXT, refused=reason)
-    if not classes:
-        if declared.family is Family.NONE:
-            return _chosen(
-                _BY_KEY["*", "text"], declared, f"declared {declared.declared or 'without a type'}, no values"
-            )
-        return _chosen(_stored_as_declared(declared)[0], declared)
-    if (values.blobs or values.texts) and "," in classes:
-        return TypeChoice("", "", "", Canon.TEXT, refused=_refusal(values))
-    fallback = _BY_KEY["*", classes]
+    classes, written = values.classes, declared.declared or "without a type"
     if declared.family is Family.NONE:
-        return _chosen(
-            fallback, declared, "" if declared.declared else f"declared without a type, holds {classes}s"
-        )
-    mapping, takes = _stored_as_declared(declared)
-    numeric = declared.family is Family.NUMERIC and not values.texts and not values.blobs
-    if not numeric and classes != takes:
+        fallback = _BY_KEY["*", classes or "text"]
+        return _chosen(fallback, declared, "" if classes else f"declared {written}, no values")
+    promised = _promised(declared)
+    if not classes:
+        return _chosen(promised, declared)
+    fallback = _BY_KEY["*", classes]
+    if declared.family is Family.NUMERIC and not values.texts and not values.blobs:
+        if declared.precision is None or values.conforming:
+            return _chosen(promised, declared)
+        return _chosen(_BY_KEY["NUMERIC", "integer, real"], declared, f"some values do not fit {written}")
+    if classes != promised.stored:
         return _chosen(fallback, declared)
-    if numeric and declared.precision is not None and not values.conforming:
-        return _chosen(
-            _BY_KEY["NUMERIC", "integer, real"], declared, f"some values do not fit {declared.declared}"
-        )
     if not values.conforming:
-        return _chosen(
-            fallback, declared, f"declared {declared.declared}, but not every value is {mapping.condition}"
-        )
+        note = f"declared {written}, but not every value is {promised.condition}"
+        return _chosen(fallback, declared, note)
     if declared.length is not None and values.longest > declared.length:
-        return _chosen(
-            fallback, declared, f"declared {declared.declared}, longest value {values.longest:,} characters"
-        )
-    return _chosen(mapping, declared)
+        note = f"declared {written}, but the longest value has {values.longest:,} characters"
+        return _chosen(_BY_KEY["TEXT", "text"], declared, note)
+    return _chosen(promised, declared)
 
 
 _DECIMAL = re.compile(r"decimal128\((\d+),\s*(\d+)\)")
 
 
 def arrow_type(text: str) -> pa.DataType:
-    """The Arrow type that `ColumnPlan.arrow` names: int64, string, timestamp[us], decimal128(10,2) …
+    """The Arrow type that `ColumnPlan.arrow` names, such as int64, timestamp[us] or decimal128(10,2).
 
     Raises:
         ValueError: there is no such type.
@@ -323,8 +329,8 @@ _LITERAL = re.compile(r"'(?:[^']|'')*'")
 def default_suits(expression: str, target_type: str) -> bool:
     """Whether a translated default can stand on a column of the final type.
 
-    Literals come quoted and suit every type their family promised; a UTC clock needs a temporal or text column,
-    and a census may have turned DATETIME into bigint.
+    Literals come quoted and suit every type their family promised; a clock needs a temporal or text column,
+    and the census may have made bigint of a DATETIME.
     """
     if _LITERAL.fullmatch(expression) or expression == "NULL":
         return True

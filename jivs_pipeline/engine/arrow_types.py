@@ -1,6 +1,7 @@
 """Arrow types and schemas by the names that plans use.
 
-What belongs here: turning `ColumnPlan.arrow` into pyarrow values. What does not: deciding them (`core/types.py`).
+What belongs here: turning `ColumnPlan.arrow` into pyarrow values. What does not: deciding them
+(`core/types.py`).
 The parser itself is in core because `infra/sources/` reads rows with it, and infra never imports engine.
 """
 

@@ -1,7 +1,7 @@
 """SQLite as a source.
 
-What belongs here: `SqliteSource`, which joins catalog, census and snapshot into `core.ports.Source`. What does
-not: each of those (`sqlite_catalog`, `sqlite_census`, `sqlite_snapshot`), and type rules (`core/types.py`).
+What belongs here: `SqliteSource`, which joins catalog, census and snapshot into `core.ports.Source`. What
+does not: each of those (`sqlite_catalog`, `sqlite_census`, `sqlite_snapshot`), type rules (`core/types.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
-from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.plan import ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
 from jivs_pipeline.core.types import StoredValues, TypeChoice, choose_sqlite, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
-from jivs_pipeline.infra.sources.sqlite_census import take_census
+from jivs_pipeline.infra.sources.sqlite_census import source_rows, take_census
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
 
@@ -74,8 +74,14 @@ class SqliteSource:
             return read_catalog(database)
 
     def survey(self, table: Table, columns: Sequence[Column], where: str | None, chunk_bytes: int) -> Survey:
-        """Census of the table's rows; rows are counted, not estimated."""
+        """Census of the table's rows; rows are counted, not estimated.
+
+        Raises:
+            SpecError: SQLite does not understand `where`.
+        """
         with self._opened(table.name) as database:
+            if where is not None:
+                self._check(database, table.name, where)
             census = take_census(database, table, columns, where, chunk_bytes)
         refused = [
             Refusal(
@@ -110,6 +116,15 @@ class SqliteSource:
             refused=tuple(refused),
             broken_keys=census.broken_keys or None,
         )
+
+    def _check(self, database: sqlite3.Connection, table: str, where: str) -> None:
+        """Raises SpecError if SQLite does not take `where` as a condition on the table."""
+        try:
+            database.execute(f"EXPLAIN SELECT 1 {source_rows(table, [where])}").fetchall()
+        except sqlite3.Error as error:
+            raise SpecError(
+                f"SQLite does not take rules.{table}.where: {error}", hint="Write a condition in SQLite's SQL"
+            ) from error
 
     @contextmanager
     def snapshot(self, readers: int) -> Generator[SqliteSnapshot]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from jivs_pipeline.core.model import (
     Catalog,
@@ -24,15 +24,19 @@ from jivs_pipeline.core.model import (
     Table,
 )
 from jivs_pipeline.core.types import Affinity, Family, SqliteType, sqlite_type
+from jivs_pipeline.infra.sources.sqlite_expressions import (
+    UntranslatableError,
+    default_expression,
+    translate,
+    translate_key,
+)
 from jivs_pipeline.infra.sources.sqlite_sql import (
     Constraint,
-    Untranslatable,
+    Token,
     constraints,
-    default_expression,
     identifier,
     index_parts,
     tokens,
-    translate,
 )
 
 __all__ = ["SCHEMA", "read_catalog"]
@@ -52,8 +56,10 @@ _COLUMNS = (
 _KEYS = "SELECT name, \"unique\", origin, partial FROM pragma_index_list(?, 'main') ORDER BY seq DESC"
 _PARTS = "SELECT cid, name, \"desc\", coll FROM pragma_index_xinfo(?, 'main') WHERE key = 1 ORDER BY seqno"
 _REFERENCES = """
-SELECT id, "table", "from", "to", on_update, on_delete FROM pragma_foreign_key_list(?, 'main') ORDER BY id DESC, seq
+SELECT id, "table", "from", "to", on_update, on_delete FROM pragma_foreign_key_list(?, 'main')
+ORDER BY id DESC, seq
 """
+_BINARY = "BINARY"
 _REASONS = {
     "view": "views are not carried; create it in the target by hand",
     "trigger": "triggers are not carried; create it in the target by hand",
@@ -66,16 +72,14 @@ class _Reading:
     """What is known of one table while it is read."""
 
     name: str
-    sql: str
-    without_rowid: bool = False
-    strict: bool = False
+    constraints: list[Constraint]
+    without_rowid: bool
     columns: list[Column] = field(default_factory=list[Column])
     types: dict[str, tuple[str, SqliteType, bool]] = field(
         default_factory=dict[str, tuple[str, SqliteType, bool]]
     )
     collations: dict[str, str] = field(default_factory=dict[str, str])
     primary_key: tuple[str, ...] = ()
-    constraints: list[Constraint] = field(default_factory=list[Constraint])
 
 
 class _Reader:
@@ -84,7 +88,7 @@ class _Reader:
         self._tables: dict[str, _Reading] = {}
         self.left_out: list[LeftOut] = []
 
-    def _rows(self, sql: str, *parameters: str) -> list[tuple[object, ...]]:
+    def _rows(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, parameters).fetchall()
 
     def _leave(
@@ -99,51 +103,40 @@ class _Reader:
 
     def read(self) -> tuple[Table, ...]:
         indexes: dict[str, str] = {}
-        for type_, name, table, sql, kind in self._rows(_OBJECTS):
-            type_, name, table, sql = str(type_), str(name), str(table), str(sql)
-            if kind == "shadow":
+        for kind, name, table, sql, detail in self._rows(_OBJECTS):
+            what = "virtual table" if detail == "virtual" else kind
+            if detail == "shadow":
                 continue
-            if kind == "virtual" or sql.upper().lstrip().startswith("CREATE VIRTUAL"):
-                type_ = "virtual table"
-            if type_ in _REASONS:
-                self._leave(name, type_, _REASONS[type_], table if type_ == "trigger" else None)
-            elif type_ == "index":
+            if what in _REASONS:
+                self._leave(name, what, _REASONS[what], table if what == "trigger" else None)
+            elif what == "index":
                 indexes[name] = sql
             else:
                 self._tables[name.lower()] = self._reading(name, sql)
         return tuple(self._table(reading, indexes) for reading in self._tables.values())
 
     def _reading(self, name: str, sql: str) -> _Reading:
-        reading = _Reading(name, sql)
-        reading.constraints = constraints(sql)
-        depth, tail = 0, list[str]()
-        for token in tokens(sql):
-            depth += token.word("(") - token.word(")")
-            if token.word(")"):
-                tail = []
-            elif not depth:
-                tail.append(token.text.upper())
-        reading.without_rowid = "WITHOUT" in tail and "ROWID" in tail
+        reading = _Reading(name, constraints(sql), without_rowid=_has_no_rowid(sql))
         for constraint in reading.constraints:
             if constraint.kind == "COLLATE":
                 reading.collations[constraint.columns[0]] = identifier(constraint.body[0]).upper()
         rows = self._rows(_COLUMNS, name)
-        keyed = sorted((row for row in rows if row[4]), key=lambda row: int(str(row[4])))
-        reading.primary_key = tuple(str(row[0]) for row in keyed)
+        keyed = sorted((row for row in rows if row[4]), key=lambda row: row[4])
+        reading.primary_key = tuple(row[0] for row in keyed)
         has_key_index = any(row[2] == "pk" for row in self._rows(_KEYS, name))
+        # A rowid by another name: no index of its own, and SQLite numbers it.
+        has_alias = len(keyed) == 1 and not has_key_index and not reading.without_rowid
         for column, declared, not_null, default, key, hidden in rows:
-            column, declared = str(column), str(declared)
             parsed = sqlite_type(declared)
-            collation = reading.collations.get(column.lower(), "BINARY")
-            reading.types[column.lower()] = (column, parsed, collation != "BINARY")
-            if collation != "BINARY":
-                reason = f"COLLATE {collation} is not carried: comparisons in PostgreSQL tell case and spaces apart"
+            collation = reading.collations.get(column.lower(), _BINARY)
+            reading.types[column.lower()] = (column, parsed, collation != _BINARY)
+            if collation != _BINARY:
+                reason = f"COLLATE {collation} is not carried: PostgreSQL will compare byte by byte"
                 self._leave(f"{name}.{column}", "collation", reason, name, "lossy")
             if hidden:
                 reason = "generated by an expression of SQLite; carried as plain values"
                 self._leave(f"{name}.{column}", "generated column", reason, name, "lossy")
-            # A rowid by another name: no index of its own, and SQLite numbers it.
-            alias = bool(key) and len(keyed) == 1 and not has_key_index and not reading.without_rowid
+            alias = bool(key) and has_alias
             reading.columns.append(
                 Column(
                     column,
@@ -155,12 +148,12 @@ class _Reader:
             )
         return reading
 
-    def _default(self, table: str, column: str, written: object, declared: SqliteType) -> str | None:
+    def _default(self, table: str, column: str, written: str | None, declared: SqliteType) -> str | None:
         if written is None:
             return None
         try:
-            return default_expression(str(written), declared)
-        except Untranslatable as reason:
+            return default_expression(written, declared)
+        except UntranslatableError as reason:
             self._leave(f"{table}.{column}", "default", str(reason), table, "lossy")
             return None
 
@@ -168,21 +161,19 @@ class _Reader:
         unique: list[Key] = []
         made: list[Index] = []
         for name, is_unique, origin, partial in self._rows(_KEYS, reading.name):
-            name = str(name)
             parts = self._rows(_PARTS, name)
             self._note_collations(reading, name, parts)
             if origin == "u":
-                columns = tuple(str(part[1]) for part in parts)
-                unique.append(Key(self._key_name(reading, "UNIQUE", columns), columns))
-            elif origin == "c" and (
-                index := self._index(
-                    reading, name, indexes.get(name, ""), parts, bool(is_unique), bool(partial)
-                )
-            ):
-                made.append(index)
+                columns = tuple(part[1] for part in parts)
+                unique.append(Key(_key_name(reading, "UNIQUE", columns), columns))
+            elif origin == "c" and (found := self._index(reading, name, indexes[name], parts)) is not None:
+                keys, predicate = found
+                where = self._predicate(reading, name, predicate) if partial else None
+                if where is not None or not partial:
+                    made.append(Index(name, keys, unique=bool(is_unique), predicate=where))
         key = None
         if reading.primary_key:
-            key = Key(self._key_name(reading, "PRIMARY", reading.primary_key), reading.primary_key)
+            key = Key(_key_name(reading, "PRIMARY", reading.primary_key), reading.primary_key)
         return Table(
             SCHEMA,
             reading.name,
@@ -195,47 +186,38 @@ class _Reader:
             without_rowid=reading.without_rowid,
         )
 
-    def _note_collations(self, reading: _Reading, index: str, parts: Sequence[tuple[object, ...]]) -> None:
+    def _note_collations(self, reading: _Reading, index: str, parts: Sequence[tuple[Any, ...]]) -> None:
         for _, column, _, collation in parts:
-            of_column = reading.collations.get(str(column).lower(), "BINARY")
-            if column is not None and str(collation).upper() not in ("BINARY", of_column):
+            of_column = reading.collations.get(str(column).lower(), _BINARY)
+            if column is not None and collation.upper() not in {_BINARY, of_column}:
                 reason = f"COLLATE {collation} of {column} is not carried"
                 self._leave(index, "collation", reason, reading.name, "lossy")
 
-    @staticmethod
-    def _key_name(reading: _Reading, kind: str, columns: Sequence[str]) -> str | None:
-        wanted = tuple(c.lower() for c in columns)
-        return next((c.name for c in reading.constraints if c.kind == kind and c.columns == wanted), None)
-
     def _index(
-        self,
-        reading: _Reading,
-        name: str,
-        sql: str,
-        parts: Sequence[tuple[object, ...]],
-        unique: bool,
-        partial: bool,
-    ) -> Index | None:
+        self, reading: _Reading, name: str, sql: str, parts: Sequence[tuple[Any, ...]]
+    ) -> tuple[tuple[IndexPart, ...], list[Token]] | None:
+        """Keys and untranslated predicate of a CREATE INDEX; None if a key is left out."""
         keys, predicate = index_parts(sql)
         made: list[IndexPart] = []
+        for (_, column, descending, _), written in zip(parts, keys, strict=True):
+            if column is not None:
+                made.append(IndexPart(column, descending=bool(descending)))
+                continue
+            expression = [token for token in written if not token.word("ASC", "DESC")]
+            try:
+                key = translate_key(expression, reading.types)
+            except UntranslatableError as reason:
+                self._leave(name, "index", f"{reason}; create it in the target by hand", reading.name)
+                return None
+            made.append(IndexPart(None, key, descending=bool(descending)))
+        return tuple(made), predicate
+
+    def _predicate(self, reading: _Reading, index: str, predicate: Sequence[Token]) -> str | None:
         try:
-            for (_, column, descending, _), written in zip(parts, keys, strict=True):
-                if column is not None:
-                    made.append(IndexPart(str(column), descending=bool(descending)))
-                    continue
-                expression = [t for t in written if not t.word("ASC", "DESC")]
-                made.append(
-                    IndexPart(
-                        None,
-                        translate(expression, reading.types, condition=False),
-                        descending=bool(descending),
-                    )
-                )
-            where = translate(predicate, reading.types) if partial else None
-        except Untranslatable as reason:
-            self._leave(name, "index", f"{reason}; create it in the target by hand", reading.name)
+            return translate(predicate, reading.types)
+        except UntranslatableError as reason:
+            self._leave(index, "index", f"{reason}; create it in the target by hand", reading.name)
             return None
-        return Index(name, tuple(made), unique=unique, predicate=where)
 
     def _checks(self, reading: _Reading) -> list[Check]:
         found: list[Check] = []
@@ -244,7 +226,7 @@ class _Reader:
                 continue
             try:
                 found.append(Check(constraint.name, translate(constraint.body, reading.types)))
-            except Untranslatable as reason:
+            except UntranslatableError as reason:
                 written = " ".join(token.text for token in constraint.body)
                 name = constraint.name or f"{reading.name}: {written[:80]}"
                 self._leave(name, "check constraint", str(reason), reading.name)
@@ -253,22 +235,22 @@ class _Reader:
     def _foreign_keys(self, reading: _Reading) -> list[ForeignKey]:
         """In order of declaration, which is what `id` counts down from."""
         declared = [c for c in reading.constraints if c.kind == "FOREIGN"]
-        grouped: dict[object, list[tuple[object, ...]]] = {}
+        grouped: dict[object, list[tuple[Any, ...]]] = {}
         for row in self._rows(_REFERENCES, reading.name):
             grouped.setdefault(row[0], []).append(row)
         found: list[ForeignKey] = []
         for position, rows in enumerate(grouped.values()):
-            columns = tuple(reading.types[str(row[2]).lower()][0] for row in rows)
+            columns = tuple(reading.types[row[2].lower()][0] for row in rows)
             written = declared[position] if position < len(declared) else None
             if written is not None and written.columns != tuple(c.lower() for c in columns):
                 written = None
             name = written.name if written else None
-            parent = self._tables.get(str(rows[0][1]).lower())
+            parent = self._tables.get(rows[0][1].lower())
             label = name or f"{reading.name} ({', '.join(columns)})"
             if parent is None:
                 self._leave(label, "foreign key", f"its table {rows[0][1]} is not carried", reading.name)
                 continue
-            targets = tuple(str(row[3]) for row in rows) if rows[0][3] is not None else parent.primary_key
+            targets = tuple(row[3] for row in rows) if rows[0][3] is not None else parent.primary_key
             problem = self._mismatch(reading, columns, parent, targets)
             if problem:
                 self._leave(label, "foreign key", problem, reading.name)
@@ -280,8 +262,8 @@ class _Reader:
                     SCHEMA,
                     parent.name,
                     tuple(parent.types[t.lower()][0] for t in targets),
-                    on_update=str(rows[0][4]).upper(),
-                    on_delete=str(rows[0][5]).upper(),
+                    on_update=rows[0][4].upper(),
+                    on_delete=rows[0][5].upper(),
                     deferrable=bool(written and written.deferrable),
                     initially_deferred=bool(written and written.initially_deferred),
                 )
@@ -296,15 +278,27 @@ class _Reader:
             return f"its columns in {parent.name} do not exist"
         wanted = {t.lower() for t in targets}
         if wanted != {c.lower() for c in parent.primary_key} and not any(
-            row[1] and not row[3] and {str(p[1]).lower() for p in self._rows(_PARTS, str(row[0]))} == wanted
+            row[1] and not row[3] and {str(p[1]).lower() for p in self._rows(_PARTS, row[0])} == wanted
             for row in self._rows(_KEYS, parent.name)
         ):
             return f"its columns in {parent.name} are not unique"
         for column, target in zip(columns, targets, strict=True):
             one, other = child.types[column.lower()][1], parent.types[target.lower()][1]
             if _kind(one) != _kind(other):
-                return f"{column} is {one.declared or 'without a type'} and {target} {other.declared or 'without a type'}"
+                return f"{column} ({one.declared}) and {target} ({other.declared}) are of different types"
         return None
+
+
+def _has_no_rowid(sql: str) -> bool:
+    """Whether the options after a CREATE TABLE's parentheses say WITHOUT ROWID."""
+    items = tokens(sql)
+    closed = max((i for i, token in enumerate(items) if token.word(")")), default=len(items))
+    return any(token.word("WITHOUT") for token in items[closed:])
+
+
+def _key_name(reading: _Reading, kind: str, columns: Sequence[str]) -> str | None:
+    wanted = tuple(c.lower() for c in columns)
+    return next((c.name for c in reading.constraints if c.kind == kind and c.columns == wanted), None)
 
 
 def _kind(declared: SqliteType) -> str:

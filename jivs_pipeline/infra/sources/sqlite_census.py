@@ -13,17 +13,23 @@ import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from jivs_pipeline.core.model import Column, ForeignKey, Table
 from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types import Affinity, Family, SqliteType, StoredValues, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_open import column_name, quoted
 
-__all__ = ["Census", "any_of", "bound_value", "key_condition", "rowid_name", "source_rows", "take_census"]
+__all__ = ["Census", "bound_text", "bound_value", "key_condition", "rowid_name", "source_rows", "take_census"]
 
 # Aggregates in one statement: SQLite takes 2,000 result columns, and its statement grows with each.
 _AGGREGATES = 400
 _FIXED_BYTES = 8  # of a value that is neither text nor blob, in Arrow
+_INTEGER_DIGITS = 18  # that a 64-bit integer always holds
+_ROUND_DIGITS = 30  # that SQLite's round() takes
+_CLASSES = ("integer", "real", "text", "blob")
+
+_Found = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +53,6 @@ def source_rows(table: str, conditions: Iterable[str | None]) -> str:
     """`FROM … WHERE …` with all conditions; a newline ends a comment that a condition may end with."""
     wanted = " AND ".join(f"(\n{condition}\n)" for condition in conditions if condition)
     return f"FROM main.{quoted(table)}" + (f" WHERE {wanted}" if wanted else "")
-
-
-def any_of(conditions: Sequence[str], joiner: str = " OR ") -> str:
-    """The conditions joined as a balanced tree: SQLite limits the depth of an expression to 1,000."""
-    if len(conditions) <= 2:
-        return joiner.join(conditions)
-    middle = len(conditions) // 2
-    return f"({any_of(conditions[:middle], joiner)}){joiner}({any_of(conditions[middle:], joiner)})"
 
 
 # ── what values are ─────────────────────────────────────────────────────────────────────────────────────
@@ -89,32 +87,35 @@ def _not_fraction(c: str) -> str:
 
 def _not_decimals(c: str, declared: SqliteType) -> str:
     if declared.precision is None or declared.scale is None:
-        return f"typeof({c}) NOT IN ('integer', 'real', 'null')"
+        return f"{c} NOT NULL AND typeof({c}) NOT IN ('integer', 'real')"
     digits = declared.precision - declared.scale
-    limit = str(10**digits) if digits <= 18 else f"1e{digits}"
+    limit = str(10**digits) if digits <= _INTEGER_DIGITS else f"1e{digits}"
     return (
         f"{c} NOT NULL AND NOT (typeof({c}) IN ('integer', 'real') AND {c} > -{limit} AND {c} < {limit}"
-        f" AND (typeof({c}) = 'integer' OR round({c}, {min(declared.scale, 30)}) = {c}))"
+        f" AND (typeof({c}) = 'integer' OR round({c}, {min(declared.scale, _ROUND_DIGITS)}) = {c}))"
     )
 
 
 def _surprising(c: str, declared: SqliteType) -> str:
     """Condition of a value that is not what the declared type promises."""
-    family = declared.family
-    if family is Family.BOOLEAN:
-        return f"{c} NOT NULL AND (typeof({c}) <> 'integer' OR {c} NOT IN (0, 1))"
-    if family is Family.DATE:
-        return _not_dates(c)
-    if family is Family.TIMESTAMP:
-        return _not_timestamps(c)
-    if family is Family.TIME:
-        return _not_times(c)
-    if family is Family.NUMERIC:
-        return _not_decimals(c, declared)
-    stored = {Family.INTEGER: "integer", Family.REAL: "real", Family.BLOB: "blob"}.get(family, "text")
-    return f"typeof({c}) NOT IN ('{stored}', 'null')"
+    match declared.family:
+        case Family.BOOLEAN:
+            return f"{c} NOT NULL AND (typeof({c}) <> 'integer' OR {c} NOT IN (0, 1))"
+        case Family.DATE:
+            return _not_dates(c)
+        case Family.TIMESTAMP:
+            return _not_timestamps(c)
+        case Family.TIME:
+            return _not_times(c)
+        case Family.NUMERIC:
+            return _not_decimals(c, declared)
+        case family:
+            stored = _STORED.get(family, "text")
+            # In this order: typeof() alone is right for nearly all values.
+            return f"typeof({c}) <> '{stored}' AND {c} NOT NULL"
 
 
+_STORED = {Family.INTEGER: "integer", Family.REAL: "real", Family.BLOB: "blob"}
 _PROMISED = {
     Family.BOOLEAN: StoredValues(integers=1),
     Family.INTEGER: StoredValues(integers=1),
@@ -122,6 +123,7 @@ _PROMISED = {
     Family.NUMERIC: StoredValues(integers=1, reals=1),
     Family.BLOB: StoredValues(blobs=1),
 }
+"""What a column holds when nothing surprises; the others hold text. One stands for any number."""
 
 
 @dataclass(slots=True)
@@ -149,77 +151,94 @@ class _Totals:
         return found
 
 
-def _census_of_values(
+def _ask_for_surprises(totals: _Totals, table: str, name: str, declared: SqliteType) -> None:
+    """The first pass over one column."""
+    c = column_name(table, name)
+    totals.count(name, "surprises", _surprising(c, declared))
+    if declared.affinity is Affinity.TEXT:
+        totals.ask(name, "longest", f"max(length({c}))")
+        # length() stops at a NUL, instr() does not.
+        totals.count(name, "nul", f"instr({c}, char(0))")
+    if declared.family in {Family.TEXT, Family.BLOB}:
+        totals.ask(name, "bytes", f"total(length({c}))")
+
+
+def _ask_for_all(totals: _Totals, table: str, name: str, declared: SqliteType) -> None:
+    """The second pass over a column that holds surprises, or promises nothing."""
+    c = column_name(table, name)
+    for stored in _CLASSES:
+        totals.count(name, stored, f"typeof({c}) = '{stored}'")
+    totals.ask(name, "bytes", f"total(length({c}))")
+    totals.ask(name, "longest", f"max(length({c})) FILTER (WHERE typeof({c}) = 'text')")
+    totals.count(name, "nul", f"typeof({c}) = 'text' AND instr({c}, char(0))")
+    totals.count(name, "minus zeros", f"typeof({c}) = 'real' AND {c} = 0 AND jivs_minus_zero({c})")
+    if declared.precision is not None:
+        # The quick test of the first pass rounds as SQLite does; this one reads the digits.
+        fits = f"jivs_fits({c}, {declared.precision}, {declared.scale})"
+        totals.count(name, "misfits", f"typeof({c}) IN ('integer', 'real') AND NOT {fits}")
+
+
+def _values(name: str, declared: SqliteType, first: _Found, second: _Found) -> StoredValues:
+    """What the passes found in one column."""
+    if (name, "integer") in second:
+        return StoredValues(
+            *(second[name, stored] for stored in _CLASSES),
+            longest=second[name, "longest"],
+            nul=second[name, "nul"],
+            minus_zeros=second[name, "minus zeros"],
+            conforming=declared.precision is not None and not second[name, "misfits"],
+        )
+    longest, nul = first.get((name, "longest"), 0), first.get((name, "nul"), 0)
+    return _PROMISED.get(declared.family, StoredValues(texts=1, longest=longest, nul=nul))
+
+
+def _bytes(name: str, rows: int, first: _Found, second: _Found) -> int:
+    """Bytes of one column, estimated."""
+    for found in (second, first):
+        if (name, "bytes") in found:
+            return found[name, "bytes"]
+    return rows * max(first.get((name, "longest"), _FIXED_BYTES), 1)
+
+
+def _look(
     connection: sqlite3.Connection, table: Table, columns: Sequence[Column], where: str | None
 ) -> tuple[int, int, dict[str, StoredValues], dict[str, int]]:
+    """Rows, bytes, values of each column but the rowid's, and NULLs in columns of the primary key."""
     rows_sql = source_rows(table.name, [where])
-    first, second = _Totals(connection, rows_sql), _Totals(connection, rows_sql)
-    first.ask("", "rows", "count(*)")
+    one, two = _Totals(connection, rows_sql), _Totals(connection, rows_sql)
     types = {c.name: sqlite_type(c.type) for c in columns if c.identity is None}
+    one.ask("", "rows", "count(*)")
     for name in table.primary_key.columns if table.primary_key and not table.without_rowid else ():
         if table.column(name).identity is None:
-            first.ask(name, "present", f"count({column_name(table.name, name)})")
+            one.ask(name, "present", f"count({column_name(table.name, name)})")
     for name, declared in types.items():
-        c = column_name(table.name, name)
-        if declared.family is Family.NONE:
-            continue
-        first.count(name, "surprises", _surprising(c, declared))
-        if declared.affinity in (Affinity.TEXT, Affinity.BLOB):
-            first.ask(name, "bytes", f"total(length({c}))")
-        if declared.affinity is Affinity.TEXT:
-            first.ask(name, "longest", f"max(length({c}))")
-            # length() stops at a NUL, instr() does not.
-            first.count(name, "nul", f"instr({c}, char(0))")
-    seen = first.run()
-    rows = seen["", "rows"]
-    values: dict[str, StoredValues] = {}
+        if declared.family is not Family.NONE:
+            _ask_for_surprises(one, table.name, name, declared)
+    first = one.run()
     for name, declared in types.items():
-        if declared.family is not Family.NONE and not seen[name, "surprises"]:
-            longest, nul = seen.get((name, "longest"), 0), seen.get((name, "nul"), 0)
-            values[name] = _PROMISED.get(declared.family, StoredValues(texts=1, longest=longest, nul=nul))
-            continue
-        c = column_name(table.name, name)
-        for stored in ("integer", "real", "text", "blob"):
-            second.count(name, stored, f"typeof({c}) = '{stored}'")
-        second.ask(name, "bytes", f"total(length({c}))")
-        second.ask(name, "longest", f"max(length({c})) FILTER (WHERE typeof({c}) = 'text')")
-        second.count(name, "nul", f"typeof({c}) = 'text' AND instr({c}, char(0))")
-        if declared.precision is not None:
-            # The quick test of the first pass rounds as SQLite does; this one reads the digits.
-            fits = f"jivs_fits({c}, {declared.precision}, {declared.scale})"
-            second.count(name, "misfits", f"typeof({c}) IN ('integer', 'real') AND NOT {fits}")
-    again = second.run() if second.asked else {}
-    for name, declared in types.items():
-        if name not in values:
-            values[name] = StoredValues(
-                *(again[name, stored] for stored in ("integer", "real", "text", "blob")),
-                longest=again[name, "longest"],
-                nul=again[name, "nul"],
-                conforming=declared.precision is not None and not again[name, "misfits"],
-            )
-    sized = sum(again.get((name, "bytes"), seen.get((name, "bytes"), 0)) for name in types)
-    fixed = sum((name, "bytes") not in seen and (name, "bytes") not in again for name in types)
-    size = sized + rows * _FIXED_BYTES * (fixed + len(columns) - len(types))
-    missing = {
-        name: rows - count for (name, what), count in seen.items() if what == "present" and count < rows
-    }
+        if declared.family is Family.NONE or first[name, "surprises"]:
+            _ask_for_all(two, table.name, name, declared)
+    second = two.run()
+    rows = first["", "rows"]
+    values = {name: _values(name, declared, first, second) for name, declared in types.items()}
+    size = sum(_bytes(c.name, rows, first, second) for c in columns)
+    missing = {name: rows - n for (name, what), n in first.items() if what == "present" and n < rows}
     return rows, size, values, missing
 
 
 def _broken(connection: sqlite3.Connection, table: Table, key: ForeignKey, where: str | None) -> int:
     """Rows whose reference PostgreSQL would not find: it compares bytes, whatever the collation here."""
     child = [column_name(table.name, c) for c in key.columns]
-    parent = [f"p.{quoted(c)}" for c in key.target_columns]
-    present = " AND ".join(f"{c} NOT NULL" for c in child)
-    there = " AND ".join(f"{c} NOT NULL" for c in parent)
+    parent = [column_name(key.target_table, c) for c in key.target_columns]
+    present = [f"{c} NOT NULL" for c in child]
+    found = source_rows(key.target_table, [f"{c} NOT NULL" for c in parent])
     sought = ", ".join(f"{c} COLLATE BINARY" for c in child)
-    missing = (
-        f"{present} AND ({sought}) NOT IN"
-        f" (SELECT {', '.join(parent)} FROM main.{quoted(key.target_table)} AS p WHERE {there})"
-    )
-    return int(
-        connection.execute(f"SELECT count(*) {source_rows(table.name, [where, missing])}").fetchone()[0]
-    )
+    missing = f"({sought}) NOT IN (SELECT {', '.join(parent)} {found})"
+    return _one(connection, "count(*)", source_rows(table.name, [where, *present, missing]))
+
+
+def _one(connection: sqlite3.Connection, expression: str, rows_sql: str) -> int:
+    return int(connection.execute(f"SELECT {expression} {rows_sql}").fetchone()[0])
 
 
 # ── where to cut ────────────────────────────────────────────────────────────────────────────────────────
@@ -246,7 +265,8 @@ def bound_value(text: str) -> int | float | str | bytes:
     return bytes.fromhex(rest) if kind == "x" else rest
 
 
-def _bound_text(value: object) -> str:
+def bound_text(value: object) -> str:
+    """A value of a key as a bound."""
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
@@ -278,29 +298,27 @@ def _cuts(
         row = connection.execute(sql, parameters).fetchone()
         if row is None:
             return cuts
-        cuts.append(tuple(map(_bound_text, row)))
+        cuts.append(tuple(map(bound_text, row)))
 
 
 def _chunks(
-    connection: sqlite3.Connection, table: Table, where: str | None, rows: int, size: int, chunk_bytes: int
+    connection: sqlite3.Connection, table: Table, where: str | None, step: int
 ) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
-    wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+    """Chunks of about `step` rows each."""
     rowid = rowid_name(table)
-    whole = (ChunkBy.WHOLE, (), (Chunk(index=0),))
-    if wanted <= 1:
-        return whole
-    step = -(-rows // wanted)
     if rowid is not None:
         by, names, key = ChunkBy.ROWID, (rowid,), [f"{quoted(table.name)}.{rowid}"]
     elif table.primary_key is not None and table.without_rowid:
         by, names = ChunkBy.KEY, table.primary_key.columns
         key = [column_name(table.name, name) for name in names]
     else:
-        return whole
-    cuts = _cuts(connection, table.name, key, where, step)
-    bounds: list[tuple[str, ...] | None] = [None, *cuts, None]
-    chunks = tuple(Chunk(index=i, lower=bounds[i], upper=bounds[i + 1]) for i in range(len(bounds) - 1))
-    return by, names, chunks
+        return _WHOLE
+    edges = [None, *_cuts(connection, table.name, key, where, step), None]
+    chunks = (Chunk(index=i, lower=low, upper=high) for i, (low, high) in enumerate(pairwise(edges)))
+    return by, names, tuple(chunks)
+
+
+_WHOLE = (ChunkBy.WHOLE, (), (Chunk(index=0),))
 
 
 def take_census(
@@ -313,14 +331,17 @@ def take_census(
     """Look at all rows, in one transaction."""
     connection.execute("BEGIN")
     try:
-        rows, size, values, missing = _census_of_values(connection, table, columns, where)
-        names = {c.name for c in columns}
+        rows, size, values, missing = _look(connection, table, columns, where)
+        carried = {c.name for c in columns}
         broken = {
             key.columns: count
             for key in table.foreign_keys
-            if names.issuperset(key.columns) and (count := _broken(connection, table, key, where))
+            if carried.issuperset(key.columns) and (count := _broken(connection, table, key, where))
         }
-        by, chunk_columns, chunks = _chunks(connection, table, where, rows, size, chunk_bytes)
+        wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+        by, names, chunks = _WHOLE
+        if wanted > 1:
+            by, names, chunks = _chunks(connection, table, where, -(-rows // wanted))
     finally:
         connection.execute("ROLLBACK")
-    return Census(rows, size, values, missing, broken, by, chunk_columns, chunks)
+    return Census(rows, size, values, missing, broken, by, names, chunks)

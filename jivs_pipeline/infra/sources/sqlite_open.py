@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 from collections.abc import Generator
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,16 +18,16 @@ from adbc_driver_sqlite import dbapi as adbc
 
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, DataError, JivsError, ResourceError, TransientError
+from jivs_pipeline.infra.sources.sqlite_values import register
 
 __all__ = [
     "column_name",
+    "is_busy",
     "mapped_errors",
-    "numeric_text",
     "open_adbc",
     "open_failed",
     "open_sqlite",
     "quoted",
-    "real_text",
 ]
 
 _REASONS = {
@@ -64,23 +62,42 @@ def column_name(table: str, column: str) -> str:
     return f"{quoted(table)}.{quoted(column)}"
 
 
+def _path(connection: Connection) -> Path:
+    if connection.path is None:
+        raise ConnectionFailed(
+            f"Connection {connection.name!r} names no file",
+            hint="Write sqlite:///relative or sqlite:////absolute",
+        )
+    return connection.path
+
+
 def _uri(path: Path) -> str:
     # Bytes, because file names need not be UTF-8; quoted, because ? and # end a path in a URI.
     return f"file:{quote(os.fsencode(path))}?mode=ro"
 
 
+def _primary(error: BaseException) -> int:
+    """SQLite's primary result code; 0 where the driver has none."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else 0
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether an error, ours or a driver's, says that another program holds a lock."""
+    cause = error.__cause__ or error
+    return _primary(cause) in _BUSY or "is locked" in str(cause)
+
+
 def open_failed(connection: Connection, error: Exception, timeout_seconds: float) -> JivsError:
     """The error of an attempt to open or read the database, in one sentence."""
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = code & 0xFF if isinstance(code, int) else None
     where = f"The database of connection {connection.name!r} ({connection.place})"
-    if primary in _BUSY:
+    if is_busy(error):
         return ConnectionFailed(
             f"{where} stayed locked for {timeout_seconds:g} seconds",
             hint="Wait until the program that writes it is done, then run it again",
         )
     problem, hint = _REASONS.get(
-        primary or 0, (f"cannot be read: {error}", "Check the file and its directory")
+        _primary(error), (f"cannot be read: {error}", "Check the file and its directory")
     )
     return ConnectionFailed(f"{where} {problem}", hint=hint)
 
@@ -91,16 +108,14 @@ def mapped_errors(connection: Connection, table: str | None = None) -> Generator
     try:
         yield
     except (sqlite3.Error, adbc_driver_manager.Error) as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = code & 0xFF if isinstance(code, int) else None
         where = f"{f'table {table} of ' if table else ''}connection {connection.name!r}"
-        if primary in _BUSY or "is locked" in str(error):
+        if is_busy(error):
             raise TransientError(
                 f"Another program keeps {where} locked",
                 hint="Wait until it is done, then run it again",
                 table=table,
             ) from error
-        if primary in _MACHINE:
+        if _primary(error) in _MACHINE:
             raise ResourceError(
                 f"Cannot read {where}: {error}", hint="Check disk, memory and TMPDIR", table=table
             ) from error
@@ -109,63 +124,13 @@ def mapped_errors(connection: Connection, table: str | None = None) -> Generator
         ) from error
 
 
-def real_text(value: float) -> str:
-    """A real as SQLite prints it, with the shortest digits that give the same value back."""
-    text = repr(value)
-    if "inf" in text:
-        return "Inf" if value > 0 else "-Inf"
-    sign, digits, exponent = Decimal(text).as_tuple()
-    assert isinstance(exponent, int)
-    shown = "".join(map(str, digits)).rstrip("0") or "0"
-    point = len(digits) + exponent
-    if value and not -4 <= point - 1 <= 14:
-        return f"{'-' * sign}{shown[0]}.{shown[1:] or '0'}e{point - 1:+03d}"
-    return text
-
-
-def numeric_text(value: float | str) -> str:
-    """A number as PostgreSQL's `trim_scale(x)::text` prints it."""
-    number = Decimal(repr(value) if isinstance(value, float) else value)
-    if number.is_infinite():
-        return "Infinity" if number > 0 else "-Infinity"
-    text = f"{number:f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def _numeric(value: float | str | None) -> str | None:
-    return None if value is None else numeric_text(value)
-
-
-def _real(value: float | None) -> str | None:
-    return None if value is None else real_text(value)
-
-
-def _float_bits(value: float | None) -> str | None:
-    return None if value is None else struct.pack(">d", value).hex()
-
-
-def _fits(value: float | None, precision: int, scale: int) -> int | None:
-    """Whether the shortest digits of a number fit numeric(precision, scale)."""
-    if value is None:
-        return None
-    number = Decimal(repr(value))
-    if not number.is_finite():
-        return 0
-    exponent = number.normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
-    return int(-exponent <= scale and (number == 0 or number.adjusted() < precision - scale))
-
-
 def open_sqlite(connection: Connection, timeout_seconds: float) -> sqlite3.Connection:
     """The stdlib's connection, with our functions.
 
     Raises:
         ConnectionFailed: missing, unreadable, locked, encrypted, damaged, or not a database.
     """
-    path = connection.path
-    assert path is not None
+    path = _path(connection)
     if not path.is_file():
         problem = "is a directory" if path.is_dir() else "does not exist"
         raise ConnectionFailed(
@@ -185,10 +150,7 @@ def open_sqlite(connection: Connection, timeout_seconds: float) -> sqlite3.Conne
         if opened is not None:
             opened.close()
         raise open_failed(connection, error, timeout_seconds) from error
-    opened.create_function("jivs_float_bits", 1, _float_bits, deterministic=True)
-    opened.create_function("jivs_numeric", 1, _numeric, deterministic=True)
-    opened.create_function("jivs_real", 1, _real, deterministic=True)
-    opened.create_function("jivs_fits", 3, _fits, deterministic=True)
+    register(opened)
     return opened
 
 
@@ -198,10 +160,9 @@ def open_adbc(connection: Connection, timeout_seconds: float) -> adbc.Connection
     Raises:
         ConnectionFailed: it cannot be opened.
     """
-    assert connection.path is not None
     opened: adbc.Connection | None = None
     try:
-        opened = adbc.connect(_uri(connection.path), autocommit=True)
+        opened = adbc.connect(_uri(_path(connection)), autocommit=True)
         with opened.cursor() as cursor:
             for pragma in (
                 "query_only = ON",
