@@ -257,7 +257,7 @@ def up(debug: Debug = False) -> None:
     from jivs_pipeline.runtime import Runtime
 
     with Runtime.from_environment() as runtime:
-        run_stack(runtime.settings, runtime.dagster_environment())
+        run_stack(runtime.settings, runtime.dagster_environment(), runtime.control.target_tables)
 
 
 # Looking

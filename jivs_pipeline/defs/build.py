@@ -1,6 +1,7 @@
 """Puts the code location together; tests and `jivs run` override its resources."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,18 +14,28 @@ from jivs_pipeline.defs.resources import session_resource
 __all__ = ["build_defs"]
 
 
-@dg.io_manager(config_schema={"home": dg.Field(dg.StringSource, default_value={"env": "DAGSTER_HOME"})})
+@dg.io_manager
 def _handles(context: dg.InitResourceContext) -> HandleIOManager:
-    from pathlib import Path
+    if context.instance is None:
+        raise dg.DagsterInvariantViolationError("handles are kept in the instance's directory")
+    return HandleIOManager(Path(context.instance.root_directory) / "handles")
 
-    return HandleIOManager(Path(context.resource_config["home"]) / "handles")
 
-
-def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+def build_defs(
+    resource_overrides: Mapping[str, Any] | None = None,
+    tables: Sequence[dg.AssetSpec] = (),
+    checks: Sequence[dg.AssetChecksDefinition] = (),
+) -> dg.Definitions:
     """The definitions of the code location.
 
     Args:
         resource_overrides: instead of `session` or `handles`.
+        tables, checks: assets of the loaded tables and their checks.
     """
     resources = {"session": session_resource(), "handles": _handles}
-    return dg.Definitions(assets=[migration_asset], jobs=[migration], resources={**resources, **(resource_overrides or {})})
+    return dg.Definitions(
+        assets=[migration_asset, *tables],
+        asset_checks=checks,
+        jobs=[migration],
+        resources={**resources, **(resource_overrides or {})},
+    )

@@ -4,12 +4,22 @@ import dagster as dg
 
 from jivs_pipeline.defs import ops
 from jivs_pipeline.defs.partitions import MIGRATIONS
+from jivs_pipeline.defs.tags import run_tags
 
 __all__ = ["migration"]
 
 
+def _no_config(_key: str) -> dict[str, object]:
+    return {}
+
+
 @dg.job(
-    partitions_def=MIGRATIONS,
+    # The partition is all that a launch needs; its tag is what the concurrency limit counts by.
+    config=dg.PartitionedConfig(
+        partitions_def=MIGRATIONS,
+        run_config_for_partition_key_fn=_no_config,
+        tags_for_partition_key_fn=run_tags,
+    ),
     # One process: a step costs 42–90 ms in it and 1.2 s in one of its own; parallel work is inside the ops.
     executor_def=dg.in_process_executor,
     description="Moves one database into PostgreSQL, exactly once. Choose a partition: the migration's key.",

@@ -10,6 +10,7 @@ from jivs_pipeline.core.errors import InterruptedRun, JivsError
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import as_failure
 from jivs_pipeline.defs.resources import Session
+from jivs_pipeline.defs.tags import run_tags
 from jivs_pipeline.engine.migrate import Migration
 
 __all__ = ["OPS", "PlanConfig"]
@@ -53,6 +54,8 @@ def _abort(migration: Migration | None, error: BaseException) -> None:
 
 @dg.op(out=dg.Out(io_manager_key="handles"), description="Look at both databases and decide what is carried, and how.")
 def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
+    # A launch by GraphQL may carry no tag but the partition's.
+    context.instance.add_run_tags(context.run_id, run_tags(context.partition_key))
     with _phase(context, session, config.spec) as run:
         if run is not None:
             made = run.plan()

@@ -11,7 +11,10 @@ import dagster as dg
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.defs.partitions import MIGRATION_ASSET
 
-__all__ = ["checks", "materializations", "plan_metadata", "table_key", "verdict"]
+__all__ = ["CHECK", "check_metadata", "checks", "materializations", "plan_metadata", "table_key", "verdict"]
+
+CHECK = "equals_source"
+"""Name of the check that every loaded table has."""
 
 
 def table_key(connection: str, table: str) -> dg.AssetKey:
@@ -61,6 +64,7 @@ def materializations(document: Mapping[str, Any]) -> Iterator[dg.AssetMaterializ
                 "chunks": table["chunks"],
                 "seconds": table["seconds"],
                 "epoch": document["epoch"],
+                "digest": table["target_digest"] or "not computed",
                 "lane": table["lane"],
                 "source": table["source_table"],
                 "migration": document["key"],
@@ -76,18 +80,23 @@ def checks(document: Mapping[str, Any]) -> Iterator[dg.AssetCheckEvaluation]:
             continue
         yield dg.AssetCheckEvaluation(
             asset_key=table_key(document["target"]["name"], table["target_table"]),
-            check_name="equals_source",
+            check_name=CHECK,
             passed=table["verified"],
             description="Count and digest computed by source and target are equal"
             if table["verified"]
             else "The target differs from the source",
-            metadata={
-                "source_rows": table["source_rows"],
-                "target_rows": table["target_rows"],
-                "source_digest": table["source_digest"] or "count only",
-                "target_digest": table["target_digest"] or "count only",
-            },
+            metadata=check_metadata(table),
         )
+
+
+def check_metadata(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What both databases said of a table."""
+    return {
+        "source_rows": table["source_rows"],
+        "target_rows": table["target_rows"],
+        "source_digest": table["source_digest"] or "count only",
+        "target_digest": table["target_digest"] or "count only",
+    }
 
 
 def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:

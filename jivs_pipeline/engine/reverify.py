@@ -20,12 +20,15 @@ from jivs_pipeline.engine.ports import Target
 __all__ = ["reverify"]
 
 
-def reverify(services: Services, row: Mapping[str, Any], level: str | None) -> dict[str, Any]:
+def reverify(
+    services: Services, row: Mapping[str, Any], level: str | None, *, only: str | None = None
+) -> dict[str, Any]:
     """The contract's document of `jivs verify`.
 
     Args:
         row: the migration's row in the control database.
         level: count, digest or rows; None takes the spec's.
+        only: one target table, `schema.table`, instead of all.
 
     Raises:
         ConfigError: the migration has no plan, or an end does not let us in.
@@ -34,6 +37,8 @@ def reverify(services: Services, row: Mapping[str, Any], level: str | None) -> d
         raise ConfigError(f"Migration {row['key']!r} has loaded nothing to compare yet", hint=f"Run {row['key']} first")
     spec, plan = parse_spec(row["spec"]), Plan.model_validate(row["plan"])
     level = level or spec.verify
+    # Rows that were appended cannot be told from those that were there before.
+    wanted = [t for t in plan.carried if t.mode is not TableMode.APPEND and only in {None, t.target}]
     found: dict[str, dict[str, Any]] = {}
     source = services.open_source(services.resolve(spec.source))
     try:
@@ -44,13 +49,13 @@ def reverify(services: Services, row: Mapping[str, Any], level: str | None) -> d
                 def compare(table: TablePlan) -> None:
                     found[table.target] = _compare(table, snapshot, target, level)
 
-                jobs = [lambda t=t: compare(t) for t in plan.carried if t.mode is not TableMode.APPEND]
+                jobs = [lambda t=t: compare(t) for t in wanted]
                 run_all(jobs, spec.parallelism, Guard())
         finally:
             target.close()
     finally:
         source.close()
-    tables = [found[t.target] for t in plan.carried if t.target in found]
+    tables = [found[t.target] for t in wanted]
     return {"key": row["key"], "level": level, "equal": all(t["equal"] for t in tables), "tables": tables}
 
 

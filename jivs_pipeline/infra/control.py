@@ -153,6 +153,11 @@ class Control:
             for r in rows
         ]  # fmt: skip
 
+    def target_tables(self) -> list[Row]:
+        """Tables that were loaded: target_name, table_name (`schema.table`), source_name, key."""
+        with self._transaction() as db:
+            return db.execute(_SQL["target_tables"]).fetchall()
+
     def performance(self, key: str) -> list[Row]:
         """Measurements of the phases, oldest first."""
         with self._transaction() as db:

@@ -119,6 +119,14 @@ SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS runn
 SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
   FROM jivs.migrations m ORDER BY m.updated_at DESC LIMIT 1000;
 
+-- name: target_tables
+-- Every table that a migration has loaded: the assets of the Dagster catalog.
+-- Where several migrations wrote to one table, the latest stands for it.
+SELECT DISTINCT ON (m.target_name, c.table_name) m.target_name, c.table_name, m.source_name, m.key
+  FROM jivs.migration_checkpoints c JOIN jivs.migrations m USING (key)
+ WHERE c.phase = 'load' AND c.state = 'done'
+ ORDER BY m.target_name, c.table_name, c.at DESC LIMIT 5000;
+
 -- name: add_retry
 WITH counted AS (
     UPDATE jivs.migrations SET retries = retries + 1 WHERE key = %(key)s AND epoch = %(epoch)s RETURNING key

@@ -8,15 +8,15 @@ so that a run's worker, which is a grandchild, is reached by the same signal.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ __all__ = ["run_stack"]
 _HOST = "127.0.0.1"
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 _MOST_RESTARTS = 5
 
 
@@ -45,11 +45,12 @@ class _Stop(Exception):  # noqa: N818 - a signal, not an error
     """Somebody asked the stack to end."""
 
 
-def run_stack(settings: Settings, environment: Mapping[str, str]) -> None:
+def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Callable[[], object]) -> None:
     """Run until SIGINT or SIGTERM; then stop everything within ten seconds.
 
     Args:
         environment: what Dagster's processes need on top of ours, such as DAGSTER_HOME.
+        catalog: what the code location was loaded with; it is loaded again whenever this has changed.
 
     Raises:
         ConflictError: the UI's port is taken.
@@ -70,13 +71,19 @@ def run_stack(settings: Settings, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        for child in children:
+        for child, port in zip(children, (code_port, None, settings.ui_port), strict=True):
             _start(child, environment, home)
-        _wait_ready(settings.ui_port, children, home)
+            if port is not None:
+                # The others complain loudly when the code server is not there yet.
+                _wait_listening(child, port, home)
         print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
+        known = catalog()
         while True:
             time.sleep(_POLL_SECONDS)
             _restart_dead(children, environment, home)
+            if (now := catalog()) != known:
+                _reload(settings.ui_port)
+                known = now
     except _Stop:
         print("Stopping", flush=True)
     finally:
@@ -87,7 +94,8 @@ def run_stack(settings: Settings, environment: Mapping[str, str]) -> None:
 
 def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
     python, flags = sys.executable, ("--log-level", "warning")
-    code = ("api", "grpc", "-m", "jivs_pipeline.definitions", "-h", _HOST, "-p", str(code_port))
+    # `code-server start` and not `api grpc`: only the former loads definitions anew without a restart.
+    code = ("code-server", "start", "-m", "jivs_pipeline.definitions", "-h", _HOST, "-p", str(code_port))
     return [
         _Child("code-server", [python, "-m", "dagster", *code, "--location-name", "jivs_pipeline", *flags]),
         _Child("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *flags]),
@@ -125,20 +133,32 @@ def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], ho
         _start(child, environment, home)
 
 
-def _wait_ready(port: int, children: Sequence[_Child], home: Path) -> None:
+def _wait_listening(child: _Child, port: int, home: Path) -> None:
+    log = home / f"{child.name}.log"
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
-        for child in children:
-            if child.process is not None and child.process.poll() is not None:
-                raise TerminalError(
-                    f"The {child.name} does not start", hint=f"See the end of {home / f'{child.name}.log'}"
-                )
-        try:
-            with urllib.request.urlopen(f"http://{_HOST}:{port}/server_info", timeout=2):
+        if child.process is not None and child.process.poll() is not None:
+            raise TerminalError(f"The {child.name} does not start", hint=f"See the end of {log}")
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((_HOST, port)) == 0:
                 return
-        except (urllib.error.URLError, OSError):
-            time.sleep(_POLL_SECONDS)
-    raise TerminalError("The Dagster UI does not answer", hint=f"See {home / 'webserver.log'}")
+        time.sleep(_POLL_SECONDS / 5)
+    raise TerminalError(f"The {child.name} does not answer", hint=f"See the end of {log}")
+
+
+def _reload(port: int) -> None:
+    """Have the web server load the code location again. A failure is not worth stopping for: it comes again."""
+    query = 'mutation { reloadRepositoryLocation(repositoryLocationName: "jivs_pipeline") { __typename } }'
+    request = urllib.request.Request(
+        f"http://{_HOST}:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except OSError as error:
+        print(f"The code location was not loaded again: {error}", flush=True)
 
 
 def _stop_all(children: Sequence[_Child]) -> None:
