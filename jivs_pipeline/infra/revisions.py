@@ -62,7 +62,7 @@ def _directory(area: str) -> Path:
 def revisions(area: str) -> tuple[Revision, ...]:
     """The revisions of `control` or `ledger`, in order."""
     found = [
-        Revision(int(match[1]), match[2], path.read_text())
+        Revision(int(match[1]), match[2], path.read_text(encoding="utf-8"))
         for path in sorted(_directory(area).glob("*.sql"))
         if (match := _FILE.fullmatch(path.name))
     ]
@@ -90,8 +90,8 @@ def state(connection: psycopg.Connection[Any], area: str) -> tuple[RevisionState
 
 
 def pending(connection: psycopg.Connection[Any], area: str) -> bool:
-    """Whether `upgrade` would do anything. Cheap: one query."""
-    return len(_applied(connection, _SCHEMAS[area])) < len(revisions(area))
+    """Whether `upgrade` would do anything, refusing included. Cheap: one query."""
+    return _applied(connection, _SCHEMAS[area]) != {r.number: r.checksum for r in revisions(area)}
 
 
 @contextmanager

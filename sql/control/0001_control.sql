@@ -63,7 +63,7 @@ CREATE TABLE jivs.migrations (
     started_at          timestamptz,
     finished_at         timestamptz,
     CHECK (status <> 'running' OR phase IS NOT NULL),
-    CHECK (status <> 'completed' OR phase = 'finish')
+    CHECK (status <> 'completed' OR phase IS NOT DISTINCT FROM 'finish')
 );
 CREATE INDEX migrations_by_status ON jivs.migrations (status, updated_at);
 
