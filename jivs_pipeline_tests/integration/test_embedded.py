@@ -60,10 +60,13 @@ def template() -> Iterator[Path]:
     parent.chmod(0o755)
     home = parent / "template"
     home.mkdir(mode=0o755)
-    open_embedded(home).close()
-    _wait_gone(home)
-    yield home
-    shutil.rmtree(parent)
+    try:
+        open_embedded(home).close()
+        _wait_gone(home)
+        yield home
+        remove_embedded(home)
+    finally:
+        shutil.rmtree(parent)
 
 
 @pytest.fixture
@@ -268,9 +271,11 @@ def test_a_kill_during_the_first_start_leaves_nothing_half_made(fresh: Path) -> 
 
 def test_a_stale_pid_file_with_the_pid_of_somebody_else_is_not_believed(home: Path) -> None:
     """As after a power cut: PostgreSQL alone would refuse to start, a naive cleaner would kill a stranger."""
-    with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
+    pid_file = _data(home) / "postgres" / "postmaster.pid"
+    # Of the same user: PostgreSQL itself only looks at whether it may send the process a signal.
+    owner = pid_file.parent.stat().st_uid if _IS_ROOT else None
+    with subprocess.Popen(["/bin/sleep", "60"], user=owner) as stranger:
         try:
-            pid_file = _data(home) / "postgres" / "postmaster.pid"
             pid_file.write_text(f"{stranger.pid}\n{pid_file.parent}\n1\n20001\n\n127.0.0.1\n1 1\nready   \n")
             with open_embedded(home) as servers:
                 assert _ask(servers.urls.control, "SELECT 1") == 1
@@ -290,6 +295,15 @@ def test_an_orphan_that_does_not_react_is_ended_before_the_data_is_opened_again(
         with open_embedded(home) as again:
             assert not Path(f"/proc/{state.postgres_pid}/exe").exists()
             _check_written(again)
+
+
+def test_an_orphan_does_not_outlive_its_data(home: Path) -> None:
+    with open_embedded(home):
+        state = _state(home)
+        os.kill(state.postgres_pid, signal.SIGSTOP)
+        _kill(state.supervisor_pid)
+    remove_embedded(home)
+    assert not Path(f"/proc/{state.postgres_pid}/exe").exists()
 
 
 def test_a_terminated_supervisor_stops_the_servers_cleanly(home: Path) -> None:

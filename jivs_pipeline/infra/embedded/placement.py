@@ -23,7 +23,7 @@ from jivs_pipeline.core.errors import ConflictError, ResourceError, TerminalErro
 from jivs_pipeline.infra.embedded.binaries import SYSTEM_ROOT, prepare_system_root
 from jivs_pipeline.infra.embedded.layout import Kept, Layout
 from jivs_pipeline.infra.embedded.locks import try_lock_directory
-from jivs_pipeline.infra.embedded.process import ServerUser, can_use, server_user
+from jivs_pipeline.infra.embedded.process import ServerUser, can_use, server_user, stop_strays
 
 __all__ = ["Placement", "data_of", "place", "remove_data"]
 
@@ -104,6 +104,10 @@ def remove_data(layout: Layout) -> None:
             hint="Remove it by hand if it is not",
         )
     try:
+        # A server that took no signal when its supervisor died would work on in what is deleted.
+        for directory, program in ((data / "postgres", "postgres"), (data / "valkey", "valkey-server")):
+            if directory.exists():
+                stop_strays(directory, program)
         shutil.rmtree(data)
     finally:
         os.close(lock)
