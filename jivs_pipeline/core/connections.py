@@ -29,6 +29,7 @@ _SCHEMES = {
     "oracle": "oracle",
     "odbc": "odbc",
 }
+_PORTS = {"postgresql": 5432, "mysql": 3306}
 _FILE_DIALECTS = frozenset({"sqlite", "csv", "parquet"})
 
 # libpq also knows service, passfile and options: they make the client read files or set server
@@ -64,13 +65,21 @@ _POSTGRESQL_PARAMETERS = frozenset(
 )
 _TRUSTED_ROOTS = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/usr/local/share/ca-certificates/")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/@:]*):[^\s@]+@")
-_PASSWORD_PARAMETER = re.compile(r"(?i)\b(password|pwd|sslpassword)\s*=\s*('[^']*'|[^\s&;]+)")
+# Greedy: a password with an @ or a / in it goes whole, even if text behind it goes, too.
+_PASSWORD = re.compile(r"(?i)(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/:]*):\S+@")
+_PASSWORD_PARAMETER = re.compile(
+    r"""(?xi)
+    (?P<name> (?:password|passwd|pwd) ["']? \s* [=:] \s*) (?<!password:\s)
+    (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \{[^}]*\} )?
+    # A quote that ends a JSON string stays, so that a document remains one.
+    (?: [^\s&"] | "(?![,}\]:\s]|$) )*
+    """
+)
 
 
 def redact(text: str) -> str:
     """`text` without the passwords of URLs and of key=value connection strings in it."""
-    return _PASSWORD_PARAMETER.sub(r"\1=***", _PASSWORD.sub(r"\g<scheme>:***@", text))
+    return _PASSWORD_PARAMETER.sub(r"\g<name>***", _PASSWORD.sub(r"\g<scheme>:***@", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Connection:
         """Identifies the place, not the way in: same server and database, same fingerprint."""
         if self.path is not None:
             return short_hash(self.dialect, str(self.path))
-        return short_hash(self.dialect, self.host, str(self.port or ""), self.database)
+        return short_hash(self.dialect, self.host, str(self.port or _PORTS.get(self.dialect, "")), self.database)
 
     @property
     def place(self) -> str:
@@ -100,12 +109,17 @@ class Connection:
         return f"{self.host or 'local socket'}{f':{self.port}' if self.port else ''}/{self.database}"
 
 
-def _refuse(name: str, problem: str, hint: str) -> ConfigError:
-    return ConfigError(f"The URL of connection {name!r} {problem}", hint=hint)
+def _refuse(name: str | None, problem: str, hint: str) -> ConfigError:
+    which = f"The URL of connection {name!r}" if name else "A URL on the command line"
+    return ConfigError(f"{which} {problem}", hint=hint)
 
 
-def _check_parameters(name: str, dialect: str, query: str, home: Path | None) -> dict[str, str]:
-    parameters = dict(parse_qsl(query, keep_blank_values=True))
+def _check_parameters(name: str | None, dialect: str, query: str, home: Path | None) -> dict[str, str]:
+    # libpq takes a + as it is; only forms of web pages mean a space by it.
+    pairs = parse_qsl(query.replace("+", "%2B") if dialect == "postgresql" else query, keep_blank_values=True)
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise _refuse(name, "has the same parameter twice", "Keep one of the two")
     allowed = _POSTGRESQL_PARAMETERS if dialect == "postgresql" else frozenset[str]()
     for key, value in parameters.items():
         if key in {"service", "passfile", "options"}:
@@ -124,13 +138,32 @@ def _check_parameters(name: str, dialect: str, query: str, home: Path | None) ->
     return parameters
 
 
-def _file_connection(name: str, dialect: str, rest: str) -> Connection:
+def _problem_of(rest: str) -> tuple[str, str] | None:
+    """What our reading of a URL and the driver's might differ in, and what to do; `rest` follows the scheme's colon.
+
+    Where they differ, a part of the password can end up in a host or database name, and those are printed.
+    """
+    if not rest.startswith("//"):
+        return "lacks the // after its scheme", "Write SCHEME://user@host:port/database"
+    if any(c.isspace() or not c.isprintable() for c in rest):
+        return "holds a space or control character", "Write it percent-encoded, a space as %20"
+    server, _, path = rest[2:].partition("?")[0].partition("/")
+    if server.count("@") > 1 or "@" in path:
+        return "holds an @ that does not stand before the host", "Write an @ in a user, password or database as %40"
+    if "#" in rest:
+        return "holds a #", "Write it as %23"
+    return None
+
+
+def _file_connection(name: str | None, dialect: str, rest: str) -> Connection:
     # As in SQLAlchemy: sqlite:///rel.db is relative, sqlite:////abs.db absolute.
     text = unquote(rest.removeprefix("//"))
-    if not text.startswith("/") or text in {"", "/"}:
+    if not text.startswith("/") or text in {"", "/"} or "\0" in text:
         raise _refuse(name, "has no file path", f"Write {dialect}:///relative or {dialect}:////absolute/path")
     path = Path(text[1:]).absolute()
-    return Connection(name, dialect, f"{dialect}:///{path}", path=path, database=path.stem)
+    return Connection(
+        name or name_from_text(path.stem, dialect), dialect, f"{dialect}:///{path}", path=path, database=path.stem
+    )
 
 
 def parse_url(url: str, name: str | None = None, *, home: Path | None = None) -> Connection:
@@ -139,25 +172,25 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
     Raises:
         ConfigError: the URL has no known scheme, an unknown or a refused parameter, or no database.
     """
-    shown = name or "of the command line"
     scheme, separator, rest = url.strip().partition(":")
     dialect = _SCHEMES.get(scheme.lower().split("+")[0])
     if not separator or dialect is None:
-        raise _refuse(shown, "does not start with a known scheme", "Use " + ", ".join(f"{s}://" for s in _SCHEMES))
+        raise _refuse(name, "does not start with a known scheme", "Use " + ", ".join(f"{s}://" for s in _SCHEMES))
     if dialect in _FILE_DIALECTS:
         path_part, _, query = rest.partition("?")
-        _check_parameters(shown, dialect, query, home)
-        found = _file_connection(shown, dialect, path_part)
-        return found if name else _renamed(found, name_from_text(found.database, dialect))
+        _check_parameters(name, dialect, query, home)
+        return _file_connection(name, dialect, path_part)
+    if problem := _problem_of(rest):
+        raise _refuse(shown, *problem)
     try:
         parts = urlsplit(f"{dialect}:{rest}")
         port = parts.port
     except ValueError:
-        raise _refuse(shown, "cannot be read", "Check the host and the port in it") from None
-    parameters = _check_parameters(shown, dialect, parts.query, home)
+        raise _refuse(name, "cannot be read", "Check the host and the port in it") from None
+    parameters = _check_parameters(name, dialect, parts.query, home)
     database = parameters.get("dbname") or unquote(parts.path.lstrip("/"))
-    if not database and dialect != "odbc":
-        raise _refuse(shown, "names no database", f"Write {dialect}://user@host:port/database")
+    if (not database and dialect != "odbc") or "\0" in database:
+        raise _refuse(name, "names no database", f"Write {dialect}://user@host:port/database")
     found = Connection(
         name or name_from_text(database, dialect),
         dialect,
@@ -167,10 +200,6 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
         port=int(parameters["port"]) if parameters.get("port", "").isdigit() else port,
     )
     return found
-
-
-def _renamed(connection: Connection, name: str) -> Connection:
-    return Connection(name, connection.dialect, connection.url, connection.path, connection.database)
 
 
 def _variable_of(name: str) -> str:
