@@ -29,10 +29,12 @@ from jivs_pipeline.core.states import RESUMABLE, Phase, Status, allowed
 from jivs_pipeline.infra import revisions
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.owner import is_dead
+from jivs_pipeline.infra.postgresql import map_error
 
 __all__ = ["Control", "Holder"]
 
 _SQL = load_blocks("jivs_pipeline.infra", "control.sql")
+_FORBIDDEN_CHANGE = "JV001"  # raised by jivs.check_transition
 Row = dict[str, Any]
 
 
@@ -76,6 +78,8 @@ class Control:
                 "connect_timeout": 10,
                 "options": "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=20s",
             },
+            # A server that restarted leaves dead connections in the pool; a verb must not pay for them.
+            check=ConnectionPool.check_connection,
             open=False,
         )
         self._timeout = timeout_seconds
@@ -110,6 +114,10 @@ class Control:
             raise ResourceError("The control database's disk is full", hint="Free space and run again") from error
         except PoolTimeout as error:
             raise TerminalError("The control database does not answer", hint="Start it and run again") from error
+        except psycopg.Error as error:
+            if error.sqlstate == _FORBIDDEN_CHANGE:
+                raise ConflictError(f"The control database refuses: {error.diag.message_primary}", hint="See jivs status") from error
+            raise map_error(error, "the control database") from error
 
     # Reading
 
@@ -282,11 +290,13 @@ class Control:
         """Record that a chunk is tried again."""
         with self._transaction() as db:
             _one(db, "lock_migration", {"key": claim.key})
-            db.execute(
-                _SQL["add_retry"],
+            self._fenced(
+                db,
+                claim,
+                "add_retry",
                 {
-                    "key": claim.key, "epoch": claim.epoch, "phase": phase, "table": table, "chunk": chunk,
-                    "attempt": attempt, "error": error, "delay": delay,
+                    "phase": phase, "table": table, "chunk": chunk, "attempt": attempt, "error": error,
+                    "delay": delay,
                 },
             )  # fmt: skip
             _event(db, claim.key, EventType.RETRIED, {"table": table, "chunk": chunk, "attempt": attempt})
@@ -295,10 +305,7 @@ class Control:
         """Record what a phase took."""
         with self._transaction() as db:
             parameters = {**values, "samples": json.dumps(values["samples"])}
-            db.execute(
-                _SQL["add_performance"],
-                {"key": claim.key, "epoch": claim.epoch, "run_id": claim.run_id, "phase": phase, **parameters},
-            )
+            self._fenced(db, claim, "add_performance", {"run_id": claim.run_id, "phase": phase, **parameters})
 
     def end(self, claim: Claim, status: Status, *, error: Mapping[str, Any] | None, result: Mapping[str, Any]) -> None:
         """End the run: status, document, event and the lock's release, at once."""
