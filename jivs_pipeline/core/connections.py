@@ -69,10 +69,12 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSWORD = re.compile(r"(?i)(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/:]*):\S+@")
 _PASSWORD_PARAMETER = re.compile(
     r"""(?xi)
-    (?P<name> (?:password|passwd|pwd) ["']? \s* [=:] \s*) (?<!password:\s)
-    (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \{[^}]*\} )?
-    # A quote that ends a JSON string stays, so that a document remains one.
-    (?: [^\s&"] | "(?![,}\]:\s]|$) )*
+    (?P<name> (?:password|passwd|pwd) (?: \s*=\s* | ["']\s*:\s* ))
+    (?:
+        (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \{[^}]*\} ) (?= [\s,;&)\]}] | $ )
+        # A quote that ends a JSON string stays, so that a document remains one.
+        | (?: [^\s&"] | "(?![,}\]:\s]|$) )*
+    )
     """
 )
 
@@ -147,8 +149,9 @@ def _problem_of(rest: str) -> tuple[str, str] | None:
         return "lacks the // after its scheme", "Write SCHEME://user@host:port/database"
     if any(c.isspace() or not c.isprintable() for c in rest):
         return "holds a space or control character", "Write it percent-encoded, a space as %20"
-    server, _, path = rest[2:].partition("?")[0].partition("/")
-    if server.count("@") > 1 or "@" in path:
+    # libpq looks for the @ up to the first slash, even behind a question mark.
+    server, _, path = rest[2:].partition("/")
+    if server.count("@") > 1 or "@" in server.partition("?")[2] or "@" in path.partition("?")[0]:
         return "holds an @ that does not stand before the host", "Write an @ in a user, password or database as %40"
     if "#" in rest:
         return "holds a #", "Write it as %23"
@@ -181,7 +184,7 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
         _check_parameters(name, dialect, query, home)
         return _file_connection(name, dialect, path_part)
     if problem := _problem_of(rest):
-        raise _refuse(shown, *problem)
+        raise _refuse(name, *problem)
     try:
         parts = urlsplit(f"{dialect}:{rest}")
         port = parts.port

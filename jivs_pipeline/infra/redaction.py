@@ -14,11 +14,18 @@ class RedactionFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always lets the record pass, redacted."""
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # Arguments that do not suit their message: logging reports that itself, and must not stop the caller.
+            return True
         if (clean := redact(text)) != text:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_text is None:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        # A handler without this filter may have written the text before.
+        record.exc_text = redact(record.exc_text) if record.exc_text else record.exc_text
+        record.stack_info = redact(record.stack_info) if record.stack_info else record.stack_info
         return True
 
 
