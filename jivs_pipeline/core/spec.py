@@ -185,9 +185,18 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[-1] in {"null", "int", "float"}]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# Not PyYAML's patterns: they take 1:30 as 90, 010 as 8, and 0x_ or 5,000 digits, which then cannot be converted.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]{0,99})$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$"),
+    list("-+.0123456789"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -217,6 +226,7 @@ def _check_nodes(node: yaml.Node, where: str, seen: set[int]) -> None:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise SpecError(f"{where}: a key must be plain text", hint="Write key: value")
+            key.value = _whole(key.value, where)
             if key.value in keys:
                 raise SpecError(f"{where}: the key {key.value!r} stands twice", hint="Keep one of the two")
             keys.add(key.value)
@@ -225,10 +235,20 @@ def _check_nodes(node: yaml.Node, where: str, seen: set[int]) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _check_nodes(child, where, seen)
+    else:
+        node.value = _whole(node.value, where)
+
+
+def _whole(text: str, where: str) -> str:
+    """JSON writes characters beyond U+FFFF as two escapes, which YAML takes for two characters."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise SpecError(f"{where} holds half of a surrogate pair", hint="Write the character itself") from None
 
 
 def _load(text: str) -> object:
-    if len(text.encode()) > MAX_SPEC_BYTES:
+    if len(text.encode(errors="replace")) > MAX_SPEC_BYTES:
         raise SpecError("The spec is larger than 1 MiB", hint="Use table patterns instead of long lists")
     try:
         if any(isinstance(token, yaml.TagToken) for token in yaml.scan(text, Loader=_Loader)):
