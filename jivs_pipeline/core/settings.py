@@ -19,7 +19,7 @@ __all__ = ["Settings"]
 class Settings(BaseModel):
     """All settings; frozen. Durations are in seconds, sizes in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     home: Path
     control_url: SecretStr | None = None

@@ -23,15 +23,20 @@ _WIDER = {
     "real": {"double precision"},
     "numeric": {"numeric"},
     "character varying": {"text", "character varying"},
+    "text": {"character varying"},
     "date": {"timestamp without time zone"},
 }
+_DIGITS_OF_SECONDS = 6
+"""Of time, timestamp and interval types that name none."""
 _ARGUMENTS = re.compile(r"^(?P<name>[^()]+?)\s*(?:\((?P<arguments>[\d, ]+)\))?(?P<rest>[^()]*)$")
 
 
 def _parsed(type_: str) -> tuple[str, tuple[int, ...]]:
-    match = _ARGUMENTS.match(type_.strip().lower())
+    # A quoted name means what it says.
+    type_ = type_.strip() if '"' in type_ else type_.strip().lower()
+    match = _ARGUMENTS.match(type_)
     if match is None:
-        return type_.strip().lower(), ()
+        return type_, ()
     name = (match["name"] + match["rest"]).strip()
     numbers = tuple(int(n) for n in (match["arguments"] or "").split(",") if n.strip())
     return _ALIASES.get(name, name), numbers
@@ -44,11 +49,13 @@ def widens(narrow: str, wide: str) -> bool:
         return True
     if a != b and b not in _WIDER.get(a, set()):
         return False
+    if a == b and a.startswith(("time ", "timestamp ", "interval")):
+        return [*given, _DIGITS_OF_SECONDS][0] <= [*room, _DIGITS_OF_SECONDS][0]
     if len(room) == 0:
-        return a in _WIDER or len(given) == 0
+        return a in _WIDER or a == "bit varying" or len(given) == 0
     if len(given) == 0 or a != b:
         return False
     if a == "numeric":
         scale, wide_scale = ([*given, 0][1], [*room, 0][1])
         return scale <= wide_scale and given[0] - scale <= room[0] - wide_scale
-    return a == "character varying" and given[0] <= room[0]
+    return a in {"character varying", "bit varying"} and given[0] <= room[0]

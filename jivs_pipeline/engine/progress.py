@@ -99,4 +99,4 @@ class Progress:
         self._samples.append((round(now, 3), sum(t.rows for t in counters), sum(t.bytes for t in counters)))
         if len(self._samples) > _MOST_SAMPLES:
             # Halving keeps the first and the last and bounds memory however long the run takes.
-            self._samples = self._samples[::2] + self._samples[-1:]
+            self._samples = self._samples[:-1:2] + self._samples[-1:]

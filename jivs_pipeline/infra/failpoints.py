@@ -7,6 +7,7 @@ count, `name@3:kill`: the third time the place is passed.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from collections import Counter
 from jivs_pipeline.core.errors import ConfigError, TransientError
 
 __all__ = ["arm", "failpoint"]
+
+_ACTION = re.compile(r"kill|error|sleep=\d+(\.\d+)?")
 
 _armed: dict[tuple[str, int], str] = {}
 _passed: Counter[str] = Counter()
@@ -26,7 +29,8 @@ def arm(text: str | None) -> None:
     for part in filter(None, (text or "").split(",")):
         place, separator, action = part.partition(":")
         name, _, count = place.partition("@")
-        if not separator or action.partition("=")[0] not in {"kill", "error", "sleep"}:
+        if not separator or _ACTION.fullmatch(action) is None or not (count or "1").isdecimal():
+            _armed.clear()
             raise ConfigError(f"JIVS_FAILPOINT {part!r} is not name:kill, name:error or name:sleep=SECONDS", hint="Unset it")
         _armed[name, int(count or 1)] = action
 

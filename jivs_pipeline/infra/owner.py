@@ -27,17 +27,30 @@ def _boot_id() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """Start time in clock ticks since boot, or None when no such process lives (a zombie is dead)."""
+    """Start time in clock ticks since boot, or None when no such process lives (a zombie is dead).
+
+    Raises:
+        OSError: it cannot be told: no /proc, no file left to open, or the process is hidden from us.
+    """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
+        # As bytes: a process may call itself anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        raise
     return None if fields[0] in {"Z", "X"} else fields[19]
 
 
 def this_process() -> Owner:
     """The calling process as an owner of something new."""
-    start = _process_start(os.getpid()) or f"{time.time():.0f}"
+    try:
+        start = _process_start(os.getpid())
+    except OSError:
+        start = None
+    start = start or f"{time.time():.0f}"
     return Owner(str(uuid.uuid4()), socket.gethostname(), _boot_id(), os.getpid(), start)
 
 
@@ -45,4 +58,7 @@ def is_dead(boot_id: str, pid: int, process_start: str) -> bool:
     """Whether the process is *proved* dead: same boot here, and no process of that start lives."""
     if boot_id.startswith("unknown-") or boot_id != _boot_id():
         return False
-    return _process_start(pid) != process_start
+    try:
+        return _process_start(pid) != process_start
+    except OSError:
+        return False

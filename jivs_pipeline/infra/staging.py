@@ -123,7 +123,8 @@ class Staging:
         finally:
             if file is not None and not file.closed:
                 file.abandon()
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def has(self, key: str, generation: str, name: str, size: int) -> bool:
         """Whether a finished file of that size is there."""
