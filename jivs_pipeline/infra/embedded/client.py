@@ -23,6 +23,7 @@ from typing import Self
 from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, TerminalError
 from jivs_pipeline.infra.embedded.layout import Failure, Layout, State, last_lines, tail
 from jivs_pipeline.infra.embedded.locks import try_lock, wait_lock
+from jivs_pipeline.infra.embedded.loopback import ensure_loopback
 from jivs_pipeline.infra.embedded.process import is_alive
 
 __all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded"]
@@ -95,6 +96,7 @@ def open_embedded(home: Path, *, timeout_seconds: float = 60.0) -> Embedded:
     """
     layout = Layout(Path(os.path.realpath(home)))
     deadline = time.monotonic() + timeout_seconds
+    ensure_loopback()
     with _explained(layout):
         layout.prepare()
         users = wait_lock(layout.users_lock, shared=True, deadline=deadline)
