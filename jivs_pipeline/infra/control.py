@@ -208,7 +208,7 @@ class Control:
             if (holder := _holder(db, spec.key)) is not None and not holder.gone:
                 raise _held(spec.key, holder)
             before = Status(row["status"])
-            _check_claim(row, before, ends)
+            _check_claim(row, before, spec, ends)
             fresh = before not in RESUMABLE
             resumed = not fresh and row["plan"] is not None
             epoch: int = _one(
@@ -356,14 +356,20 @@ def _overtaken(claim: Claim) -> FencedError:
     )
 
 
-def _check_claim(row: Row, before: Status, ends: Ends) -> None:
-    if before is not Status.ROLLED_BACK and row["epoch"] > 0:
+def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:
+    """A key stands for one migration: what was planned for it is not silently replaced by something else."""
+    if before is not Status.ROLLED_BACK and row["plan"] is not None:
         for end, connection in (("source", ends.source), ("target", ends.target)):
             if row[f"{end}_fingerprint"] not in {"", connection.fingerprint}:
                 raise ConflictError(
                     f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
                     hint="Use another --key, or roll the migration back first",
                 )
+    if before is Status.COMPLETED and row["spec_hash"] != spec.hash:
+        raise ConflictError(
+            f"Migration {spec.key!r} is completed, and its spec was another one",
+            hint=f"Use another key, or undo it first with: jivs rollback {spec.key}",
+        )
     if not allowed(before, Status.RUNNING):
         raise ConflictError(f"Migration {row['key']!r} is {before} and cannot run", hint="See jivs status")
 
