@@ -158,6 +158,9 @@ class Postgres(Server):
                     f"--username={SUPERUSER}",
                     "--pwfile=/dev/stdin",
                     "--auth=scram-sha-256",
+                    # Iterations slow down guessing, which a random password of 32 bytes does not fear; and they
+                    # slow down every connection (5.6 ms to 2.3 ms), of which Dagster opens one per event.
+                    "--set=scram_iterations=1",
                     "--no-instructions",
                     "--encoding=UTF8",
                     "--locale-provider=builtin",
