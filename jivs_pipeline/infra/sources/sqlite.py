@@ -17,12 +17,15 @@ from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.plan import ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
 from jivs_pipeline.core.types import StoredValues, TypeChoice, choose_sqlite, sqlite_type
+from jivs_pipeline.infra.sources.sqlite_carriers import parts_of
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
 from jivs_pipeline.infra.sources.sqlite_census import source_rows, take_census
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
 
 __all__ = ["SqliteSource"]
+
+_MAX_PARTS = 1_999  # of the library's 2,000 result columns one is ours
 
 
 class SqliteSource:
@@ -96,6 +99,9 @@ class SqliteSource:
             if choice.refused is not None:
                 refused.append(Refusal(column.name, choice.refused))
             planned.append(_column_plan(column, choice))
+        if sum(parts_of(c) for c in planned) > _MAX_PARTS:
+            reason = f"it has too many columns for one query of SQLite, which gives at most {_MAX_PARTS:,} values"
+            refused.append(Refusal("", f"{reason}; numbers that are not only integers take two"))
         # pgpq cannot write numeric without a scale: then every column goes as text.
         wire = (
             Wire.CSV if any(c.carrier == "number" and c.arrow == "string" for c in planned) else Wire.BINARY

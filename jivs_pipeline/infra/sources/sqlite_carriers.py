@@ -26,7 +26,7 @@ from jivs_pipeline.core.types import Affinity, Family, arrow_type, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 from jivs_pipeline.infra.sources.sqlite_values import real_text
 
-__all__ = ["Reading", "any_of", "reading", "unbounded_size"]
+__all__ = ["Reading", "any_of", "parts_of", "reading", "unbounded_size"]
 
 _SHORT = 255  # characters of a VARCHAR(n) that needs no look at its longest value
 
@@ -187,6 +187,11 @@ _READINGS: dict[str, Callable[[str, str, Affinity], Reading]] = {
     "bytes": _bytes,
     "text": _text,
 }
+
+
+def parts_of(column: ColumnPlan) -> int:
+    """How many values of a query's row the column takes."""
+    return len(reading("", column).parts)
 
 
 def unbounded_size(table: str, column: ColumnPlan) -> str | None:

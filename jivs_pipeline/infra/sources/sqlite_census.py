@@ -58,26 +58,33 @@ def source_rows(table: str, conditions: Iterable[str | None]) -> str:
 # ── what values are ─────────────────────────────────────────────────────────────────────────────────────
 
 
+# SQLite gives 31 February and 24:00 back as they are until a modifier makes it compute.
+_COMPUTED = "'+0 days'"
+# With the hyphen: the affinity of a column would make a number of '0001'.
+_FIRST_YEAR = "'0001-'"
+
+
 def _not_dates(c: str) -> str:
-    # date() gives back a valid date unchanged and moves 31 February on. BINARY, because RTRIM would trim.
-    return f"{c} COLLATE BINARY IS NOT date({c}) OR {c} COLLATE BINARY < '0001'"
+    # BINARY, because RTRIM would trim.
+    return f"{c} COLLATE BINARY IS NOT date({c}, {_COMPUTED}) OR {c} COLLATE BINARY < {_FIRST_YEAR}"
 
 
 def _not_timestamps(c: str) -> str:
-    day, clock, fraction = f"substr({c}, 1, 10)", f"substr({c}, 12, 8)", f"substr({c}, 20)"
+    spaced, fraction = f"substr({c}, 1, 10) || ' ' || substr({c}, 12, 8)", f"substr({c}, 20)"
     return (
         # The common form first: it is compared as it is.
-        f"{c} COLLATE BINARY IS NOT datetime({c}) AND ("
+        f"{c} COLLATE BINARY IS NOT datetime({c}, {_COMPUTED}) AND ("
         f"typeof({c}) <> 'text' OR substr({c}, 11, 1) NOT IN (' ', 'T') OR length({c}) NOT BETWEEN 19 AND 26"
-        f" OR {day} || ' ' || {clock} IS NOT datetime({day} || ' ' || {clock})"
-        f" OR {_not_fraction(fraction)}) OR {c} COLLATE BINARY < '0001'"
+        f" OR {spaced} IS NOT datetime({spaced}, {_COMPUTED}) OR {_not_fraction(fraction)})"
+        f" OR {c} COLLATE BINARY < {_FIRST_YEAR}"
     )
 
 
 def _not_times(c: str) -> str:
+    whole, fraction = f"substr({c}, 1, 8)", f"substr({c}, 9)"
     return (
-        f"{c} COLLATE BINARY IS NOT time({c}) AND (typeof({c}) <> 'text' OR length({c}) > 15"
-        f" OR substr({c}, 1, 8) IS NOT time(substr({c}, 1, 8)) OR {_not_fraction(f'substr({c}, 9)')})"
+        f"{c} COLLATE BINARY IS NOT time({c}, {_COMPUTED}) AND (typeof({c}) <> 'text' OR length({c}) > 15"
+        f" OR {whole} IS NOT time({whole}, {_COMPUTED}) OR {_not_fraction(fraction)})"
     )
 
 

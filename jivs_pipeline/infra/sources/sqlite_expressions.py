@@ -145,6 +145,11 @@ _TEXTS = frozenset({Family.TEXT, Family.VARCHAR})
 _ORDERED = frozenset({Family.INTEGER, Family.REAL, Family.NUMERIC})
 
 
+def _is_plain(number: str) -> bool:
+    """Whether both databases read it alike: no hexadecimals, no more digits than a double holds."""
+    return "x" not in number.lower() and len(re.sub(r"\D|^0+", "", number)) <= _EXACT_DIGITS
+
+
 class _Parser:
     """A recursive descent over what means the same in both databases; anything else raises."""
 
@@ -252,8 +257,7 @@ class _Parser:
         sign = "-" if self._take("-") else "+" if self._take("+") else ""
         token = self._peek()
         self._at += 1
-        # More digits than a double holds would be compared as a double there and exactly here.
-        if token.kind == "number" and len(re.sub(r"\D|^0+", "", token.text)) <= _EXACT_DIGITS:
+        if token.kind == "number" and _is_plain(token.text):
             return _Operand(sign.replace("+", "") + token.text, Family.NUMERIC, literal=True)
         if sign:
             self._at -= 1

@@ -109,6 +109,8 @@ def mapped_errors(connection: Connection, table: str | None = None) -> Generator
         yield
     except (sqlite3.Error, adbc_driver_manager.Error) as error:
         where = f"{f'table {table} of ' if table else ''}connection {connection.name!r}"
+        # ADBC repeats the whole query in further lines.
+        problem = str(error).partition("\n")[0]
         if is_busy(error):
             raise TransientError(
                 f"Another program keeps {where} locked",
@@ -117,10 +119,10 @@ def mapped_errors(connection: Connection, table: str | None = None) -> Generator
             ) from error
         if _primary(error) in _MACHINE:
             raise ResourceError(
-                f"Cannot read {where}: {error}", hint="Check disk, memory and TMPDIR", table=table
+                f"Cannot read {where}: {problem}", hint="Check disk, memory and TMPDIR", table=table
             ) from error
         raise DataError(
-            f"Cannot read {where}: {error}", hint="Check the file and the `where` rules", table=table
+            f"Cannot read {where}: {problem}", hint="Check the file and the `where` rules", table=table
         ) from error
 
 
