@@ -1,0 +1,3 @@
+"""Fixtures are in plugins, one per concern."""
+
+pytest_plugins = ["jivs_pipeline_tests.fix_cli", "jivs_pipeline_tests.fix_postgresql"]

@@ -1,0 +1,213 @@
+"""The command `jivs` as a user runs it: a process of its own, a home of its own, databases next to it.
+
+What belongs here: starting the command and what it left on stdout, stderr and in its exit code; databases for
+it. What does not: what the rows must be (`rows.py`), and anything that is imported from the product except the
+servers, which stay warm for all tests of a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jivs_pipeline.infra.embedded import open_embedded, remove_embedded
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "jivs"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def document(self) -> Any:
+        """The JSON document on stdout; fails where there is none, or anything next to it."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError:
+            raise AssertionError(f"stdout is not one JSON document\n{self}") from None
+
+    def __str__(self) -> str:
+        shown = " ".join(a if "://" not in a else urlsplit(a).scheme + "://…" for a in self.argv)
+        tail = self.stderr[-3000:]
+        return f"jivs {shown} → {self.code} after {self.seconds:.1f} s\nstdout: {self.stdout[-3000:]}\nstderr: {tail}"
+
+
+@dataclass
+class Started:
+    """A command that runs. Its output goes to files, so that nobody has to read it."""
+
+    argv: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def wait(self, seconds: float = 120) -> Ended:
+        """Until it ends by itself; fails after `seconds`."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            message = f"did not end within {seconds:g} s: {self.argv}\n{self.err.read_text()[-3000:]}"
+            raise AssertionError(message) from None
+        took = time.monotonic() - self.began
+        return Ended(self.argv, code, self.out.read_text(), self.err.read_text(), took)
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Until `text` is in what it printed; fails when it ends or the time is over."""
+        deadline = time.monotonic() + seconds
+        while text not in (said := self.out.read_text() + self.err.read_text()):
+            assert self.process.poll() is None, f"ended with {self.process.returncode} before {text!r}: {said}"
+            assert time.monotonic() < deadline, f"no {text!r} within {seconds:g} s: {said}"
+            time.sleep(0.01)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+class Jivs:
+    """Runs the command in one home. Call it like the command: `jivs("run", spec, "--json", code=0)`."""
+
+    def __init__(self, home: Path, directory: Path, server: str) -> None:
+        self.home = home
+        self.directory = directory
+        self.server = server
+        self._numbers = count()
+        self._started: list[Started] = []
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Ours without what a developer has set for jivs or PostgreSQL."""
+        ours = {k: v for k, v in os.environ.items() if not k.startswith(("JIVS_", "PG", "DAGSTER"))}
+        return {**ours, "JIVS_HOME": str(self.home), **(more or {})}
+
+    def start(self, *argv: str | Path, env: Mapping[str, str] | None = None) -> Started:
+        arguments = tuple(map(str, argv))
+        number = next(self._numbers)
+        out, err = (self.directory / f"{number}.{end}" for end in ("out", "err"))
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                env=self.environment(env), cwd=self.directory,
+            )  # fmt: skip
+        self._started.append(started := Started(arguments, process, out, err))
+        return started
+
+    def __call__(
+        self, *argv: str | Path, code: int | None = None, env: Mapping[str, str] | None = None, seconds: float = 120
+    ) -> Ended:
+        """Run to the end. `code` is the exit code that must come out."""
+        ended = self.start(*argv, env=env).wait(seconds)
+        if code is not None:
+            assert ended.code == code, f"exit code {ended.code} instead of {code}\n{ended}"
+        return ended
+
+    def spec(self, **values: Any) -> Path:
+        """A spec file; JSON is YAML."""
+        path = self.directory / f"spec-{next(self._numbers)}.yaml"
+        path.write_text(json.dumps(values))
+        return path
+
+    def connections(self, **urls: str) -> dict[str, str]:
+        """The environment that gives these connections their names."""
+        return {f"JIVS_CONNECTION_{name.upper()}": url for name, url in urls.items()}
+
+    def stop(self) -> None:
+        """Kill what a failed test left running."""
+        for started in self._started:
+            if started.process.poll() is None:
+                started.process.kill()
+            started.process.wait()
+
+
+def database_of(url: str) -> str:
+    return urlsplit(url).path.lstrip("/")
+
+
+def password_of(url: str) -> str:
+    return urlsplit(url).password or ""
+
+
+def with_parts(url: str, *, database: str | None = None, user: str | None = None, password: str = "", port: int | None = None) -> str:
+    """The URL with another database, another user or another port."""
+    parts = urlsplit(url)
+    credentials, _, address = parts.netloc.rpartition("@")
+    if user is not None:
+        credentials = f"{user}:{password}" if password else user
+    if port is not None:
+        address = f"127.0.0.1:{port}"
+    path = parts.path if database is None else f"/{database}"
+    return urlunsplit(parts._replace(netloc=f"{credentials}@{address}", path=path))
+
+
+@pytest.fixture(scope="session")
+def jivs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A home whose servers run as long as the worker, and the URL of its server at database `postgres`."""
+    home = tmp_path_factory.mktemp("jivs") / "home"
+    with open_embedded(home) as servers:
+        yield home, with_parts(servers.urls.target, database="postgres")
+    remove_embedded(home)
+
+
+@pytest.fixture
+def jivs(jivs_home: tuple[Path, str], tmp_path: Path) -> Iterator[Jivs]:
+    """The command, in the worker's home."""
+    directory = tmp_path / "jivs"
+    directory.mkdir()
+    command = Jivs(jivs_home[0], directory, jivs_home[1])
+    yield command
+    command.stop()
+
+
+@pytest.fixture
+def make_target(jivs_home: tuple[Path, str]) -> Iterator[Callable[[], str]]:
+    """Makes empty databases that are gone after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"t_{uuid4().hex[:12]}"
+        with psycopg.connect(jivs_home[1], autocommit=True) as server:
+            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        made.append(name)
+        return with_parts(jivs_home[1], database=name)
+
+    yield make
+    with psycopg.connect(jivs_home[1], autocommit=True) as server:
+        for name in made:
+            # Its last sessions may be ending.
+            with contextlib.suppress(psycopg.errors.ObjectInUse):
+                server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def target(make_target: Callable[[], str]) -> str:
+    """URL of an empty database."""
+    return make_target()
+
+
+@pytest.fixture
+def key() -> str:
+    """A migration key that no other test has."""
+    return f"k-{uuid4().hex[:12]}"
