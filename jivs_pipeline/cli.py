@@ -18,7 +18,15 @@ import typer
 
 from jivs_pipeline import __version__
 from jivs_pipeline.core.connections import Connection, parse_url, redact
-from jivs_pipeline.core.errors import ConfigError, ConflictError, ExitCode, InterruptedRun, JivsError, MismatchError, SpecError
+from jivs_pipeline.core.errors import (
+    ConfigError,
+    ConflictError,
+    ExitCode,
+    InterruptedRun,
+    JivsError,
+    MismatchError,
+    SpecError,
+)
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
 
@@ -43,7 +51,11 @@ def main() -> None:
     """Entry point: runs a command and turns every error into one sentence and the contract's exit code."""
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
-    sys.exit(_guarded(lambda: app(args=arguments, prog_name="jivs", standalone_mode=False), as_json=as_json, debug=debug))
+    sys.exit(
+        _guarded(
+            lambda: app(args=arguments, prog_name="jivs", standalone_mode=False), as_json=as_json, debug=debug
+        )
+    )
 
 
 def _guarded(call: Callable[[], object], *, as_json: bool, debug: bool) -> int:
@@ -66,7 +78,10 @@ def _guarded(call: Callable[[], object], *, as_json: bool, debug: bool) -> int:
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
         text = redact(str(error).splitlines()[0] if str(error) else "no message")
-        return _report(JivsError(f"Unexpected {type(error).__name__}: {text}", hint="Run again with --debug"), as_json=as_json)
+        return _report(
+            JivsError(f"Unexpected {type(error).__name__}: {text}", hint="Run again with --debug"),
+            as_json=as_json,
+        )
     return result if isinstance(result, int) else ExitCode.DONE
 
 
@@ -101,14 +116,20 @@ def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:  # pyright: ignore[reportUnusedFunction]  # noqa: FBT002
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:  # pyright: ignore[reportUnusedFunction]
     """Moves whole databases into PostgreSQL, exactly once."""
 
 
 # Migrating
 
 
-def _from_urls(source: str | None, target: str | None, key: str | None, **options: Any) -> tuple[Spec, list[Connection]]:
+def _from_urls(
+    source: str | None, target: str | None, key: str | None, **options: Any
+) -> tuple[Spec, list[Connection]]:
     from jivs_pipeline.runtime import Runtime
 
     if not source or not target:
@@ -116,7 +137,10 @@ def _from_urls(source: str | None, target: str | None, key: str | None, **option
     home = Runtime.from_environment().settings.home
     given = [parse_url(source, home=home), parse_url(target, home=home)]
     if given[0].name == given[1].name:
-        given = [parse_url(source, f"{given[0].name[:56]}-source"), parse_url(target, f"{given[1].name[:56]}-target")]
+        given = [
+            parse_url(source, f"{given[0].name[:56]}-source"),
+            parse_url(target, f"{given[1].name[:56]}-target"),
+        ]
     names = {"source": given[0].name, "target": given[1].name}
     chosen = {k: v for k, v in options.items() if v is not None}
     return parse_spec({"key": key or key_from_names(**names), **names, **chosen}), given
@@ -195,7 +219,9 @@ def run(
         if source or target:
             raise ConfigError("Give a spec or URLs, not both", hint="See jivs run --help")
         return _run(_read_spec(spec), [], as_json=json_)
-    made, given = _from_urls(source, target, key, source_schema=source_schema, target_schema=target_schema, on_existing=on_existing)
+    made, given = _from_urls(
+        source, target, key, source_schema=source_schema, target_schema=target_schema, on_existing=on_existing
+    )
     return _run(made, given, as_json=json_)
 
 
@@ -221,7 +247,9 @@ def plan(
             writer = runtime.open_target(ends.target)
             try:
                 document = plan_document(
-                    build_plan(made, reader, writer), rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND
+                    build_plan(made, reader, writer),
+                    rows_per_second=_ROWS_PER_SECOND,
+                    bytes_per_second=_BYTES_PER_SECOND,
                 )
             finally:
                 writer.close()
@@ -243,7 +271,13 @@ def demo(json_: Json = False, debug: Debug = False) -> int:
             say("Making the sample: real flights of the year 2013, as a legacy SQLite database")
         path.parent.mkdir(parents=True, exist_ok=True)
         build_sample(path)
-        names = {"key": "demo", "source": DEMO_SOURCE, "target": DEMO_TARGET, "target_schema": "flights", "chunk_bytes": 4 << 20}
+        names = {
+            "key": "demo",
+            "source": DEMO_SOURCE,
+            "target": DEMO_TARGET,
+            "target_schema": "flights",
+            "chunk_bytes": 4 << 20,
+        }
         code = _run(parse_spec(names), [], as_json=json_)
         if not json_:
             say("Look around: `jivs up` starts the Dagster UI; `jivs status`, `jivs report demo`")
@@ -306,12 +340,16 @@ def verify(
         raise ConfigError(f"There is no level {level!r}", hint="Use count, digest or rows")
     with Runtime.from_environment() as runtime:
         row = runtime.control.migration(key)
-        given = [parse_url(u, n) for u, n in ((source, row["source_name"]), (target, row["target_name"])) if u]
+        given = [
+            parse_url(u, n) for u, n in ((source, row["source_name"]), (target, row["target_name"])) if u
+        ]
         runtime.connections = runtime.connections.with_given(*given)
         document = reverify(runtime.services(), row, level)
     _print(document) if json_ else print_comparison(document)
     if different := [t["target_table"] for t in document["tables"] if not t["equal"]]:
-        error = MismatchError(f"{len(different)} tables differ: {', '.join(different)}", hint="Compare rows with --level rows")
+        error = MismatchError(
+            f"{len(different)} tables differ: {', '.join(different)}", hint="Compare rows with --level rows"
+        )
         if not json_:
             print(f"jivs: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code)
@@ -351,7 +389,9 @@ def events(key: Key, json_: Json = False, debug: Debug = False) -> None:
         _print({"events": found})
     else:
         for event in found:
-            print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['seq']:>5}  {event['type']}  {json.dumps(event['data'])}")
+            print(
+                f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['seq']:>5}  {event['type']}  {json.dumps(event['data'])}"
+            )
 
 
 # The control schema
@@ -377,7 +417,9 @@ def _revisions(*, as_json: bool, upgrade: bool) -> None:
         applied = revisions.upgrade(connection, "control") if upgrade else ()
         states = revisions.state(connection, "control")
     if as_json:
-        listed = [{"number": s.number, "name": s.name, "applied": s.applied, "changed": s.changed} for s in states]
+        listed = [
+            {"number": s.number, "name": s.name, "applied": s.applied, "changed": s.changed} for s in states
+        ]
         _print({"revisions": listed, "applied_now": [r.number for r in applied]})
         return
     for s in states:

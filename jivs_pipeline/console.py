@@ -13,13 +13,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from jivs_pipeline.engine.progress import Progress
 
-__all__ = ["human_bytes", "print_comparison", "print_plan", "print_result", "print_statuses", "say", "showing"]
+__all__ = [
+    "human_bytes",
+    "print_comparison",
+    "print_plan",
+    "print_result",
+    "print_statuses",
+    "say",
+    "showing",
+]
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 10.0
@@ -85,7 +94,7 @@ def _bars(progress: Progress, over: threading.Event) -> None:
             rate = rows / max(progress.seconds - progress.samples()[0][0], 0.001) if tables else 0.0
             counts = f"{rows:,} of {total:,} rows  {rate:,.0f} rows/s  {human_bytes(progress.bytes)}"
             bars.update(tasks[""], completed=rows, total=total or None, counts=counts)
-            for table in [t for t in tables if 0 < t.rows][-_MOST_BARS:]:
+            for table in [t for t in tables if t.rows > 0][-_MOST_BARS:]:
                 if table.table not in tasks:
                     tasks[table.table] = bars.add_task(f"  {table.table}", total=table.total, counts="")
                 bars.update(tasks[table.table], completed=table.rows, counts=f"{table.rows:,}")
@@ -95,7 +104,13 @@ def print_result(document: Mapping[str, Any]) -> None:
     """The outcome of a run, for a person."""
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("table", "left"), ("rows", "right"), ("chunks", "right"), ("lane", "left"), ("verified", "left")):
+    for name, justify in (
+        ("table", "left"),
+        ("rows", "right"),
+        ("chunks", "right"),
+        ("lane", "left"),
+        ("verified", "left"),
+    ):
         table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
     for t in document["tables"]:
         table.add_row(
@@ -112,7 +127,10 @@ def print_result(document: Mapping[str, Any]) -> None:
         console.print(f"… and {len(document['warnings']) - 20} more warnings in the report")
     if document["status"] == "completed":
         how = "count" if document["verify"] == "count" else "digest"
-        console.print(f"[bold green]Verified[/]: every table is equal to its source by {how}. ", Text(document["consistency"]))
+        console.print(
+            f"[bold green]Verified[/]: every table is equal to its source by {how}. ",
+            Text(document["consistency"]),
+        )
     if document["report"]:
         console.print(Text(f"Report: {document['report']}"))
 
@@ -135,17 +153,29 @@ def print_plan(document: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right" if name in {"rows", "size", "chunks"} else "left")
     for t in document["tables"]:
         about = "" if t["rows_exact"] else "~"
-        row = (t["source_table"], t["target_table"], f"{about}{t['rows']:,}", human_bytes(t["bytes"]), str(t["chunks"]), t["lane"], t["mode"])
+        row = (
+            t["source_table"],
+            t["target_table"],
+            f"{about}{t['rows']:,}",
+            human_bytes(t["bytes"]),
+            str(t["chunks"]),
+            t["lane"],
+            t["mode"],
+        )
         table.add_row(*map(Text, row), style="red" if t["refused"] else None)
     console.print(table)
     for t in document["tables"]:
         for c in (c for c in t["columns"] if c["note"]):
-            console.print(Text(f"note: {t['source_table']}.{c['source']} becomes {c['target_type']}: {c['note']}"))
+            console.print(
+                Text(f"note: {t['source_table']}.{c['source']} becomes {c['target_type']}: {c['note']}")
+            )
     for warning in document["warnings"]:
         column = f".{warning['column']}" if warning["column"] else ""
         console.print(Text(f"{warning['kind']}: {warning['table']}{column}: {warning['reason']}"))
     estimate = document["estimate"]
-    console.print(f"\nAbout {estimate['seconds']:.0f} s, {human_bytes(estimate['staging_bytes'])} of staging. Nothing was touched.")
+    console.print(
+        f"\nAbout {estimate['seconds']:.0f} s, {human_bytes(estimate['staging_bytes'])} of staging. Nothing was touched."
+    )
 
 
 def print_statuses(documents: Sequence[Mapping[str, Any]]) -> None:

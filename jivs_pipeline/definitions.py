@@ -1,4 +1,7 @@
-"""The Dagster code location `jivs_pipeline`; nothing else. Importing it does no I/O, loading it looks up the known tables."""
+"""The Dagster code location `jivs_pipeline`; nothing else.
+
+Importing it does no I/O; loading it looks up the known tables.
+"""
 
 import dagster as dg
 

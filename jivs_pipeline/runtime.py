@@ -120,7 +120,9 @@ class Runtime:
     def control_connection(self) -> Iterator[psycopg.Connection[Any]]:
         """The control database as it is, not upgraded."""
         connection = parse_url(self.control_url, "control")
-        session = connect(connection, application_name="jivs db", io_timeout_seconds=self.settings.io_timeout_seconds)
+        session = connect(
+            connection, application_name="jivs db", io_timeout_seconds=self.settings.io_timeout_seconds
+        )
         try:
             yield session
         finally:
@@ -146,8 +148,14 @@ class Runtime:
                 f"The target {spec.target!r} is {ends.target.dialect}, and only PostgreSQL can be a target",
                 hint="Give a postgresql:// URL",
             )
-        if ends.source.fingerprint == ends.target.fingerprint and (spec.source_schema or "public") == spec.target_schema:
-            raise ConfigError("Source and target are the same schema of the same database", hint="Choose another target_schema")
+        if (
+            ends.source.fingerprint == ends.target.fingerprint
+            and (spec.source_schema or "public") == spec.target_schema
+        ):
+            raise ConfigError(
+                "Source and target are the same schema of the same database",
+                hint="Choose another target_schema",
+            )
         return ends
 
     def open_source(self, connection: Connection) -> Source:
@@ -235,7 +243,9 @@ def _read_connections(path: Path | None) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"JIVS_CONNECTIONS: {path} cannot be read: {error.strerror}", hint="Correct the path") from error
+        raise ConfigError(
+            f"JIVS_CONNECTIONS: {path} cannot be read: {error.strerror}", hint="Correct the path"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"JIVS_CONNECTIONS: {path} is not YAML", hint="Write name: {url: …}") from error
     if content is None:

@@ -16,7 +16,8 @@ __all__ = ["Checkpoint", "Claim", "Ends", "Owner"]
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A process of a machine. `owner` is random per claim; the rest says where it runs, so that its death
-    can be proved: ids of processes are used again, their start times are not."""
+    can be proved: ids of processes are used again, their start times are not.
+    """
 
     owner: str
     host: str

@@ -63,7 +63,12 @@ _POSTGRESQL_PARAMETERS = frozenset(
         "user",
     }
 )
-_TRUSTED_ROOTS = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/usr/local/share/ca-certificates/")
+_TRUSTED_ROOTS = (
+    "/etc/ssl/",
+    "/etc/pki/",
+    "/usr/share/ca-certificates/",
+    "/usr/local/share/ca-certificates/",
+)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Greedy: a password with an @ or a / in it goes whole, even if text behind it goes, too.
 _PASSWORD = re.compile(r"(?i)(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/:]*):\S+@")
@@ -101,7 +106,9 @@ class Connection:
         """Identifies the place, not the way in: same server and database, same fingerprint."""
         if self.path is not None:
             return short_hash(self.dialect, str(self.path))
-        return short_hash(self.dialect, self.host, str(self.port or _PORTS.get(self.dialect, "")), self.database)
+        return short_hash(
+            self.dialect, self.host, str(self.port or _PORTS.get(self.dialect, "")), self.database
+        )
 
     @property
     def place(self) -> str:
@@ -125,9 +132,13 @@ def _check_parameters(name: str | None, dialect: str, query: str, home: Path | N
     allowed = _POSTGRESQL_PARAMETERS if dialect == "postgresql" else frozenset[str]()
     for key, value in parameters.items():
         if key in {"service", "passfile", "options"}:
-            raise _refuse(name, f"carries the parameter {key!r}, which is refused", f"Remove {key} from the URL")
+            raise _refuse(
+                name, f"carries the parameter {key!r}, which is refused", f"Remove {key} from the URL"
+            )
         if dialect != "odbc" and key not in allowed:
-            raise _refuse(name, f"has the unknown parameter {key!r}", did_you_mean(key, allowed, "parameters"))
+            raise _refuse(
+                name, f"has the unknown parameter {key!r}", did_you_mean(key, allowed, "parameters")
+            )
         if key == "sslrootcert" and value != "system":
             trusted = (*_TRUSTED_ROOTS, *([f"{home}/certs/"] if home else []))
             path = str(Path(value).absolute())
@@ -152,7 +163,10 @@ def _problem_of(rest: str) -> tuple[str, str] | None:
     # libpq looks for the @ up to the first slash, even behind a question mark.
     server, _, path = rest[2:].partition("/")
     if server.count("@") > 1 or "@" in server.partition("?")[2] or "@" in path.partition("?")[0]:
-        return "holds an @ that does not stand before the host", "Write an @ in a user, password or database as %40"
+        return (
+            "holds an @ that does not stand before the host",
+            "Write an @ in a user, password or database as %40",
+        )
     if "#" in rest:
         return "holds a #", "Write it as %23"
     return None
@@ -165,7 +179,11 @@ def _file_connection(name: str | None, dialect: str, rest: str) -> Connection:
         raise _refuse(name, "has no file path", f"Write {dialect}:///relative or {dialect}:////absolute/path")
     path = Path(text[1:]).absolute()
     return Connection(
-        name or name_from_text(path.stem, dialect), dialect, f"{dialect}:///{path}", path=path, database=path.stem
+        name or name_from_text(path.stem, dialect),
+        dialect,
+        f"{dialect}:///{path}",
+        path=path,
+        database=path.stem,
     )
 
 
@@ -178,7 +196,9 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
     scheme, separator, rest = url.strip().partition(":")
     dialect = _SCHEMES.get(scheme.lower().split("+")[0])
     if not separator or dialect is None:
-        raise _refuse(name, "does not start with a known scheme", "Use " + ", ".join(f"{s}://" for s in _SCHEMES))
+        raise _refuse(
+            name, "does not start with a known scheme", "Use " + ", ".join(f"{s}://" for s in _SCHEMES)
+        )
     if dialect in _FILE_DIALECTS:
         path_part, _, query = rest.partition("?")
         _check_parameters(name, dialect, query, home)
@@ -194,7 +214,7 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
     database = parameters.get("dbname") or unquote(parts.path.lstrip("/"))
     if (not database and dialect != "odbc") or "\0" in database:
         raise _refuse(name, "names no database", f"Write {dialect}://user@host:port/database")
-    found = Connection(
+    return Connection(
         name or name_from_text(database, dialect),
         dialect,
         urlunsplit(parts) if parts.netloc else f"{dialect}:{rest}",
@@ -202,7 +222,6 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
         host=parameters.get("host") or (parts.hostname or ""),
         port=int(parameters["port"]) if parameters.get("port", "").isdigit() else port,
     )
-    return found
 
 
 def _variable_of(name: str) -> str:
@@ -240,7 +259,8 @@ class ConnectionBook:
             return self.given[name]
         if not is_connection_name(name):
             raise ConfigError(
-                f"{redact(name)!r} is not a connection name", hint="Use a-z, 0-9, _ and -; URLs go with --source and --target"
+                f"{redact(name)!r} is not a connection name",
+                hint="Use a-z, 0-9, _ and -; URLs go with --source and --target",
             )
         if url := self.environment.get(_variable_of(name)):
             return parse_url(url, name, home=self.home)
@@ -248,7 +268,8 @@ class ConnectionBook:
             return parse_url(self._url_in_file(name), name, home=self.home)
         raise ConfigError(
             f"There is no connection called {name!r}",
-            hint=f"Set {_variable_of(name)} or add it to connections.yaml. {did_you_mean(name, self.names(), 'known connections')}",
+            hint=f"Set {_variable_of(name)} or add it to connections.yaml. "
+            f"{did_you_mean(name, self.names(), 'known connections')}",
         )
 
     def with_given(self, *connections: Connection) -> ConnectionBook:
@@ -261,13 +282,15 @@ class ConnectionBook:
         url: object = entry.get("url") if isinstance(entry, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         if not isinstance(url, str) or len(entry) != 1:  # pyright: ignore[reportArgumentType]
             raise ConfigError(
-                f"connections.yaml: {name!r} must be a mapping with just a url", hint=f"Write {name}: {{url: …}}"
+                f"connections.yaml: {name!r} must be a mapping with just a url",
+                hint=f"Write {name}: {{url: …}}",
             )
 
         def substitute(match: re.Match[str]) -> str:
             if (value := self.environment.get(match[1])) is None:
                 raise ConfigError(
-                    f"connections.yaml: {name!r} uses ${{{match[1]}}}, which is not set", hint=f"Set {match[1]}"
+                    f"connections.yaml: {name!r} uses ${{{match[1]}}}, which is not set",
+                    hint=f"Set {match[1]}",
                 )
             return value
 

@@ -56,7 +56,8 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column. `type` is the source's own spelling; `default` and `generated` are PostgreSQL expressions
-    (None where the dialect could not translate them)."""
+    (None where the dialect could not translate them).
+    """
 
     name: str
     type: str
@@ -71,7 +72,8 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Key:
     """Primary or unique key. `name` is None where the source has none; `clause` ends its definition
-    (DEFERRABLE …, NULLS NOT DISTINCT before the columns is `nulls_not_distinct`)."""
+    (DEFERRABLE …, NULLS NOT DISTINCT before the columns is `nulls_not_distinct`).
+    """
 
     name: str | None
     columns: tuple[str, ...]

@@ -22,7 +22,7 @@ from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.model import Table
 from jivs_pipeline.core.names import qualified
 
-__all__ = ["Chunk", "ChunkBy", "ColumnPlan", "Lane", "Plan", "PlanWarning", "Wire", "TableMode", "TablePlan"]
+__all__ = ["Chunk", "ChunkBy", "ColumnPlan", "Lane", "Plan", "PlanWarning", "TableMode", "TablePlan", "Wire"]
 
 
 class Lane(StrEnum):

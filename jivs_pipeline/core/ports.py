@@ -32,6 +32,7 @@ __all__ = [
 Piece = bytes | bytearray | memoryview
 """A bytes-like part of a COPY stream, of any size."""
 
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a column cannot be carried."""
@@ -71,7 +72,8 @@ class Survey:
 
 class Snapshot(Protocol):
     """One consistent view of the source, shared by several readers. Methods may be called from several
-    threads at once, as many as `readers`; each borrows a connection of its own."""
+    threads at once, as many as `readers`; each borrows a connection of its own.
+    """
 
     @property
     def consistency(self) -> str:
@@ -110,9 +112,7 @@ class Source(Protocol):
         """Tables of the schema (None: the connection's default) with keys and indexes, and what is left out."""
         ...
 
-    def survey(
-        self, table: Table, columns: Sequence[Column], where: str | None, chunk_bytes: int
-    ) -> Survey:
+    def survey(self, table: Table, columns: Sequence[Column], where: str | None, chunk_bytes: int) -> Survey:
         """Look at the rows of one table: counts, chunk bounds, and how each of `columns` travels."""
         ...
 
@@ -139,7 +139,8 @@ class ExistingColumn:
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
     """Something in the target that already bears a name. `kind` is pg_class.relkind; `dependents` are
-    (what, name) of views on it and foreign keys to it."""
+    (what, name) of views on it and foreign keys to it.
+    """
 
     name: str
     kind: str
@@ -173,11 +174,17 @@ class LedgerView:
     def loaded(self, table: str, generation: str) -> frozenset[int]:
         """Indexes of the table's chunks that are committed from this extraction."""
         return frozenset(
-            chunk for (name, chunk), (made_by, _, _) in self.chunks.items() if name == table and made_by == generation
+            chunk
+            for (name, chunk), (made_by, _, _) in self.chunks.items()
+            if name == table and made_by == generation
         )
 
     def stale(self, table: str, generation: str) -> bool:
         """Whether another extraction of the table has left chunks or steps. A table set aside stays so."""
         chunks = (made_by for (name, _), (made_by, _, _) in self.chunks.items() if name == table)
-        steps = (made_by for (name, step), (made_by, _) in self.steps.items() if name == table and step != "set aside")
+        steps = (
+            made_by
+            for (name, step), (made_by, _) in self.steps.items()
+            if name == table and step != "set aside"
+        )
         return any(made_by != generation for made_by in (*chunks, *steps))

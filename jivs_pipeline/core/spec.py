@@ -52,7 +52,9 @@ def _key(text: str) -> str:
 
 def _connection(text: str) -> str:
     if not is_connection_name(text):
-        raise ValueError("a connection name has 1 to 63 of a-z, 0-9, _ and -; a URL does not belong in a spec")
+        raise ValueError(
+            "a connection name has 1 to 63 of a-z, 0-9, _ and -; a URL does not belong in a spec"
+        )
     return text
 
 
@@ -100,7 +102,14 @@ class ValidationRule(_Model):
     """One check on the staged rows before the target is touched."""
 
     kind: Literal[
-        "schema", "data_type", "constraints", "referential", "business", "completeness", "uniqueness", "format"
+        "schema",
+        "data_type",
+        "constraints",
+        "referential",
+        "business",
+        "completeness",
+        "uniqueness",
+        "format",
     ]
     table: str
     column: str | None = None
@@ -244,7 +253,9 @@ def _whole(text: str, where: str) -> str:
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise SpecError(f"{where} holds half of a surrogate pair", hint="Write the character itself") from None
+        raise SpecError(
+            f"{where} holds half of a surrogate pair", hint="Write the character itself"
+        ) from None
 
 
 def _load(text: str) -> object:
@@ -268,7 +279,9 @@ def _load(text: str) -> object:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "its text"
         problem = getattr(error, "problem", None) or "it is not YAML or JSON"
-        raise SpecError(f"The spec cannot be read at {where}: {problem}", hint="Correct the YAML there") from None
+        raise SpecError(
+            f"The spec cannot be read at {where}: {problem}", hint="Correct the YAML there"
+        ) from None
     except RecursionError:
         raise SpecError("The spec is nested too deeply", hint="Flatten it") from None
 
@@ -322,7 +335,9 @@ def _sentence(error: ValidationError) -> SpecError:
         return SpecError(f"The spec is wrong: {message}", hint="Correct it and run again")
     hint = "Correct it and run again"
     if first["type"] == "literal_error" and isinstance(first["input"], str):
-        expected = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        expected = (
+            str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        )
         hint = did_you_mean(first["input"], expected, "valid values")
     return SpecError(f"The spec's {where!r} is wrong: {message[0].lower()}{message[1:]}", hint=hint)
 

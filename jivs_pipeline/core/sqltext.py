@@ -53,7 +53,9 @@ def fragment_problem(text: str) -> str | None:
     if _DOLLAR_QUOTE.search(text):
         return "uses dollar quotes"
     if _BACKSLASHED_QUOTE.search(text):
-        return "has a backslash before a quote, which not every database reads alike; double the quote instead"
+        return (
+            "has a backslash before a quote, which not every database reads alike; double the quote instead"
+        )
     problems = [_problem(text, reading) for reading in _READINGS]
     found = [p for p in problems if p is not None]
     if ending := next((p for p in found if p.ends), None):

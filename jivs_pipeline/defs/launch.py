@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.api import execute_run
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
@@ -62,7 +62,10 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
     migration = session.of(spec.key, run.run_id)
     error = migration.error
     if error is None and not result.success:
-        error = TerminalError("The run failed outside of the migration", hint=f"See the log of run {run.run_id} in the Dagster UI")
+        error = TerminalError(
+            "The run failed outside of the migration",
+            hint=f"See the log of run {run.run_id} in the Dagster UI",
+        )
     return Outcome(migration.document() if runtime.control.find(spec.key) else None, error)
 
 
@@ -72,6 +75,6 @@ def _fail_dead_runs(instance: dg.DagsterInstance, runtime: Runtime, key: str) ->
     if holder is not None and not holder.gone:
         return
     for record in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS, tags=run_tags(key))):
-        instance.report_run_failed(record, message="Its process is gone; the next run goes on from its checkpoints")
-
-
+        instance.report_run_failed(
+            record, message="Its process is gone; the next run goes on from its checkpoints"
+        )

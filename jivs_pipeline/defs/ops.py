@@ -25,7 +25,9 @@ class PlanConfig(dg.Config):
 
 
 @contextmanager
-def _phase(context: dg.OpExecutionContext, session: Session, given: dict[str, Any] | None = None) -> Iterator[Migration | None]:
+def _phase(
+    context: dg.OpExecutionContext, session: Session, given: dict[str, Any] | None = None
+) -> Iterator[Migration | None]:
     """The begun migration, or None when it was finished before this run. Errors become one sentence."""
     migration: Migration | None = None
     try:
@@ -40,7 +42,12 @@ def _phase(context: dg.OpExecutionContext, session: Session, given: dict[str, An
         _abort(migration, error)
         raise as_failure(error) from error
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        _abort(migration, InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {context.partition_key}"))
+        _abort(
+            migration,
+            InterruptedRun(
+                "The run was interrupted", hint=f"Go on with: jivs resume {context.partition_key}"
+            ),
+        )
         raise
     except Exception as error:
         _abort(migration, error)
@@ -52,14 +59,19 @@ def _abort(migration: Migration | None, error: BaseException) -> None:
         migration.abort(error)
 
 
-@dg.op(out=dg.Out(io_manager_key="handles"), description="Look at both databases and decide what is carried, and how.")
+@dg.op(
+    out=dg.Out(io_manager_key="handles"),
+    description="Look at both databases and decide what is carried, and how.",
+)
 def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
     # A launch by GraphQL may carry no tag but the partition's.
     context.instance.add_run_tags(context.run_id, run_tags(context.partition_key))
     with _phase(context, session, config.spec) as run:
         if run is not None:
             made = run.plan()
-            context.log.info(f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings")
+            context.log.info(
+                f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings"
+            )
             context.add_output_metadata(story.plan_metadata(made))
     return {"key": context.partition_key, "run_id": context.run_id}
 
@@ -96,7 +108,9 @@ def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceP
             finally:
                 for event in _events(run.document()):
                     context.log_event(event)
-            context.add_output_metadata({"status": document["status"], "report": dg.MetadataValue.path(document["report"])})
+            context.add_output_metadata(
+                {"status": document["status"], "report": dg.MetadataValue.path(document["report"])}
+            )
     return handle
 
 

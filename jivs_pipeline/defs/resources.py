@@ -48,7 +48,9 @@ class Session:
         if self.migration is None:
             spec = parse_spec(given) if given else self._spec or self._stored(key)
             if spec.key != key:
-                raise SpecError(f"The spec's key is {spec.key!r}, and the partition is {key!r}", hint="Make them equal")
+                raise SpecError(
+                    f"The spec's key is {spec.key!r}, and the partition is {key!r}", hint="Make them equal"
+                )
             self.migration = self.runtime.migration(spec, run_id, self._progress)
         return self.migration
 
@@ -65,7 +67,8 @@ class Session:
 
 def session_resource(make: Callable[[], Session] = Session) -> dg.ResourceDefinition:
     """A resource that lives as long as a run. Not a `ConfigurableResource`: it has no configuration, and
-    Dagster would copy the object that `jivs run` hands over."""
+    Dagster would copy the object that `jivs run` hands over.
+    """
 
     @dg.resource
     def session(_: dg.InitResourceContext) -> Iterator[Session]:

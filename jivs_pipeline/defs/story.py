@@ -33,7 +33,10 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
         "plan": dg.MetadataValue.md(
             _markdown(
                 ("source", "target", "lane", "rows", "chunks", "mode", "refused"),
-                [(t.source, t.target, t.lane, f"{t.rows:,}", len(t.chunks), t.mode, t.refused or "") for t in plan.tables],
+                [
+                    (t.source, t.target, t.lane, f"{t.rows:,}", len(t.chunks), t.mode, t.refused or "")
+                    for t in plan.tables
+                ],
             )
         ),
         "warnings": dg.MetadataValue.md(
@@ -117,7 +120,12 @@ def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:
                 _markdown(
                     ("target", "rows", "verified", "digest"),
                     [
-                        (t["target_table"], f"{t['target_rows']:,}", t["verified"], (t["target_digest"] or "")[:12])
+                        (
+                            t["target_table"],
+                            f"{t['target_rows']:,}",
+                            t["verified"],
+                            (t["target_digest"] or "")[:12],
+                        )
                         for t in document["tables"]
                     ],
                 )

@@ -46,8 +46,12 @@ def build_document(
         "run_id": row["run_id"],
         "status": "failed" if status == Status.RUNNING else status,
         "resumed": bool(resumed),
-        "source": {"name": row["source_name"], "dialect": plan.source_dialect, "version": plan.source_version} if plan else {"name": row["source_name"]},
-        "target": {"name": row["target_name"], "dialect": "postgresql", "version": plan.target_version} if plan else {"name": row["target_name"]},
+        "source": {"name": row["source_name"], "dialect": plan.source_dialect, "version": plan.source_version}
+        if plan
+        else {"name": row["source_name"]},
+        "target": {"name": row["target_name"], "dialect": "postgresql", "version": plan.target_version}
+        if plan
+        else {"name": row["target_name"]},
         "tables": tables,
         "rows": sum(t["target_rows"] or 0 for t in tables),
         "bytes": sum(t["bytes"] for t in tables),
@@ -70,7 +74,9 @@ def build_document(
     }
 
 
-def _table(table: TablePlan, points: Sequence[Checkpoint], failures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _table(
+    table: TablePlan, points: Sequence[Checkpoint], failures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     mine = {p.phase: p for p in points if p.table == table.target}
     extract, loaded, verify = (mine.get(p) for p in (Phase.EXTRACT, Phase.LOAD, Phase.VERIFY))
     checked: Mapping[str, Any] = verify.data if verify and verify.ok else {}

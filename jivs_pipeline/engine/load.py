@@ -87,7 +87,11 @@ def _load_chunks(run: Run, tables: Sequence[TablePlan], ledger: LedgerView) -> N
     tasks: list[Callable[[], None]] = []
     for table in _sound(run, tables):
         manifest = run.extracted[table.target]
-        there = frozenset[int]() if ledger.stale(table.target, manifest.generation) else ledger.loaded(table.target, manifest.generation)
+        there = (
+            frozenset[int]()
+            if ledger.stale(table.target, manifest.generation)
+            else ledger.loaded(table.target, manifest.generation)
+        )
         for file in manifest.chunks:
             if file.index in there:
                 run.progress.add(table.target, file.rows, file.bytes)
@@ -127,7 +131,9 @@ class _TableTask:
         manifest = run.extracted[table.target]
         chunk = table.chunks[file.index]
         pieces = run.guard.watched(self._pieces(file))
-        run.target.load_chunk(table, chunk, manifest.generation, file.rows, file.bytes, file.digest.hex, pieces)
+        run.target.load_chunk(
+            table, chunk, manifest.generation, file.rows, file.bytes, file.digest.hex, pieces
+        )
         run.progress.add(table.target, file.rows, file.bytes)
 
     def _pieces(self, file: ChunkFile) -> Iterator[Piece]:
@@ -194,7 +200,9 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     # A key to a table that failed waits for the run that repairs it.
     missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
     for table in made:
-        if table.definition and not any(f"{k.target_schema}.{k.target_table}" in missing for k in table.definition.foreign_keys):
+        if table.definition and not any(
+            f"{k.target_schema}.{k.target_table}" in missing for k in table.definition.foreign_keys
+        ):
             # One after the other: two validations that lock each other's tables would deadlock.
             _stage(run, [(table, builder.build_references(table))])
     _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in tables])
@@ -202,5 +210,9 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
 
 
 def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
-    jobs = [partial(_attempt, run, t, partial(_apply, run, t, steps), rows_stand=True) for t, steps in work if steps]
+    jobs = [
+        partial(_attempt, run, t, partial(_apply, run, t, steps), rows_stand=True)
+        for t, steps in work
+        if steps
+    ]
     run_all(jobs, run.spec.parallelism, run.guard)

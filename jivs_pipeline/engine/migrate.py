@@ -102,7 +102,10 @@ class Migration:
         """Whether this very migration is already completed, so that there is nothing to do."""
         row = self._services.control.find(self._spec.key)
         return bool(
-            row and row["status"] == Status.COMPLETED and row["spec_hash"] == self._spec.hash and row["epoch"] > 0
+            row
+            and row["status"] == Status.COMPLETED
+            and row["spec_hash"] == self._spec.hash
+            and row["epoch"] > 0
         )
 
     def begin(self) -> None:
@@ -182,7 +185,9 @@ class Migration:
                 kept = {t.target: t for t in before.tables if t.target in run.loaded}
                 fresh = build_plan(run.spec, run.source, run.target)
                 run.plan = _keep_loaded(fresh, kept)
-                run.extracted = {t: m for t, m in run.extracted.items() if t in kept and run.plan.table(t) == kept[t]}
+                run.extracted = {
+                    t: m for t, m in run.extracted.items() if t in kept and run.plan.table(t) == kept[t]
+                }
                 run.loaded = set(run.extracted)
                 run.failures = {}
                 run.generation = self._services.new_id()
@@ -212,7 +217,10 @@ class Migration:
             for table in run.sound:
                 manifest = run.extracted.get(table.target)
                 if manifest is None:
-                    raise TerminalError(f"Table {table.source} was not extracted", hint="Run the migration again from its start")
+                    raise TerminalError(
+                        f"Table {table.source} was not extracted",
+                        hint="Run the migration again from its start",
+                    )
 
     def load(self) -> None:
         """Phase 5: tables, rows, keys, indexes, references."""
@@ -224,7 +232,9 @@ class Migration:
         with self._phase(Phase.VERIFY):
             run = self._planned()
             if not run.loaded and run.sound:
-                raise TerminalError("Nothing was loaded before verify", hint="Run the migration again from its start")
+                raise TerminalError(
+                    "Nothing was loaded before verify", hint="Run the migration again from its start"
+                )
             verify.verify(run)
 
     def finish(self) -> dict[str, Any]:
@@ -237,7 +247,9 @@ class Migration:
         with self._phase(Phase.FINISH):
             run = self._planned()
             points = self._services.control.checkpoints(run.key)
-            verified = {p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None}
+            verified = {
+                p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None
+            }
             different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
             self._check_ledger(run)
             if not run.failures and not different:
@@ -250,7 +262,9 @@ class Migration:
             raise self._verdict(Status.FAILED, _failed_tables(run))
         if different:
             message = f"{len(different)} of {len(run.plan.tables)} tables differ from the source: {', '.join(different)}"
-            raise self._verdict(Status.MISMATCH, MismatchError(message, hint=f"See jivs verify {run.key} --level rows"))
+            raise self._verdict(
+                Status.MISMATCH, MismatchError(message, hint=f"See jivs verify {run.key} --level rows")
+            )
         self._end(Status.COMPLETED, None)
         return self.document()
 
@@ -350,7 +364,9 @@ class Migration:
         ledger = run.target.ledger(run.key)
         for table in run.sound:
             manifest = run.extracted[table.target]
-            if missing := {c.index for c in manifest.chunks} - ledger.loaded(table.target, manifest.generation):
+            if missing := {c.index for c in manifest.chunks} - ledger.loaded(
+                table.target, manifest.generation
+            ):
                 raise TerminalError(
                     f"The ledger of {table.target} lacks {len(missing)} of {len(manifest.chunks)} chunks",
                     hint=f"Run {run.key} again; what is there is kept",
@@ -374,7 +390,11 @@ class Migration:
             except JivsError:
                 continue
             if wanted == "pause":
-                self.guard.stop(PausedRun(f"Migration {claim.key!r} was paused", hint=f"Go on with: jivs resume {claim.key}"))
+                self.guard.stop(
+                    PausedRun(
+                        f"Migration {claim.key!r} was paused", hint=f"Go on with: jivs resume {claim.key}"
+                    )
+                )
 
     def _verdict(self, status: Status, error: JivsError) -> JivsError:
         self._end(status, error)
@@ -423,4 +443,6 @@ def _failed_tables(run: Run) -> TerminalError:
     names = ", ".join(sorted(run.failures))
     first = next(iter(run.failures.values()))
     message = f"{len(run.failures)} of {len(run.plan.tables)} tables failed ({names}): {first.message}"
-    return TerminalError(message, hint=first.hint or f"Correct it and run {run.key} again; the other tables are kept")
+    return TerminalError(
+        message, hint=first.hint or f"Correct it and run {run.key} again; the other tables are kept"
+    )

@@ -6,16 +6,17 @@ What does not: dialects (`infra/sources/`) and the values of a plan (`core/plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jivs_pipeline.core.errors import ConfigError, SpecError
-from jivs_pipeline.core.model import Catalog, Column, ForeignKey, Index, Key, LeftOut, Table
+from jivs_pipeline.core.model import Catalog, LeftOut, Table
 from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
 from jivs_pipeline.core.plan import ColumnPlan, Plan, PlanWarning, TableMode, TablePlan
-from jivs_pipeline.core.ports import ExistingTable, Source, Survey
+from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
+from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.ports import Target
 
 __all__ = ["build_plan", "check"]
@@ -24,7 +25,8 @@ __all__ = ["build_plan", "check"]
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A spec that fits both databases: the source's catalog, the tables chosen from it with their target
-    names, and the target's tables of those names that this migration did not make."""
+    names, and the target's tables of those names that this migration did not make.
+    """
 
     catalog: Catalog
     chosen: Sequence[Table]
@@ -58,7 +60,7 @@ def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
     warnings = [_left_out(o) for o in catalog.left_out if o.table is None or o.table in names]
     tables = [_plan_table(spec, t, names, source, existing.get(names[t.name]), warnings) for t in chosen]
     tables = _refuse_twins(tables)
-    tables = [_keep_references(t, tables, catalog, names, warnings) for t in tables]
+    tables = [point_references(t, tables, catalog, warnings) for t in tables]
     warnings += [
         PlanWarning(table=t.source, column=t.refused_column, kind="refused", reason=t.refused)
         for t in tables
@@ -95,7 +97,11 @@ def _refuse_unavailable(spec: Spec) -> None:
         for column, change in rule.columns.items():
             absent += [
                 f"rules.{table}.columns.{column}.{kind}"
-                for kind, value in (("expression", change.expression), ("mask", change.mask), ("type", change.type))
+                for kind, value in (
+                    ("expression", change.expression),
+                    ("mask", change.mask),
+                    ("type", change.type),
+                )
                 if value
             ]
     if absent:
@@ -115,7 +121,10 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
             )
     for name, rule in spec.rules.items():
         if (table := catalog.table(name)) is None:
-            raise SpecError(f"The spec has rules for table {name!r}, which the source lacks", hint=did_you_mean(name, names, "tables"))
+            raise SpecError(
+                f"The spec has rules for table {name!r}, which the source lacks",
+                hint=did_you_mean(name, names, "tables"),
+            )
         for column in rule.columns:
             if column not in (known := [c.name for c in table.columns]):
                 raise SpecError(
@@ -132,7 +141,13 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
 
 
 def _check_existing(spec: Spec, existing: Mapping[str, ExistingTable]) -> None:
-    kinds = {"v": "a view", "m": "a materialized view", "S": "a sequence", "f": "a foreign table", "i": "an index"}
+    kinds = {
+        "v": "a view",
+        "m": "a materialized view",
+        "S": "a sequence",
+        "f": "a foreign table",
+        "i": "an index",
+    }
     for name, table in sorted(existing.items()):
         if table.kind not in {"r", "p"}:
             raise ConfigError(
@@ -149,7 +164,9 @@ def _check_existing(spec: Spec, existing: Mapping[str, ExistingTable]) -> None:
 
 
 def _left_out(thing: LeftOut) -> PlanWarning:
-    return PlanWarning(table=thing.name, column=None, kind=thing.severity, reason=f"{thing.kind}: {thing.reason}")
+    return PlanWarning(
+        table=thing.name, column=None, kind=thing.severity, reason=f"{thing.kind}: {thing.reason}"
+    )
 
 
 def _plan_table(
@@ -165,9 +182,11 @@ def _plan_table(
     survey = source.survey(table, kept, rule.where, spec.chunk_bytes)
     columns = tuple(_rename(c, rule) for c in survey.columns)
     warnings += [
-        PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason) for r in survey.lossy
+        PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
+        for r in survey.lossy
     ]
-    definition = _definition(table, kept, columns, rule, spec, names, survey, warnings)
+    renamed = {c.name: (r.rename if (r := rule.columns.get(c.name)) and r.rename else c.name) for c in kept}
+    definer = Definer(table, kept, renamed, columns, survey.broken_keys or {}, warnings)
     plan = TablePlan(
         source_schema=table.schema,
         source_table=table.name,
@@ -185,7 +204,7 @@ def _plan_table(
         rows=survey.rows,
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
-        definition=definition,
+        definition=definer.define(spec.target_schema, names[table.name]),
     )
     if survey.refused:
         first = survey.refused[0]
@@ -246,113 +265,3 @@ def _refuse_twins(tables: Sequence[TablePlan]) -> list[TablePlan]:
         else t
         for t in tables
     ]
-
-
-def _definition(
-    table: Table,
-    kept: Sequence[Column],
-    columns: Iterable[ColumnPlan],
-    rule: TableRule,
-    spec: Spec,
-    names: Mapping[str, str],
-    survey: Survey,
-    warnings: list[PlanWarning],
-) -> Table:
-    """The table in the target's names, without what hangs on dropped columns."""
-    renamed = {c.name: (r.rename if (r := rule.columns.get(c.name)) and r.rename else c.name) for c in kept}
-    planned = {c.target: c for c in columns}
-
-    def lost(name: str, kind: str, missing: Iterable[str]) -> None:
-        gone = ", ".join(missing)
-        warnings.append(
-            PlanWarning(table=f"{table.qualified}.{name}", kind="refused", reason=f"{kind}: column {gone} is dropped")
-        )
-
-    def carried(name: str, kind: str, needed: Iterable[str]) -> bool:
-        if missing := [c for c in needed if c not in renamed]:
-            lost(name, kind, missing)
-        return not missing
-
-    def included(name: str, kind: str, include: Sequence[str]) -> tuple[str, ...]:
-        # Without them a key or an index is slower, and means the same.
-        if gone := ", ".join(c for c in include if c not in renamed):
-            reason = f"{kind}: its INCLUDE loses column {gone}, which is dropped"
-            warnings.append(PlanWarning(table=f"{table.qualified}.{name}", kind="lossy", reason=reason))
-        return tuple(renamed[c] for c in include if c in renamed)
-
-    def key(k: Key, kind: str) -> Key:
-        return replace(k, columns=tuple(renamed[c] for c in k.columns), include=included(k.name or kind, kind, k.include))
-
-    def index(i: Index) -> Index:
-        parts = tuple(replace(p, column=renamed[p.column]) if p.column else p for p in i.parts)
-        return replace(i, parts=parts, include=included(i.name, "index", i.include))
-
-    changed = any(renamed[c.name] != c.name for c in kept) or len(kept) != len(table.columns)
-    expressions_safe = not changed
-    indexes = [i for i in table.indexes if carried(i.name, "index", [p.column for p in i.parts if p.column])]
-    checks = list(table.checks)
-    if not expressions_safe:
-        # An expression is text; renaming inside of it safely needs a parser, so it is left out aloud.
-        for i in [i for i in indexes if _has_expression(i)]:
-            indexes.remove(i)
-            warnings.append(PlanWarning(table=f"{table.qualified}.{i.name}", kind="refused", reason="index: its expression may use a renamed or dropped column"))
-        for c in checks:
-            warnings.append(PlanWarning(table=f"{table.qualified}.{c.name or 'check'}", kind="refused", reason="check constraint: its expression may use a renamed or dropped column"))
-        checks = []
-    primary = table.primary_key
-    if primary and not carried(primary.name or "primary key", "primary key", primary.columns):
-        primary = None
-    broken = survey.broken_keys or {}
-    references: list[ForeignKey] = []
-    for f in table.foreign_keys:
-        name = f.name or "_".join(f.columns)
-        if not carried(name, "foreign key", f.columns):
-            continue
-        if rows := broken.get(f.columns):
-            warnings.append(PlanWarning(table=f"{table.qualified}.{name}", kind="refused", reason=f"foreign key: {rows} rows of the source break it"))
-            continue
-        references.append(replace(f, columns=tuple(renamed[c] for c in f.columns)))
-    return replace(
-        table,
-        schema=spec.target_schema,
-        name=names[table.name],
-        columns=tuple(
-            replace(c, name=renamed[c.name], type=planned[renamed[c.name]].target_type if renamed[c.name] in planned else c.type)
-            for c in kept
-        ),
-        primary_key=key(primary, "primary key") if primary else None,
-        unique_keys=tuple(key(k, "unique key") for k in table.unique_keys if carried(k.name or "unique key", "unique key", k.columns)),
-        foreign_keys=tuple(references),
-        checks=tuple(checks),
-        indexes=tuple(map(index, indexes)),
-    )
-
-
-def _has_expression(index: Index) -> bool:
-    return bool(index.predicate) or any(p.expression for p in index.parts)
-
-
-def _keep_references(
-    table: TablePlan, tables: Sequence[TablePlan], catalog: Catalog, names: Mapping[str, str], warnings: list[PlanWarning]
-) -> TablePlan:
-    """Foreign keys point at the target's names; those to tables that do not come along are left out aloud."""
-    if table.definition is None or not table.definition.foreign_keys:
-        return table
-    plans = {t.source_table: t for t in tables}
-    references: list[ForeignKey] = []
-    for f in table.definition.foreign_keys:
-        parent = plans.get(f.target_table) if f.target_schema == catalog.schema else None
-        name = f"{table.source}.{f.name or '_'.join(f.columns)}"
-        if parent is None or parent.refused:
-            why = "is refused" if parent else "is not part of this migration"
-            warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: {qualified(f.target_schema, f.target_table)} {why}"))
-            continue
-        columns = {c.source: c.target for c in parent.columns}
-        if missing := [c for c in f.target_columns if c not in columns]:
-            warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: column {missing[0]} of {parent.source} is not carried"))
-            continue
-        references.append(
-            replace(f, target_schema=parent.target_schema, target_table=parent.target_table, target_columns=tuple(columns[c] for c in f.target_columns))
-        )
-    definition = replace(table.definition, foreign_keys=tuple(references))
-    return table.model_copy(update={"definition": definition})

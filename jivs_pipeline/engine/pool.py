@@ -86,7 +86,9 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> N
                 future.cancel()
             if not isinstance(error, Exception):
                 # Ctrl-C or a termination: whoever pressed it does not wait for the end of a chunk.
-                guard.stop(InterruptedRun("The run was interrupted", hint="Run it again to go on"), at_once=True)
+                guard.stop(
+                    InterruptedRun("The run was interrupted", hint="Run it again to go on"), at_once=True
+                )
             raise
     _raise_first(futures)
 
@@ -97,7 +99,9 @@ def _raise_first(futures: Iterable[Future[None]]) -> None:
             raise error
 
 
-def with_retries(job: Callable[[], None], guard: Guard, told: Callable[[int, JivsError, float], None]) -> None:
+def with_retries(
+    job: Callable[[], None], guard: Guard, told: Callable[[int, JivsError, float], None]
+) -> None:
     """Run `job`, trying transient errors again: 3 attempts, 2 s doubled, with jitter.
 
     This is the only layer that retries; drivers and callers do not.

@@ -53,7 +53,14 @@ class Target(Protocol):
     def reset(self, table: TablePlan) -> None: ...
     def apply(self, step: Any, generation: str) -> bool: ...
     def load_chunk(
-        self, table: TablePlan, chunk: Chunk, generation: str, rows: int, size: int, digest: str, pieces: Iterable[Piece]
+        self,
+        table: TablePlan,
+        chunk: Chunk,
+        generation: str,
+        rows: int,
+        size: int,
+        digest: str,
+        pieces: Iterable[Piece],
     ) -> bool: ...
     def digest(self, table: TablePlan) -> Digest: ...
     def digest_now(self, table: TablePlan) -> Digest: ...
@@ -88,10 +95,21 @@ class Checkpoints(Protocol):
     """Where a run records what it has finished, under its epoch; see `engine/migrate.py`."""
 
     def done(
-        self, table: str, phase: Phase, generation: str, *, rows: int, size: int, chunks: int, seconds: float, data: Mapping[str, Any]
+        self,
+        table: str,
+        phase: Phase,
+        generation: str,
+        *,
+        rows: int,
+        size: int,
+        chunks: int,
+        seconds: float,
+        data: Mapping[str, Any],
     ) -> None: ...
     def failed(self, table: str, phase: Phase, generation: str, data: Mapping[str, Any]) -> None: ...
-    def retried(self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float) -> None: ...
+    def retried(
+        self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
+    ) -> None: ...
 
 
 class ControlDatabase(Protocol):
@@ -109,7 +127,16 @@ class ControlDatabase(Protocol):
     def checkpoint(self, claim: Claim, point: Checkpoint) -> None: ...
     def progress(self, claim: Claim, rows: int, size: int) -> None: ...
     def retry(
-        self, claim: Claim, phase: Phase, table: str, chunk: int | None, attempt: int, error: str, delay: float
+        self,
+        claim: Claim,
+        phase: Phase,
+        table: str,
+        chunk: int | None,
+        attempt: int,
+        error: str,
+        delay: float,
     ) -> None: ...
     def measure(self, claim: Claim, phase: Phase, values: Mapping[str, Any]) -> None: ...
-    def end(self, claim: Claim, status: Status, *, error: Mapping[str, Any] | None, result: Mapping[str, Any]) -> None: ...
+    def end(
+        self, claim: Claim, status: Status, *, error: Mapping[str, Any] | None, result: Mapping[str, Any]
+    ) -> None: ...

@@ -59,11 +59,11 @@ def _text(value: object) -> str:
 
 
 def _mapping(value: object) -> Document:
-    return cast(Document, value) if isinstance(value, Mapping) else {}
+    return cast("Document", value) if isinstance(value, Mapping) else {}
 
 
 def _sequence(value: object) -> Sequence[object]:
-    return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()
+    return cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ def reverify(
         ConfigError: the migration has no plan, or an end does not let us in.
     """
     if row["plan"] is None:
-        raise ConfigError(f"Migration {row['key']!r} has loaded nothing to compare yet", hint=f"Run {row['key']} first")
+        raise ConfigError(
+            f"Migration {row['key']!r} has loaded nothing to compare yet", hint=f"Run {row['key']} first"
+        )
     spec, plan = parse_spec(row["spec"]), Plan.model_validate(row["plan"])
     level = level or spec.verify
     # Rows that were appended cannot be told from those that were there before.

@@ -104,7 +104,12 @@ class TableFailure:
 
     def stored(self) -> dict[str, Any]:
         """JSON form."""
-        return {"message": self.message, "hint": self.hint, "column": self.column, "rows_stand": self.rows_stand}
+        return {
+            "message": self.message,
+            "hint": self.hint,
+            "column": self.column,
+            "rows_stand": self.rows_stand,
+        }
 
 
 @dataclass(slots=True)

@@ -79,7 +79,7 @@ class Control:
                 "options": "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=20s",
             },
             # A server that restarted leaves dead connections in the pool; a verb must not pay for them.
-            check=ConnectionPool.check_connection,
+            check=_check,
             open=False,
         )
         self._timeout = timeout_seconds
@@ -111,12 +111,18 @@ class Control:
             with self._pool.connection() as connection:
                 yield connection
         except psycopg.errors.DiskFull as error:
-            raise ResourceError("The control database's disk is full", hint="Free space and run again") from error
+            raise ResourceError(
+                "The control database's disk is full", hint="Free space and run again"
+            ) from error
         except PoolTimeout as error:
-            raise TerminalError("The control database does not answer", hint="Start it and run again") from error
+            raise TerminalError(
+                "The control database does not answer", hint="Start it and run again"
+            ) from error
         except psycopg.Error as error:
             if error.sqlstate == _FORBIDDEN_CHANGE:
-                raise ConflictError(f"The control database refuses: {error.diag.message_primary}", hint="See jivs status") from error
+                raise ConflictError(
+                    f"The control database refuses: {error.diag.message_primary}", hint="See jivs status"
+                ) from error
             raise map_error(error, "the control database") from error
 
     # Reading
@@ -136,7 +142,9 @@ class Control:
             row = db.execute(_SQL["migration"], {"key": key}).fetchone()
             if row is None:
                 keys = [r["key"] for r in db.execute(_SQL["migrations"]).fetchall()]
-                raise ConfigError(f"There is no migration {key!r}", hint=did_you_mean(key, keys, "known migrations"))
+                raise ConfigError(
+                    f"There is no migration {key!r}", hint=did_you_mean(key, keys, "known migrations")
+                )
             return row
 
     def find(self, key: str) -> Row | None:
@@ -211,9 +219,9 @@ class Control:
             _check_claim(row, before, spec, ends)
             fresh = before not in RESUMABLE
             resumed = not fresh and row["plan"] is not None
-            epoch: int = _one(
-                db, "take", {**names, "floor": floor, "run_id": run_id, "fresh": fresh}
-            )["epoch"]
+            epoch: int = _one(db, "take", {**names, "floor": floor, "run_id": run_id, "fresh": fresh})[
+                "epoch"
+            ]
             lock = {
                 "key": spec.key, "owner": owner.owner, "epoch": epoch, "run_id": run_id, "host": owner.host,
                 "boot_id": owner.boot_id, "pid": owner.pid, "process_start": owner.process_start,
@@ -221,7 +229,10 @@ class Control:
             }  # fmt: skip
             db.execute(_SQL["write_lock"], lock)
             _event(
-                db, spec.key, EventType.RESUMED if resumed else EventType.STARTED, {"run_id": run_id, "epoch": epoch}
+                db,
+                spec.key,
+                EventType.RESUMED if resumed else EventType.STARTED,
+                {"run_id": run_id, "epoch": epoch},
             )
         plan = Plan.model_validate(row["plan"]) if resumed else None
         return Claim(spec.key, epoch, run_id, owner, resumed, plan, row["spec_hash"] == spec.hash)
@@ -260,7 +271,11 @@ class Control:
                 db,
                 claim,
                 "save_plan",
-                {"plan": Jsonb(plan.model_dump(mode="json")), "plan_hash": plan.hash, "rows_total": plan.rows},
+                {
+                    "plan": Jsonb(plan.model_dump(mode="json")),
+                    "plan_hash": plan.hash,
+                    "rows_total": plan.rows,
+                },
             )
             db.execute(_SQL["forget_tables"], {"key": claim.key, "epoch": claim.epoch, "kept": list(kept)})
 
@@ -286,7 +301,16 @@ class Control:
         with self._transaction() as db:
             self._fenced(db, claim, "progress", {"rows": rows, "bytes": size})
 
-    def retry(self, claim: Claim, phase: Phase, table: str, chunk: int | None, attempt: int, error: str, delay: float) -> None:
+    def retry(
+        self,
+        claim: Claim,
+        phase: Phase,
+        table: str,
+        chunk: int | None,
+        attempt: int,
+        error: str,
+        delay: float,
+    ) -> None:
         """Record that a chunk is tried again."""
         with self._transaction() as db:
             _one(db, "lock_migration", {"key": claim.key})
@@ -307,7 +331,9 @@ class Control:
             parameters = {**values, "samples": json.dumps(values["samples"])}
             self._fenced(db, claim, "add_performance", {"run_id": claim.run_id, "phase": phase, **parameters})
 
-    def end(self, claim: Claim, status: Status, *, error: Mapping[str, Any] | None, result: Mapping[str, Any]) -> None:
+    def end(
+        self, claim: Claim, status: Status, *, error: Mapping[str, Any] | None, result: Mapping[str, Any]
+    ) -> None:
         """End the run: status, document, event and the lock's release, at once."""
         with self._transaction() as db:
             self._fenced(
@@ -323,6 +349,10 @@ class Control:
         done = db.execute(_SQL[name], {"key": claim.key, "epoch": claim.epoch, **parameters})
         if done.rowcount != 1:
             raise _overtaken(claim)
+
+
+def _check(connection: psycopg.Connection[Row]) -> None:
+    ConnectionPool.check_connection(connection)
 
 
 def _one(db: psycopg.Connection[Row], name: str, parameters: Mapping[str, Any]) -> Row:

@@ -31,7 +31,9 @@ def arm(text: str | None) -> None:
         name, _, count = place.partition("@")
         if not separator or _ACTION.fullmatch(action) is None or not (count or "1").isdecimal():
             _armed.clear()
-            raise ConfigError(f"JIVS_FAILPOINT {part!r} is not name:kill, name:error or name:sleep=SECONDS", hint="Unset it")
+            raise ConfigError(
+                f"JIVS_FAILPOINT {part!r} is not name:kill, name:error or name:sleep=SECONDS", hint="Unset it"
+            )
         _armed[name, int(count or 1)] = action
 
 

@@ -18,4 +18,6 @@ def load_blocks(package: str, file: str) -> Mapping[str, LiteralString]:
     """Name -> statement. Parameters are written `%(name)s`, as psycopg takes them."""
     text = files(package).joinpath(file).read_text(encoding="utf-8")
     parts = _NAME.split(text)
-    return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return {
+        name: cast("LiteralString", body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }

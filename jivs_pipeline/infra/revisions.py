@@ -67,7 +67,9 @@ def revisions(area: str) -> tuple[Revision, ...]:
         if (match := _FILE.fullmatch(path.name))
     ]
     if [r.number for r in found] != list(range(1, len(found) + 1)):
-        raise TerminalError(f"The {area} revisions in sql/ are not numbered 1, 2, 3 …", hint="Reinstall jivs_pipeline")
+        raise TerminalError(
+            f"The {area} revisions in sql/ are not numbered 1, 2, 3 …", hint="Reinstall jivs_pipeline"
+        )
     return tuple(found)
 
 

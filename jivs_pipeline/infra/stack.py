@@ -101,7 +101,18 @@ def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
         _Child("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *flags]),
         _Child(
             "webserver",
-            [python, "-m", "dagster_webserver", "-h", _HOST, "-p", str(ui_port), "-w", str(workspace), *flags],
+            [
+                python,
+                "-m",
+                "dagster_webserver",
+                "-h",
+                _HOST,
+                "-p",
+                str(ui_port),
+                "-w",
+                str(workspace),
+                *flags,
+            ],
         ),
     ]
 
@@ -156,7 +167,7 @@ def _reload(port: int) -> None:
         headers={"content-type": "application/json"},
     )
     try:
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - our own address
     except OSError as error:
         print(f"The code location was not loaded again: {error}", flush=True)
 

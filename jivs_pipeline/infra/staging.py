@@ -22,7 +22,7 @@ from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.ports import Piece
 from jivs_pipeline.infra.failpoints import failpoint
 
-__all__ = ["Staging", "StagedFile"]
+__all__ = ["StagedFile", "Staging"]
 
 _READ_BYTES = 1 << 20
 
@@ -155,7 +155,10 @@ class Staging:
         except OSError as error:
             raise self._trouble(error) from error
         if found.hexdigest() != digest:
-            raise DataError(f"The staged file {path} is damaged", hint="Check the disk of the staging area, then run again")
+            raise DataError(
+                f"The staged file {path} is damaged",
+                hint="Check the disk of the staging area, then run again",
+            )
 
     def free_bytes(self) -> int:
         """Room on the disk of the staging area."""

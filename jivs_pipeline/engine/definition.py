@@ -1,0 +1,160 @@
+"""What hangs on a table, in the target's names: keys, indexes, checks and references that can be carried.
+
+What belongs here: renaming, and leaving out aloud what hangs on dropped columns. What does not: which
+columns are carried (`planning.py`) and SQL (`infra/ddl.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jivs_pipeline.core.model import Catalog, Check, Column, ForeignKey, Index, Key, Table
+from jivs_pipeline.core.names import qualified
+from jivs_pipeline.core.plan import ColumnPlan, PlanWarning, TablePlan
+
+__all__ = ["Definer", "point_references"]
+
+_EXPRESSION = "its expression may use a renamed or dropped column"
+
+
+@dataclass(slots=True)
+class Definer:
+    """Turns a source's table into the target's definition, noting in `warnings` what is lost.
+
+    Attributes:
+        names: source column -> target column, of the columns that are kept.
+        planned: how those are carried; generated columns are kept but not carried.
+        broken: source columns of foreign keys -> rows that break them.
+    """
+
+    table: Table
+    kept: Sequence[Column]
+    names: Mapping[str, str]
+    planned: Sequence[ColumnPlan]
+    broken: Mapping[tuple[str, ...], int]
+    warnings: list[PlanWarning] = field(default_factory=list[PlanWarning])
+
+    def define(self, schema: str, name: str) -> Table:
+        """The table as `schema.name` of the target."""
+        table = self.table
+        types = {c.target: c.target_type for c in self.planned}
+        columns = [
+            replace(c, name=self.names[c.name], type=types.get(self.names[c.name], c.type))
+            for c in self.kept
+            if c.generated is None or self._keeps_expression(c.name, "generated column")
+        ]
+        primary = table.primary_key
+        if primary and not self._has(primary.name or "primary key", "primary key", primary.columns):
+            primary = None
+        return replace(
+            table,
+            schema=schema,
+            name=name,
+            columns=tuple(columns),
+            primary_key=self._key(primary, "primary key") if primary else None,
+            unique_keys=tuple(self._unique_keys()),
+            foreign_keys=tuple(self._foreign_keys()),
+            checks=tuple(self._checks()),
+            indexes=tuple(self._indexes()),
+        )
+
+    @property
+    def _changed(self) -> bool:
+        """Whether an expression's text, which we do not rewrite, may now mean something else or nothing."""
+        return len(self.names) != len(self.table.columns) or any(a != b for a, b in self.names.items())
+
+    def _warn(self, name: str, reason: str, *, lossy: bool = False) -> None:
+        kind = "lossy" if lossy else "refused"
+        self.warnings.append(PlanWarning(table=f"{self.table.qualified}.{name}", kind=kind, reason=reason))
+
+    def _has(self, name: str, kind: str, needed: Iterable[str]) -> bool:
+        missing = ", ".join(c for c in needed if c not in self.names)
+        if missing:
+            self._warn(name, f"{kind}: column {missing} is dropped")
+        return not missing
+
+    def _keeps_expression(self, name: str, kind: str) -> bool:
+        if self._changed:
+            self._warn(name, f"{kind}: {_EXPRESSION}")
+        return not self._changed
+
+    def _renamed(self, columns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.names[c] for c in columns)
+
+    def _included(self, name: str, kind: str, include: Sequence[str]) -> tuple[str, ...]:
+        # Without them a key or an index is slower, and means the same.
+        if gone := ", ".join(c for c in include if c not in self.names):
+            self._warn(name, f"{kind}: its INCLUDE loses column {gone}, which is dropped", lossy=True)
+        return self._renamed(c for c in include if c in self.names)
+
+    def _key(self, key: Key, kind: str) -> Key:
+        include = self._included(key.name or kind, kind, key.include)
+        return replace(key, columns=self._renamed(key.columns), include=include)
+
+    def _unique_keys(self) -> Iterable[Key]:
+        for key in self.table.unique_keys:
+            if self._has(key.name or "unique key", "unique key", key.columns):
+                yield self._key(key, "unique key")
+
+    def _indexes(self) -> Iterable[Index]:
+        for index in self.table.indexes:
+            if not self._has(index.name, "index", [p.column for p in index.parts if p.column]):
+                continue
+            expressive = index.predicate or any(p.expression for p in index.parts)
+            if expressive and not self._keeps_expression(index.name, "index"):
+                continue
+            parts = tuple(replace(p, column=self.names[p.column]) if p.column else p for p in index.parts)
+            yield replace(index, parts=parts, include=self._included(index.name, "index", index.include))
+
+    def _checks(self) -> Iterable[Check]:
+        for check in self.table.checks:
+            if self._keeps_expression(check.name or "check", "check constraint"):
+                yield check
+
+    def _foreign_keys(self) -> Iterable[ForeignKey]:
+        for key in self.table.foreign_keys:
+            name = key.name or "_".join(key.columns)
+            if not self._has(name, "foreign key", key.columns):
+                continue
+            if rows := self.broken.get(key.columns):
+                self._warn(name, f"foreign key: {rows:,} rows of the source break it")
+                continue
+            yield replace(key, columns=self._renamed(key.columns))
+
+
+def point_references(
+    table: TablePlan, tables: Sequence[TablePlan], catalog: Catalog, warnings: list[PlanWarning]
+) -> TablePlan:
+    """Foreign keys point at the target's names; those to tables that do not come along are left out aloud."""
+    if table.definition is None or not table.definition.foreign_keys:
+        return table
+    plans = {t.source_table: t for t in tables}
+    references: list[ForeignKey] = []
+    for key in table.definition.foreign_keys:
+        parent = plans.get(key.target_table) if key.target_schema == catalog.schema else None
+        if reason := _unreachable(key, parent):
+            name = f"{table.source}.{key.name or '_'.join(key.columns)}"
+            warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: {reason}"))
+        elif parent is not None:
+            columns = {c.source: c.target for c in parent.columns}
+            references.append(
+                replace(
+                    key,
+                    target_schema=parent.target_schema,
+                    target_table=parent.target_table,
+                    target_columns=tuple(columns[c] for c in key.target_columns),
+                )
+            )
+    definition = replace(table.definition, foreign_keys=tuple(references))
+    return table.model_copy(update={"definition": definition})
+
+
+def _unreachable(key: ForeignKey, parent: TablePlan | None) -> str | None:
+    if parent is None:
+        return f"{qualified(key.target_schema, key.target_table)} is not part of this migration"
+    if parent.refused:
+        return f"{parent.source} is refused"
+    carried = {c.source for c in parent.columns}
+    missing = ", ".join(c for c in key.target_columns if c not in carried)
+    return f"column {missing} of {parent.source} is not carried" if missing else None
