@@ -51,7 +51,9 @@ def source_of(path: Path, **settings: float) -> SqliteSource:
     return SqliteSource(connection_to(path), **settings)
 
 
-def plan_of(source: SqliteSource, table: str, where: str | None = None, chunk_bytes: int = 1 << 30) -> TablePlan:
+def plan_of(
+    source: SqliteSource, table: str, where: str | None = None, chunk_bytes: int = 1 << 30
+) -> TablePlan:
     """A plan of one table as the planner would make it; refusals do not stop it."""
     found = source.catalog(None).table(table)
     assert found is not None

@@ -111,7 +111,9 @@ def test_a_write_that_was_killed_is_not_rolled_back_by_us(tmp_path: Path) -> Non
     assert "needs recovery" in _failure(copy).message
 
 
-@pytest.mark.parametrize("name", ["a?mode=rwc.db", "a#b.db", "100%25.db", "two words.db", "naïve 'quoted'.db"])
+@pytest.mark.parametrize(
+    "name", ["a?mode=rwc.db", "a#b.db", "100%25.db", "two words.db", "naïve 'quoted'.db"]
+)
 def test_every_file_name_is_a_path_and_nothing_else(tmp_path: Path, name: str) -> None:
     """SQLite reads names as URIs; ? and # would end the path in one."""
     path = make_file(tmp_path / name, "CREATE TABLE t (a INT)", {"t": [(1,)]})
@@ -212,12 +214,20 @@ def test_only_an_alias_of_the_rowid_numbers_itself(make: Make, columns: str, *, 
 
 def test_without_rowid_nothing_numbers_itself(make: Make) -> None:
     """Even an INTEGER PRIMARY KEY; the word in a comment or a name counts for nothing."""
-    tables = make("""
+    tables = (
+        make("""
         CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT) WITHOUT ROWID;
         CREATE TABLE b (id INTEGER PRIMARY KEY, "WITHOUT ROWID" TEXT CHECK ("WITHOUT ROWID" <> ') WITHOUT ROWID'));
         CREATE TABLE c (id INTEGER PRIMARY KEY) STRICT, WITHOUT ROWID /* ) */;
-    """).catalog(None).tables
-    assert [(t.without_rowid, t.columns[0].identity is None) for t in tables] == [(True, True), (False, False), (True, True)]
+    """)
+        .catalog(None)
+        .tables
+    )
+    assert [(t.without_rowid, t.columns[0].identity is None) for t in tables] == [
+        (True, True),
+        (False, False),
+        (True, True),
+    ]
 
 
 def test_indexes_keep_order_and_predicate(make: Make) -> None:
@@ -311,7 +321,9 @@ def test_a_reference_to_a_unique_index_is_kept(make: Make) -> None:
 # ── census ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _survey(source: SqliteSource, table: str = "t", where: str | None = None, chunk_bytes: int = 1 << 30) -> Survey:
+def _survey(
+    source: SqliteSource, table: str = "t", where: str | None = None, chunk_bytes: int = 1 << 30
+) -> Survey:
     found = source.catalog(None).table(table)
     assert found is not None
     return source.survey(found, found.columns, where, chunk_bytes)
@@ -320,7 +332,11 @@ def _survey(source: SqliteSource, table: str = "t", where: str | None = None, ch
 @pytest.mark.parametrize(
     ("declared", "values", "target"),
     [
-        ("DATETIME", ["2000-02-29 00:00:00", "2000-01-01T23:59:59.123456", "0001-01-01 00:00:00.5", None], "timestamp"),
+        (
+            "DATETIME",
+            ["2000-02-29 00:00:00", "2000-01-01T23:59:59.123456", "0001-01-01 00:00:00.5", None],
+            "timestamp",
+        ),
         ("DATETIME", ["2001-02-29 00:00:00"], "text"),
         ("DATETIME", ["2000-01-01 24:00:00"], "text"),
         ("DATETIME", ["2000-01-01 23:59:60"], "text"),
@@ -430,7 +446,9 @@ def test_a_condition_that_sqlite_does_not_take_is_the_specs_fault(make: Make) ->
 
 def test_nulls_in_a_primary_key_are_refused(make: Make) -> None:
     """SQLite lets them in, except in rowid aliases and WITHOUT ROWID."""
-    source = make("CREATE TABLE t (a TEXT, b INT, PRIMARY KEY (a, b))", {"t": [("x", None), (None, None), ("y", 1)]})
+    source = make(
+        "CREATE TABLE t (a TEXT, b INT, PRIMARY KEY (a, b))", {"t": [("x", None), (None, None), ("y", 1)]}
+    )
     refused = {r.column: r.reason for r in _survey(source).refused}
     assert set(refused) == {"a", "b"}
     assert "2 rows have NULL" in refused["b"]
@@ -495,7 +513,9 @@ def test_more_values_than_a_query_gives_are_refused(make: Make) -> None:
 # ── chunks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _covers(source: SqliteSource, plan_where: str | None = None, chunk_bytes: int = 2000, table: str = "t") -> list[int]:
+def _covers(
+    source: SqliteSource, plan_where: str | None = None, chunk_bytes: int = 2000, table: str = "t"
+) -> list[int]:
     """Rows per chunk, after checking that the chunks join."""
     plan = plan_of(source, table, plan_where, chunk_bytes)
     assert [c.index for c in plan.chunks] == list(range(len(plan.chunks)))
@@ -550,7 +570,8 @@ def test_tables_without_rowid_are_cut_by_their_key(make: Make, collation: str) -
     keys = sorted({f"{'aAbBzZäÄ'[i % 8]}{i // 3:03d}'\"" for i in range(500)}, key=str.lower)
     rows = [(k, i % 2, float(i)) for i, k in enumerate(keys)]
     source = make(
-        f"CREATE TABLE t (a TEXT COLLATE {collation}, b INT, c REAL, PRIMARY KEY (a, b DESC, c)) WITHOUT ROWID", {"t": rows}
+        f"CREATE TABLE t (a TEXT COLLATE {collation}, b INT, c REAL, PRIMARY KEY (a, b DESC, c)) WITHOUT ROWID",
+        {"t": rows},
     )
     plan = plan_of(source, "t", None, 1000)
     assert (plan.chunk_by, plan.chunk_columns) == (ChunkBy.KEY, ("a", "b", "c"))
@@ -568,7 +589,9 @@ def test_bounds_of_every_storage_class_are_exact(make: Make, declared: str) -> N
         "NUMERIC": [v for i in range(150) for v in (i, i + 1 / 3)],
         "": [v for i in range(75) for v in (i, i + 1 / 3, f"t{i}", i.to_bytes(2, "big"))],
     }
-    source = make(f"CREATE TABLE t (k {declared} PRIMARY KEY) WITHOUT ROWID", {"t": [(v,) for v in values[declared]]})
+    source = make(
+        f"CREATE TABLE t (k {declared} PRIMARY KEY) WITHOUT ROWID", {"t": [(v,) for v in values[declared]]}
+    )
     table = source.catalog(None).tables[0]
     survey = source.survey(table, table.columns, None, 200)
     assert len(survey.chunks) > 4
@@ -613,7 +636,10 @@ def test_surveys_may_run_at_the_same_time(make: Make) -> None:
     """From several threads on one source."""
     source = make("CREATE TABLE t (id INTEGER PRIMARY KEY, v INT)", {"t": [(i, i) for i in range(20000)]})
     hashes: list[str] = []
-    threads = [threading.Thread(target=lambda: hashes.append(plan_of(source, "t", None, 9000).hash)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: hashes.append(plan_of(source, "t", None, 9000).hash))
+        for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

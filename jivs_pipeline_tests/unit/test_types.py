@@ -60,7 +60,9 @@ _NOTHING = StoredValues()
         ("JSON", Affinity.NUMERIC, Family.NONE),
     ],
 )
-def test_declared_types_are_read_as_sqlite_reads_them(declared: str, affinity: Affinity, family: Family) -> None:
+def test_declared_types_are_read_as_sqlite_reads_them(
+    declared: str, affinity: Affinity, family: Family
+) -> None:
     """Affinity decides what SQLite stores, the family what was meant."""
     found = sqlite_type(declared)
     assert (found.affinity, found.family) == (affinity, family)

@@ -100,7 +100,9 @@ class SqliteSource:
                 refused.append(Refusal(column.name, choice.refused))
             planned.append(_column_plan(column, choice))
         if sum(parts_of(c) for c in planned) > _MAX_PARTS:
-            reason = f"it has too many columns for one query of SQLite, which gives at most {_MAX_PARTS:,} values"
+            reason = (
+                f"it has too many columns for one query of SQLite, which gives at most {_MAX_PARTS:,} values"
+            )
             refused.append(Refusal("", f"{reason}; numbers that are not only integers take two"))
         # pgpq cannot write numeric without a scale: then every column goes as text.
         wire = (

@@ -20,7 +20,15 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types import Affinity, Family, SqliteType, StoredValues, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_open import column_name, quoted
 
-__all__ = ["Census", "bound_text", "bound_value", "key_condition", "rowid_name", "source_rows", "take_census"]
+__all__ = [
+    "Census",
+    "bound_text",
+    "bound_value",
+    "free_rowid_name",
+    "key_condition",
+    "source_rows",
+    "take_census",
+]
 
 # Aggregates in one statement: SQLite takes 2,000 result columns, and its statement grows with each.
 _AGGREGATES = 400
@@ -251,11 +259,9 @@ def _one(connection: sqlite3.Connection, expression: str, rows_sql: str) -> int:
 # ── where to cut ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rowid_name(table: Table) -> str | None:
+def free_rowid_name(columns: Iterable[str]) -> str | None:
     """A name of the rowid that no column hides; None if there is none."""
-    taken = {c.name.lower() for c in table.columns}
-    if table.without_rowid:
-        return None
+    taken = {name.lower() for name in columns}
     return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
 
 
@@ -312,7 +318,7 @@ def _chunks(
     connection: sqlite3.Connection, table: Table, where: str | None, step: int
 ) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
     """Chunks of about `step` rows each."""
-    rowid = rowid_name(table)
+    rowid = None if table.without_rowid else free_rowid_name(c.name for c in table.columns)
     if rowid is not None:
         by, names, key = ChunkBy.ROWID, (rowid,), [f"{quoted(table.name)}.{rowid}"]
     elif table.primary_key is not None and table.without_rowid:

@@ -111,6 +111,8 @@ def mapped_errors(connection: Connection, table: str | None = None) -> Generator
         where = f"{f'table {table} of ' if table else ''}connection {connection.name!r}"
         # ADBC repeats the whole query in further lines.
         problem = str(error).partition("\n")[0]
+        if problem.startswith("Could not decode"):
+            problem = "a text is not UTF-8"  # the message quotes it
         if is_busy(error):
             raise TransientError(
                 f"Another program keeps {where} locked",
@@ -156,8 +158,8 @@ def open_sqlite(connection: Connection, timeout_seconds: float) -> sqlite3.Conne
     return opened
 
 
-def open_adbc(connection: Connection, timeout_seconds: float) -> adbc.Connection:
-    """ADBC's connection; its driver brings an SQLite of its own.
+def open_adbc(connection: Connection) -> adbc.Connection:
+    """ADBC's connection; its driver brings an SQLite of its own, which waits for no lock.
 
     Raises:
         ConnectionFailed: it cannot be opened.
@@ -166,15 +168,11 @@ def open_adbc(connection: Connection, timeout_seconds: float) -> adbc.Connection
     try:
         opened = adbc.connect(_uri(_path(connection)), autocommit=True)
         with opened.cursor() as cursor:
-            for pragma in (
-                "query_only = ON",
-                "trusted_schema = OFF",
-                f"busy_timeout = {int(timeout_seconds * 1000)}",
-            ):
+            for pragma in ("query_only = ON", "trusted_schema = OFF"):
                 cursor.execute(f"PRAGMA {pragma}")
                 cursor.fetchall()
     except adbc_driver_manager.Error as error:
         if opened is not None:
             opened.close()
-        raise open_failed(connection, error, timeout_seconds) from error
+        raise open_failed(connection, error, 0) from error
     return opened

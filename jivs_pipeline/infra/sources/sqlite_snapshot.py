@@ -16,7 +16,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,11 +39,10 @@ from jivs_pipeline.infra.sources.sqlite_carriers import (
     reading,
     unbounded_size,
 )
-from jivs_pipeline.infra.sources.sqlite_census import bound_text, key_condition, source_rows
+from jivs_pipeline.infra.sources.sqlite_census import bound_text, free_rowid_name, key_condition, source_rows
 from jivs_pipeline.infra.sources.sqlite_digests import large_row_hashes, row_hashes, total
 from jivs_pipeline.infra.sources.sqlite_open import (
     column_name,
-    is_busy,
     mapped_errors,
     open_adbc,
     open_sqlite,
@@ -56,10 +55,12 @@ _BATCH_ROWS = 16_384
 _ENOUGH_ROWS = 1_024  # smaller batches cost more than finding where the large rows are
 _LARGE_ROW = 4 * 1024 * 1024  # from here on a row's text is hashed piece by piece
 _MARK = -1  # of the typed first row
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.01
+_TOUCH = "SELECT count(*) FROM main.sqlite_schema"  # a transaction begins with its first read
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 
+_Slot = tuple[adbc.Connection, sqlite3.Connection]
 _Value = int | float | str | bytes
 
 
@@ -102,36 +103,23 @@ class SqliteSnapshot:
 
         Raises:
             ConnectionFailed: the file cannot be opened.
-            TransientError: other programs write so often that no two readers see the same.
+            TransientError: it stays locked, or is written to so often that no two readers see the same.
         """
-        deadline = time.monotonic() + timeout_seconds
+        slots: list[_Slot] = []
         witness = open_sqlite(connection, timeout_seconds)
         try:
-            while True:
-                slots: list[tuple[adbc.Connection, sqlite3.Connection]] = []
-                try:
-                    with mapped_errors(connection):
-                        # Another number than before if anybody committed in between, in either journal mode.
-                        before = witness.execute("PRAGMA data_version").fetchone()
-                    for _ in range(max(readers, 1)):
-                        # A waiting writer lets no more readers in, and waits for ours: do not wait for it.
-                        wait = max(deadline - time.monotonic(), 0.0) if not slots else 0.0
-                        slots.append(_begin(connection, wait, timeout_seconds))
-                    with mapped_errors(connection):
-                        if witness.execute("PRAGMA data_version").fetchone() == before:
-                            return cls(connection, slots, batch_bytes)
-                    _end(slots)
-                except BaseException as error:
-                    _end(slots)
-                    if not is_busy(error) or time.monotonic() > deadline:
-                        raise
-                if time.monotonic() > deadline:
-                    raise TransientError(
-                        f"Connection {connection.name!r} is written to too often for a consistent view",
-                        hint="Stop its writers, or migrate a copy made by `sqlite3 FILE '.backup COPY'`",
-                    )
+            for _ in range(max(readers, 1)):
+                # Not extend(): if the last cannot be opened, the others must be closed.
+                slots.append(_opened(connection, timeout_seconds))  # noqa: PERF401
+            deadline = time.monotonic() + timeout_seconds
+            while not _begin(connection, witness, slots, last=time.monotonic() > deadline):
                 time.sleep(_PAUSE_SECONDS)
+            return cls(connection, slots, batch_bytes)
+        except BaseException:
+            _close(slots)
+            raise
         finally:
+            # Not before the others have their locks: closing a descriptor would let go of them.
             witness.close()
 
     @property
@@ -141,7 +129,7 @@ class SqliteSnapshot:
 
     def close(self) -> None:
         """End the transactions."""
-        _end(self._slots)
+        _close(self._slots)
 
     @contextmanager
     def _lent_arrow(self, table: TablePlan) -> Generator[adbc.Connection]:
@@ -185,19 +173,13 @@ class SqliteSnapshot:
         fit = min(self._batch_bytes // (fixed + widest), _BATCH_ROWS)
         if fit >= _ENOUGH_ROWS or not widest:
             return [_Rows(rows.sql, rows.parameters, max(fit, 1))]
-        with self._lent_plain(table) as connection:
+        with self._lent_plain(table) as connection, _texts(connection):
             key = _order(connection, table.source_table)
             if not key:
                 return [_Rows(rows.sql, rows.parameters, max(fit, 1))]
-            size = " + ".join([str(fixed), *self._sizes(table)])
+            size = any_of([str(fixed), *self._sizes(table)], " + ")
             listed = f"SELECT {', '.join(key)}, {size} {rows.sql} ORDER BY {', '.join(key)}"
-            cuts: list[tuple[str, ...]] = []
-            filled = held = 0
-            for *bound, taken in connection.execute(listed, rows.parameters):
-                if held and (filled + taken > self._batch_bytes or held >= _BATCH_ROWS):
-                    cuts.append(tuple(map(bound_text, bound)))
-                    filled = held = 0
-                filled, held = filled + taken, held + 1
+            cuts = _cuts(connection.execute(listed, rows.parameters), self._batch_bytes)
         edges = [None, *cuts, None]
         portions: list[_Rows] = []
         for lower, upper in pairwise(edges):
@@ -334,33 +316,58 @@ class SqliteSnapshot:
         return found
 
 
-def _begin(
-    connection: Connection, wait_seconds: float, timeout_seconds: float
-) -> tuple[adbc.Connection, sqlite3.Connection]:
-    plain = open_sqlite(connection, wait_seconds)
+def _opened(connection: Connection, timeout_seconds: float) -> _Slot:
+    plain = open_sqlite(connection, timeout_seconds)
     try:
-        # Texts come as the bytes they are: digests hash them without decoding.
-        plain.text_factory = bytes
-        with mapped_errors(connection):
-            plain.execute("BEGIN")
-            plain.execute("SELECT count(*) FROM main.sqlite_schema").fetchone()
-            plain.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
-        arrow = open_adbc(connection, wait_seconds)
-        try:
-            with mapped_errors(connection), arrow.cursor() as cursor:
-                for statement in ("BEGIN", "SELECT count(*) FROM main.sqlite_schema"):
-                    cursor.execute(statement)
-                    cursor.fetchall()
-        except BaseException:
-            arrow.close()
-            raise
+        arrow = open_adbc(connection)
     except BaseException:
         plain.close()
         raise
+    # Texts come as the bytes they are: digests hash them without decoding.
+    plain.text_factory = bytes
+    # A waiting writer lets no more readers in, and waits for those that are: do not wait for it.
+    plain.execute("PRAGMA busy_timeout = 0")
     return arrow, plain
 
 
-def _end(slots: list[tuple[adbc.Connection, sqlite3.Connection]]) -> None:
+def _begin(
+    connection: Connection, witness: sqlite3.Connection, slots: Sequence[_Slot], *, last: bool
+) -> bool:
+    """Begin all transactions, or none if they would not see the same; on the `last` attempt that is an error."""
+    try:
+        with mapped_errors(connection):
+            # Another number than before if anybody committed in between, in either journal mode.
+            before = witness.execute("PRAGMA data_version").fetchone()
+            for arrow, plain in slots:
+                for statement in ("BEGIN", _TOUCH):
+                    plain.execute(statement).fetchall()
+                    _run(arrow, statement)
+            if witness.execute("PRAGMA data_version").fetchone() == before:
+                return True
+    except TransientError:
+        if last:
+            raise
+    if last:
+        raise TransientError(
+            f"Connection {connection.name!r} is written to too often for a consistent view",
+            hint="Stop its writers, or migrate a copy made by `sqlite3 FILE '.backup COPY'`",
+        )
+    for arrow, plain in slots:
+        if plain.in_transaction:
+            plain.execute("ROLLBACK")
+        # ADBC does not tell whether it is in one.
+        with suppress(adbc_driver_manager.Error):
+            _run(arrow, "ROLLBACK")
+    return False
+
+
+def _run(arrow: adbc.Connection, statement: str) -> None:
+    with arrow.cursor() as cursor:
+        cursor.execute(statement)
+        cursor.fetchall()
+
+
+def _close(slots: list[_Slot]) -> None:
     for arrow, plain in slots:
         # A generator of batches that nobody finished keeps its statement until it is collected.
         with suppress(adbc_driver_manager.Error, RuntimeError):
@@ -369,18 +376,36 @@ def _end(slots: list[tuple[adbc.Connection, sqlite3.Connection]]) -> None:
     slots.clear()
 
 
+@contextmanager
+def _texts(connection: sqlite3.Connection) -> Generator[None]:
+    """Lets a connection return texts as such: a bound that came as bytes would be compared as a blob."""
+    before, connection.text_factory = connection.text_factory, str
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
+def _cuts(rows: Iterable[tuple[Any, ...]], batch_bytes: int) -> list[tuple[str, ...]]:
+    """Keys at which a new batch begins; `rows` are keys, each with its row's bytes at the end."""
+    cuts: list[tuple[str, ...]] = []
+    filled = held = 0
+    for *key, taken in rows:
+        if held and (filled + taken > batch_bytes or held >= _BATCH_ROWS):
+            cuts.append(tuple(map(bound_text, key)))
+            filled = held = 0
+        filled, held = filled + taken, held + 1
+    return cuts
+
+
 def _order(connection: sqlite3.Connection, table: str) -> list[str]:
     """SQL of the key in whose order the table is stored; empty if its rowid has no name left."""
     columns = connection.execute("SELECT name, pk FROM pragma_table_xinfo(?, 'main')", (table,)).fetchall()
-    names = [(name.decode(), key) for name, key in columns]
-    without = connection.execute(
-        "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)
-    )
-    if (found := without.fetchone()) is not None and found[0]:
-        return [column_name(table, name) for name, key in sorted(names, key=lambda n: n[1]) if key]
-    taken = {name.lower() for name, _ in names}
-    rowid = next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
-    return [f"{quoted(table)}.{rowid}"] if rowid else []
+    listed = "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?"
+    if any(without_rowid for (without_rowid,) in connection.execute(listed, (table,))):
+        return [column_name(table, name) for name, key in sorted(columns, key=lambda c: c[1]) if key]
+    name = free_rowid_name(name for name, _ in columns)
+    return [f"{quoted(table)}.{name}"] if name else []
 
 
 def _chunk_rows(
