@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from jivs_pipeline.core.errors import InterruptedRun, JivsError
 
@@ -117,7 +117,7 @@ def with_retries(
 
     Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=FIRST_DELAY_SECONDS, exp_base=2, jitter=1),
+        wait=wait_exponential(multiplier=FIRST_DELAY_SECONDS, exp_base=2) + wait_random(0, 1),
         retry=retry_if_exception(lambda error: isinstance(error, JivsError) and error.transient),
         sleep=guard.sleep,
         before_sleep=tell,
