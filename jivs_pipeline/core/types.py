@@ -11,7 +11,7 @@ the census of what is stored, and they never coerce: integers in a DATE column b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ __all__ = [
     "TypeMapping",
     "arrow_type",
     "choose_sqlite",
-    "default_suits",
+    "likely_sqlite",
     "sqlite_type",
 ]
 
@@ -306,6 +306,22 @@ def choose_sqlite(declared: SqliteType, values: StoredValues) -> TypeChoice:
     return _chosen(promised, declared)
 
 
+_HELD = {"integer": Family.INTEGER, "real": Family.REAL, "text": Family.TEXT, "blob": Family.BLOB}
+
+
+def likely_sqlite(declared: SqliteType, held: str | None) -> SqliteType:
+    """The type to expect when `held` is the storage class of a column's first value (None: it has none).
+
+    Mixtures are refused, so that one value tells whether the declaration holds; expressions in defaults, checks
+    and indexes are translated for this type.
+    """
+    if held is None:
+        return declared if declared.family is not Family.NONE else replace(declared, family=Family.TEXT)
+    if declared.family is not Family.NONE and held in _promised(declared).stored:
+        return declared
+    return SqliteType(declared.declared, declared.affinity, _HELD[held])
+
+
 _DECIMAL = re.compile(r"decimal128\((\d+),\s*(\d+)\)")
 
 
@@ -322,16 +338,3 @@ def arrow_type(text: str) -> pa.DataType:
         return pa.decimal128(int(found[1]), int(found[2]))
     return pa.type_for_alias(text)
 
-
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
-
-
-def default_suits(expression: str, target_type: str) -> bool:
-    """Whether a translated default can stand on a column of the final type.
-
-    Literals come quoted and suit every type their family promised; a clock needs a temporal or text column,
-    and the census may have made bigint of a DATETIME.
-    """
-    if _LITERAL.fullmatch(expression) or expression == "NULL":
-        return True
-    return target_type.startswith(("timestamp", "date", "time", "text", "varchar"))

@@ -309,6 +309,49 @@ def test_a_reference_that_postgresql_cannot_take_is_left_out(make: Make, child: 
     assert catalog.table("t").foreign_keys == ()  # type: ignore[union-attr]
 
 
+def test_expressions_suit_the_types_that_the_values_will_get(make: Make) -> None:
+    """A clock is no default of a bigint, and a text is not compared with a number."""
+    catalog = make("""
+        CREATE TABLE t (a DATETIME DEFAULT CURRENT_TIMESTAMP, b DATETIME DEFAULT CURRENT_TIMESTAMP, c INT CHECK (c > 0),
+            d DEFAULT 'x', e DEFAULT 'x', f DATE DEFAULT '2000-01-01', g INT DEFAULT 5);
+        CREATE INDEX i ON t (a) WHERE c > 5;
+        CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE q (id INTEGER REFERENCES p, n NUMERIC REFERENCES p);
+        INSERT INTO t VALUES (NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+            (1700000000, '2000-01-01 00:00:00', 'many', 5, 'y', 730000, 'five');
+        INSERT INTO q VALUES ('x', 1);
+    """).catalog(None)
+    table = catalog.table("t")
+    assert table is not None
+    assert [c.default is not None for c in table.columns] == [False, True, False, False, True, False, True]
+    assert (table.checks, table.indexes) == ((), ())
+    left = {(o.name, o.kind) for o in catalog.left_out}
+    assert left == {
+        ("t.a", "default"), ("t.d", "default"), ("t.f", "default"), ("t: c > 0", "check constraint"), ("i", "index"),
+        ("q (id)", "foreign key"), ("q (n)", "foreign key"),
+    }  # fmt: skip
+
+
+def test_names_that_postgresql_would_not_take_twice_are_dropped(make: Make) -> None:
+    """A key is an index there, and its name is one of the schema's."""
+    first, second = (
+        make("""
+        CREATE TABLE a (x INT CONSTRAINT c CHECK (x > 0), y INT, CONSTRAINT pk PRIMARY KEY (x), CONSTRAINT c CHECK (y > 0));
+        CREATE TABLE b (x INT CONSTRAINT c CHECK (x > 0), y INT CONSTRAINT i UNIQUE, z INT CONSTRAINT a UNIQUE,
+            CONSTRAINT pk PRIMARY KEY (x));
+        CREATE INDEX i ON a (y);
+    """)
+        .catalog(None)
+        .tables
+    )
+    assert [c.name for c in (first.primary_key, *first.checks) if c] == ["pk", "c", None]
+    assert [c.name for c in (second.primary_key, *second.unique_keys, *second.checks) if c] == [
+        None,
+        None,
+        None,
+        "c",
+    ]
+
+
 def test_a_reference_to_a_unique_index_is_kept(make: Make) -> None:
     """PostgreSQL takes a unique index for a key."""
     catalog = make("""

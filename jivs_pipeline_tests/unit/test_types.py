@@ -17,7 +17,7 @@ from jivs_pipeline.core.types import (
     StoredValues,
     arrow_type,
     choose_sqlite,
-    default_suits,
+    likely_sqlite,
     sqlite_type,
 )
 
@@ -246,15 +246,22 @@ def test_an_unknown_arrow_type_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "target", "suits"),
+    ("declared", "held", "family"),
     [
-        ("'1'", "boolean", True),
-        ("'it''s'", "text", True),
-        ("date_trunc('second', (now() AT TIME ZONE 'UTC'))", "timestamp", True),
-        ("date_trunc('second', (now() AT TIME ZONE 'UTC'))", "varchar(30)", True),
-        ("date_trunc('second', (now() AT TIME ZONE 'UTC'))", "bigint", False),
+        ("DATETIME", "text", Family.TIMESTAMP),
+        ("DATETIME", None, Family.TIMESTAMP),
+        ("DATETIME", "integer", Family.INTEGER),
+        ("NUMERIC(9,2)", "real", Family.NUMERIC),
+        ("INTEGER", "real", Family.REAL),
+        ("INTEGER", "text", Family.TEXT),
+        ("TEXT", "blob", Family.BLOB),
+        ("", None, Family.TEXT),
+        ("", "blob", Family.BLOB),
+        ("JSON", "text", Family.TEXT),
     ],
 )
-def test_defaults_suit_the_final_type_or_are_dropped(expression: str, target: str, *, suits: bool) -> None:
-    """The census may have made bigint of a DATETIME with a clock for its default."""
-    assert default_suits(expression, target) is suits
+def test_one_value_tells_what_to_expect(declared: str, held: str | None, family: Family) -> None:
+    """Mixtures are refused, so that the first value speaks for all."""
+    likely = likely_sqlite(sqlite_type(declared), held)
+    assert likely.family is family
+    assert (likely.precision is not None) == (family is Family.NUMERIC)

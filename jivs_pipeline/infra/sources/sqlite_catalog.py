@@ -7,8 +7,9 @@ not: looking at rows (`sqlite_census`), parsing SQL text (`sqlite_sql`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from jivs_pipeline.core.model import (
@@ -23,13 +24,15 @@ from jivs_pipeline.core.model import (
     LeftOut,
     Table,
 )
-from jivs_pipeline.core.types import Affinity, Family, SqliteType, sqlite_type
+from jivs_pipeline.core.types import Family, SqliteType, likely_sqlite, sqlite_type
+from jivs_pipeline.infra.sources.sqlite_census import source_rows
 from jivs_pipeline.infra.sources.sqlite_expressions import (
     UntranslatableError,
     default_expression,
     translate,
     translate_key,
 )
+from jivs_pipeline.infra.sources.sqlite_open import column_name
 from jivs_pipeline.infra.sources.sqlite_sql import (
     Constraint,
     Token,
@@ -67,6 +70,38 @@ _REASONS = {
 }
 
 
+class _Types(Mapping[str, tuple[str, SqliteType, bool]]):
+    """By lower-cased name: a column's name, the type to expect, and whether it has a collation.
+
+    Looks at the rows only when asked: a column of NULLs takes a scan of the table.
+    """
+
+    def __init__(self, held: Callable[[str], str | None]) -> None:
+        self._held = held
+        self._declared: dict[str, tuple[str, SqliteType, bool]] = {}
+        self._likely: dict[str, tuple[str, SqliteType, bool]] = {}
+
+    def add(self, name: str, declared: SqliteType, *, collated: bool) -> None:
+        self._declared[name.lower()] = (name, declared, collated)
+
+    def __getitem__(self, key: str) -> tuple[str, SqliteType, bool]:
+        if key not in self._likely:
+            name, declared, collated = self._declared[key]
+            self._likely[key] = (name, likely_sqlite(declared, self._held(name)), collated)
+        return self._likely[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+    def spelled(self, name: str) -> str | None:
+        """The column's name as it was declared; None if there is none."""
+        found = self._declared.get(name.lower())
+        return found[0] if found else None
+
+
 @dataclass(slots=True)
 class _Reading:
     """What is known of one table while it is read."""
@@ -74,10 +109,8 @@ class _Reading:
     name: str
     constraints: list[Constraint]
     without_rowid: bool
+    types: _Types
     columns: list[Column] = field(default_factory=list[Column])
-    types: dict[str, tuple[str, SqliteType, bool]] = field(
-        default_factory=dict[str, tuple[str, SqliteType, bool]]
-    )
     collations: dict[str, str] = field(default_factory=dict[str, str])
     primary_key: tuple[str, ...] = ()
 
@@ -113,10 +146,11 @@ class _Reader:
                 indexes[name] = sql
             else:
                 self._tables[name.lower()] = self._reading(name, sql)
-        return tuple(self._table(reading, indexes) for reading in self._tables.values())
+        return _with_unique_names([self._table(reading, indexes) for reading in self._tables.values()])
 
     def _reading(self, name: str, sql: str) -> _Reading:
-        reading = _Reading(name, constraints(sql), without_rowid=_has_no_rowid(sql))
+        types = _Types(partial(self._held, name))
+        reading = _Reading(name, constraints(sql), _has_no_rowid(sql), types)
         for constraint in reading.constraints:
             if constraint.kind == "COLLATE":
                 reading.collations[constraint.columns[0]] = identifier(constraint.body[0]).upper()
@@ -127,9 +161,8 @@ class _Reader:
         # A rowid by another name: no index of its own, and SQLite numbers it.
         has_alias = len(keyed) == 1 and not has_key_index and not reading.without_rowid
         for column, declared, not_null, default, key, hidden in rows:
-            parsed = sqlite_type(declared)
             collation = reading.collations.get(column.lower(), _BINARY)
-            reading.types[column.lower()] = (column, parsed, collation != _BINARY)
+            types.add(column, sqlite_type(declared), collated=collation != _BINARY)
             if collation != _BINARY:
                 reason = f"COLLATE {collation} is not carried: PostgreSQL will compare byte by byte"
                 self._leave(f"{name}.{column}", "collation", reason, name, "lossy")
@@ -142,25 +175,32 @@ class _Reader:
                     column,
                     declared,
                     nullable=not (not_null or key),
-                    default=None if alias else self._default(name, column, default, parsed),
+                    default=None if alias else self._default(reading, column, default),
                     identity=Identity() if alias else None,
                 )
             )
         return reading
 
-    def _default(self, table: str, column: str, written: str | None, declared: SqliteType) -> str | None:
+    def _held(self, table: str, column: str) -> str | None:
+        """Storage class of the column's first value."""
+        name = column_name(table, column)
+        rows = source_rows(table, [f"{name} NOT NULL"])
+        found = self._connection.execute(f"SELECT typeof({name}) {rows} LIMIT 1").fetchone()
+        return found[0] if found else None
+
+    def _default(self, reading: _Reading, column: str, written: str | None) -> str | None:
         if written is None:
             return None
         try:
-            return default_expression(written, declared)
+            return default_expression(written, reading.types[column.lower()][1])
         except UntranslatableError as reason:
-            self._leave(f"{table}.{column}", "default", str(reason), table, "lossy")
+            self._leave(f"{reading.name}.{column}", "default", str(reason), reading.name, "lossy")
             return None
 
     def _table(self, reading: _Reading, indexes: Mapping[str, str]) -> Table:
         unique: list[Key] = []
         made: list[Index] = []
-        for name, is_unique, origin, partial in self._rows(_KEYS, reading.name):
+        for name, is_unique, origin, has_predicate in self._rows(_KEYS, reading.name):
             parts = self._rows(_PARTS, name)
             self._note_collations(reading, name, parts)
             if origin == "u":
@@ -168,8 +208,8 @@ class _Reader:
                 unique.append(Key(_key_name(reading, "UNIQUE", columns), columns))
             elif origin == "c" and (found := self._index(reading, name, indexes[name], parts)) is not None:
                 keys, predicate = found
-                where = self._predicate(reading, name, predicate) if partial else None
-                if where is not None or not partial:
+                where = self._predicate(reading, name, predicate) if has_predicate else None
+                if where is not None or not has_predicate:
                     made.append(Index(name, keys, unique=bool(is_unique), predicate=where))
         key = None
         if reading.primary_key:
@@ -240,7 +280,7 @@ class _Reader:
             grouped.setdefault(row[0], []).append(row)
         found: list[ForeignKey] = []
         for position, rows in enumerate(grouped.values()):
-            columns = tuple(reading.types[row[2].lower()][0] for row in rows)
+            columns = tuple(reading.types.spelled(row[2]) or row[2] for row in rows)
             written = declared[position] if position < len(declared) else None
             if written is not None and written.columns != tuple(c.lower() for c in columns):
                 written = None
@@ -261,7 +301,7 @@ class _Reader:
                     columns,
                     SCHEMA,
                     parent.name,
-                    tuple(parent.types[t.lower()][0] for t in targets),
+                    tuple(parent.types.spelled(t) or t for t in targets),
                     on_update=rows[0][4].upper(),
                     on_delete=rows[0][5].upper(),
                     deferrable=bool(written and written.deferrable),
@@ -274,7 +314,7 @@ class _Reader:
         self, child: _Reading, columns: Sequence[str], parent: _Reading, targets: Sequence[str]
     ) -> str | None:
         """Why PostgreSQL could not take this foreign key, or None."""
-        if len(targets) != len(columns) or any(t.lower() not in parent.types for t in targets):
+        if len(targets) != len(columns) or any(parent.types.spelled(t) is None for t in targets):
             return f"its columns in {parent.name} do not exist"
         wanted = {t.lower() for t in targets}
         if wanted != {c.lower() for c in parent.primary_key} and not any(
@@ -284,7 +324,7 @@ class _Reader:
             return f"its columns in {parent.name} are not unique"
         for column, target in zip(columns, targets, strict=True):
             one, other = child.types[column.lower()][1], parent.types[target.lower()][1]
-            if _kind(one) != _kind(other):
+            if not _joins(one, other):
                 return f"{column} ({one.declared}) and {target} ({other.declared}) are of different types"
         return None
 
@@ -301,11 +341,47 @@ def _key_name(reading: _Reading, kind: str, columns: Sequence[str]) -> str | Non
     return next((c.name for c in reading.constraints if c.kind == kind and c.columns == wanted), None)
 
 
-def _kind(declared: SqliteType) -> str:
-    """Types that one foreign key may join: PostgreSQL needs an operator for them."""
-    if declared.affinity in (Affinity.INTEGER, Affinity.REAL) or declared.family is Family.NUMERIC:
-        return "number"
-    return "text" if declared.affinity is Affinity.TEXT else declared.family.value
+# Pairs of child and parent for which PostgreSQL has an operator, beside equal ones.
+_JOINED = {
+    (Family.INTEGER, Family.NUMERIC), (Family.INTEGER, Family.REAL), (Family.NUMERIC, Family.REAL),
+    (Family.TEXT, Family.VARCHAR), (Family.VARCHAR, Family.TEXT),
+}  # fmt: skip
+
+
+def _joins(child: SqliteType, parent: SqliteType) -> bool:
+    return child.family is parent.family or (child.family, parent.family) in _JOINED
+
+
+def _with_unique_names(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """The tables with names of constraints that PostgreSQL takes; the later of two equal ones loses its name.
+
+    There a key is an index, and names of indexes and tables are unique in a schema; those of other constraints
+    are unique in a table. SQLite knows no such rules.
+    """
+    taken = {t.name for t in tables} | {i.name for t in tables for i in t.indexes}
+    found: list[Table] = []
+    for table in tables:
+        of_table: set[str] = set()
+
+        def kept(name: str | None, *, key: bool = False, of_table: set[str] = of_table) -> str | None:
+            if name is None or name in of_table or (key and name in taken):
+                return None
+            of_table.add(name)
+            if key:
+                taken.add(name)
+            return name
+
+        primary = table.primary_key
+        found.append(
+            replace(
+                table,
+                primary_key=replace(primary, name=kept(primary.name, key=True)) if primary else None,
+                unique_keys=tuple(replace(k, name=kept(k.name, key=True)) for k in table.unique_keys),
+                foreign_keys=tuple(replace(k, name=kept(k.name)) for k in table.foreign_keys),
+                checks=tuple(replace(c, name=kept(c.name)) for c in table.checks),
+            )
+        )
+    return tuple(found)
 
 
 def read_catalog(connection: sqlite3.Connection) -> Catalog:
