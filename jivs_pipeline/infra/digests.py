@@ -79,9 +79,13 @@ def canonical_digest(
     *,
     utf8: bool = True,
 ) -> sql.Composed:
-    """Digest in the spelling CANONICAL; arguments as in `record_digest`, with each column's spelling.
+    """Digest in the spelling CANONICAL.
 
     Args:
+        table: as in `record_digest`, like `predicate` and `groups`.
+        columns: names in this table with their spellings, in the plan's order.
+        predicate: a complete condition.
+        groups: give one line per chunk.
         utf8: False where the database's encoding is another one, so that the text is converted before MD5.
     """
     each = [

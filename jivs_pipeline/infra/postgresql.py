@@ -9,6 +9,7 @@ so both ends must have them equal, whatever postgresql.conf, the role or the dat
 
 from __future__ import annotations
 
+import math
 import select
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar, cast
 import psycopg
 from psycopg import conninfo, sql
 from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
@@ -66,9 +68,11 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     `patience` seconds without a byte from the server make it ask `alive` (from another connection) whether
     the server still works on this session's statement. Without `alive`, or when it says no, the session is
     dropped and `psycopg.OperationalError` raised. Keepalives only find a dead host; this finds a silent one.
+    `longest` bounds what `alive` can excuse: a frozen server process looks as if it worked.
     """
 
     patience: float = 30.0
+    longest: float = math.inf
     alive: Callable[[Session], bool] | None = None
 
     def wait(self, gen: Generator[Any, Any, _RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
@@ -78,21 +82,21 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     def _listening(self, gen: Generator[Any, Any, _RV]) -> Generator[Any, Any, _RV]:
         try:
             state = next(gen)
-            last_news = monotonic()
+            began = last_news = monotonic()
             while True:
                 ready = yield state
                 if ready:
                     last_news = monotonic()
                 elif monotonic() - last_news > self.patience:
-                    self._ask()
+                    self._ask(last_news - began)
                     last_news = monotonic()
                 state = gen.send(ready)
         except StopIteration as end:
             return cast("_RV", end.value)
 
-    def _ask(self) -> None:
+    def _ask(self, seconds: float) -> None:
         works = False
-        if self.alive is not None:
+        if self.alive is not None and seconds < self.longest:
             with suppress(psycopg.Error, JivsError):
                 works = self.alive(self)
         if not works:
@@ -108,13 +112,17 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         Anything but the stream's regular end drops the session: closing the iterator early, an error, or
         `patience` seconds of silence (`psycopg.OperationalError`), whatever the server is doing meanwhile.
         """
-        with self.cursor().copy(statement):
-            try:
-                yield from self._pieces(piece_bytes)
-            except BaseException:
-                # Inside of the block, so that leaving it does not wait for the rest of the stream.
-                self.drop()
-                raise
+        alive, self.alive = self.alive, None
+        try:
+            with self.cursor().copy(statement):
+                try:
+                    yield from self._pieces(piece_bytes)
+                except BaseException:
+                    # Inside of the block, so that leaving it does not wait for the rest of the stream.
+                    self.drop()
+                    raise
+        finally:
+            self.alive = alive
 
     def _pieces(self, piece_bytes: int) -> Generator[bytearray | memoryview]:
         server = self.pgconn
@@ -140,16 +148,18 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
                     piece = bytearray()
         if piece:
             yield piece
-        while server.is_busy():
-            self._receive(news)
-        result = server.get_result()
-        if result is None:
-            raise psycopg.OperationalError("the COPY ended without a result")
-        if result.status != ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result, encoding="utf-8")
-        while server.is_busy():
-            self._receive(news)
-        server.get_result()
+        self._end_of_copy(news)
+
+    def _end_of_copy(self, news: select.poll) -> None:
+        """The server says last whether the COPY went well; an empty result ends the statement."""
+        results: list[PGresult | None] = []
+        while not results or results[-1] is not None:
+            while self.pgconn.is_busy():
+                self._receive(news)
+            results.append(self.pgconn.get_result())
+        for result in results:
+            if result is not None and result.status != ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result, encoding="utf-8")
 
     def _receive(self, news: select.poll) -> None:
         if not news.poll(self.patience * 1000):
@@ -187,6 +197,7 @@ def connect(
 
     Args:
         connection: where; its URL goes to libpq in this process only.
+        autocommit: as psycopg means it; False opens a transaction with the first statement.
         application_name: shown in pg_stat_activity; the takeover of a stale run recognises sessions by it.
         io_timeout_seconds: longest silence (`Session.patience`); also bounds unacknowledged TCP data.
         read_only: make every transaction read-only unless it says otherwise.

@@ -126,21 +126,20 @@ def _words(state: str) -> str:
 def map_error(error: psycopg.Error, where: str) -> JivsError:
     """Our error for `error`; the caller raises it `from error`.
 
+    The driver's error stays the cause, with its diagnostics, but loses its text: that quotes rows too, and a
+    traceback in a log would print it.
+
     Args:
+        error: from psycopg.
         where: what the sentence begins with: a table, or a connection's place.
     """
     state = error.sqlstate
     if state is None:
         return _without_state(error, where)
-    diag = error.diag
     kind = _longest(_KINDS, state) or TerminalError
-    sentence = _longest(_SENTENCES, state) or _words(state)
-    quotable = not state.startswith(_UNQUOTABLE)
-    if quotable and diag.message_primary and not issubclass(kind, DataError):
-        primary = redact(diag.message_primary)
-        sentence = f"{sentence}: {primary}" if _longest(_SENTENCES, state) else primary
-    table = qualified(diag.schema_name or "?", diag.table_name) if diag.table_name else None
+    diag = error.diag
     column = diag.column_name
+    sentence = _sentence(error, state, kind)
     if found := _COPY_CONTEXT.search(diag.context or ""):
         column = column or found["column"]
         sentence += f", line {found['line']} of the COPY stream"
@@ -148,9 +147,18 @@ def map_error(error: psycopg.Error, where: str) -> JivsError:
         parts = (("column", column), ("constraint", diag.constraint_name), ("type", diag.datatype_name))
         named = [f"{word} {name!r}" for word, name in parts if name]
         sentence += f" ({', '.join(named)})" if named else ""
-    return kind(
-        f"{where}: {sentence} [{state}]", hint=_longest(_HINTS, state) or "", table=table, column=column
-    )
+    sentence += f" [{state}]"
+    error.args = (sentence,)
+    table = qualified(diag.schema_name or "?", diag.table_name) if diag.table_name else None
+    return kind(f"{where}: {sentence}", hint=_longest(_HINTS, state) or "", table=table, column=column)
+
+
+def _sentence(error: psycopg.Error, state: str, kind: type[JivsError]) -> str:
+    known = _longest(_SENTENCES, state)
+    primary = redact(error.diag.message_primary or "")
+    if not primary or issubclass(kind, DataError) or state.startswith(_UNQUOTABLE):
+        return known or _words(state)
+    return f"{known}: {primary}" if known else primary
 
 
 def _without_state(error: psycopg.Error, where: str) -> JivsError:
@@ -159,6 +167,7 @@ def _without_state(error: psycopg.Error, where: str) -> JivsError:
         return TransientError(f"{where}: lost the connection ({_one_line(str(error))})")
     if isinstance(error, psycopg.DataError):
         # psycopg quotes what it could not adapt.
+        error.args = ("a value that cannot be sent",)
         return DataError(f"{where}: a value cannot be sent to PostgreSQL")
     return TerminalError(f"{where}: {_one_line(str(error)) or type(error).__name__}")
 

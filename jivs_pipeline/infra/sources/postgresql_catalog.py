@@ -9,6 +9,7 @@ target does not have, becomes a `LeftOut` with its reason. Nothing is dropped wi
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,7 +150,10 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         Table(
             schema=schema,
             name=name,
-            columns=tuple(_column(reader, name, sequences.get((oid, row[0])), *row) for row in columns[oid]),
+            columns=tuple(
+                _column(reader, name, line, sequences.get((oid, line.name)))
+                for line in itertools.starmap(_ColumnLine, columns[oid])
+            ),
             indexes=tuple(_indexes(reader, name, indexes[oid], parts)),
             comment=comment,
             unlogged=unlogged,
@@ -185,60 +189,63 @@ def _keeps(tables: Sequence[Table], table: str, sequence: Numbered) -> bool:
     return made.column(sequence.column).identity is not None
 
 
-def _column(
-    reader: _Reader,
-    table: str,
-    sequence: Numbered | None,
-    name: str,
-    type_: str,
-    nullable: bool,
-    default_oid: int | None,
-    expression: str | None,
-    generated: str,
-    identity: str,
-    comment: str | None,
-    collation: str | None,
-) -> Column:
-    own = _identity(reader, table, name, type_, sequence, identity) if sequence else None
-    default = generation = None
-    if generated:
-        if not reader.needed(table, name, "generated column", default_oid):
-            generation = expression
-        if generated == "v":
+class _ColumnLine(NamedTuple):
+    """A line of `-- name: columns` without its table."""
+
+    name: str
+    type: str
+    nullable: bool
+    default_oid: int | None
+    expression: str | None
+    generated: str
+    identity: str
+    comment: str | None
+    collation: str | None
+
+
+def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
+    identity = _identity(reader, table, line, sequence) if sequence else None
+    default = generated = None
+    if line.generated:
+        if not reader.needed(table, line.name, "generated column", line.default_oid):
+            generated = line.expression
+        if line.generated == "v":
             reason = "it is virtual in the source and becomes stored"
-            reader.leave(table, name, "generated column", reason, "lossy")
-    elif expression is not None and own is None and not reader.needed(table, name, "default", default_oid):
-        default = expression
+            reader.leave(table, line.name, "generated column", reason, "lossy")
+    elif (
+        line.expression is not None
+        and identity is None
+        and not reader.needed(table, line.name, "default", line.default_oid)
+    ):
+        default = line.expression
     return Column(
-        name=name,
-        type=type_,
-        nullable=nullable,
+        name=line.name,
+        type=line.type,
+        nullable=line.nullable,
         default=default,
-        generated=generation,
-        identity=own,
-        comment=comment,
-        collation=reader.collation(table, name, "collation", collation),
+        generated=generated,
+        identity=identity,
+        comment=line.comment,
+        collation=reader.collation(table, line.name, "collation", line.collation),
     )
 
 
-def _identity(
-    reader: _Reader, table: str, column: str, type_: str, sequence: Numbered, identity: str
-) -> Identity | None:
+def _identity(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered) -> Identity | None:
     """None leaves the default to be looked at like any other."""
-    if (size := _INTEGERS.get(type_)) is None or (sequence.how != "i" and sequence.users > 1):
+    if (size := _INTEGERS.get(line.type)) is None or (sequence.how != "i" and sequence.users > 1):
         return None
     if sequence.how == "n":
         reason = (
             f"the column takes its numbers from sequence {sequence.sequence}, which it owns in the target"
         )
-        reader.leave(table, column, "sequence", reason, "lossy")
+        reader.leave(table, line.name, "sequence", reason, "lossy")
     up = sequence.increment > 0
     # A limit that the column's type sets anyway is not said: a bigint sequence may feed an integer column.
     lowest, highest = (1, size - 1) if up else (-size, -1)
     at_lowest = sequence.minimum == 1 if up else sequence.minimum <= lowest
     at_highest = sequence.maximum >= highest if up else sequence.maximum == -1
     return Identity(
-        always=identity == "a",
+        always=line.identity == "a",
         start=sequence.start,
         increment=sequence.increment,
         minimum=None if at_lowest else max(sequence.minimum, -size),
@@ -277,38 +284,37 @@ class _Constraint(NamedTuple):
 
 def _constraints(reader: _Reader, table: str, rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     """Fields of `Table`."""
-    primary: Key | None = None
-    unique: list[Key] = []
-    references: list[ForeignKey] = []
-    checks: list[Check] = []
-    for c in (_Constraint(*row) for row in rows):
-        if c.kind == "x":
-            reader.leave(table, c.name, "exclusion constraint", _LATER)
-        elif c.kind == "n":
-            if not c.valid:
-                reader.leave(
-                    table, c.name, "not-null constraint", "it is not validated in the source", "lossy"
-                )
-        elif c.period:
-            reader.leave(table, c.name, "temporal constraint", _LATER)
-        elif not c.enforced:
-            reader.leave(table, c.name, "constraint", "it is not enforced in the source")
-        elif c.kind == "p":
-            primary = _key(c)
-        elif c.kind == "u":
-            unique.append(_key(c))
-        elif c.kind == "f":
-            references.append(_reference(c))
-        elif not reader.needed(table, c.name, "check constraint", c.oid):
-            checks.append(Check(c.name, c.expression or "true", c.valid, c.no_inherit))
-            if c.comment:
-                reader.leave(table, c.name, "comment", "comments on checks are not carried", "lossy")
+    kept = [c for c in itertools.starmap(_Constraint, rows) if not _left(reader, table, c)]
     return {
-        "primary_key": primary,
-        "unique_keys": tuple(unique),
-        "foreign_keys": tuple(references),
-        "checks": tuple(checks),
+        "primary_key": next((_key(c) for c in kept if c.kind == "p"), None),
+        "unique_keys": tuple(_key(c) for c in kept if c.kind == "u"),
+        "foreign_keys": tuple(_reference(c) for c in kept if c.kind == "f"),
+        "checks": tuple(
+            Check(c.name, c.expression, c.valid, c.no_inherit) for c in kept if c.kind == "c" and c.expression
+        ),
     }
+
+
+def _left(reader: _Reader, table: str, c: _Constraint) -> bool:
+    """Whether a constraint is not carried; if so, it is left out here."""
+    if c.kind == "n":
+        # Which columns are NOT NULL is said by the columns; a name and a missing validation are not carried.
+        if not c.valid:
+            reader.leave(table, c.name, "not-null constraint", "it is not validated in the source", "lossy")
+        return True
+    if c.kind == "x":
+        reader.leave(table, c.name, "exclusion constraint", _LATER)
+    elif c.period:
+        reader.leave(table, c.name, "temporal constraint", _LATER)
+    elif not c.enforced:
+        reader.leave(table, c.name, "constraint", "it is not enforced in the source")
+    elif c.kind != "c":
+        return False
+    elif not reader.needed(table, c.name, "check constraint", c.oid):
+        if c.comment:
+            reader.leave(table, c.name, "comment", "comments on checks are not carried", "lossy")
+        return False
+    return True
 
 
 def _key(c: _Constraint) -> Key:
@@ -356,36 +362,38 @@ def _indexes(
         elif not own_method:
             reader.leave(table, name, "index", f"its access method {method} belongs to an extension")
         elif not reader.needed(table, name, "index", oid):
-            keys = [p for p in parts[oid] if not p[0]]
+            lines = list(itertools.starmap(_PartLine, parts[oid]))
             yield Index(
                 name=name,
-                parts=tuple(_index_part(reader, table, name, *p) for _, *p in keys),
+                parts=tuple(_index_part(reader, table, name, p) for p in lines if not p.included),
                 unique=unique,
                 method=method,
                 predicate=predicate,
-                include=tuple(p[1] for p in parts[oid] if p[0]),
+                include=tuple(p.column for p in lines if p.included and p.column),
                 nulls_not_distinct=not_distinct,
                 with_options=tuple(options),
                 comment=comment,
             )
 
 
-def _index_part(
-    reader: _Reader,
-    table: str,
-    index: str,
-    column: str | None,
-    expression: str | None,
-    descending: bool,
-    nulls_first: bool,
-    collation: str | None,
-    opclass: str | None,
-) -> IndexPart:
+class _PartLine(NamedTuple):
+    """A line of `-- name: index_parts` without its index."""
+
+    included: bool
+    column: str | None
+    expression: str | None
+    descending: bool
+    nulls_first: bool
+    collation: str | None
+    opclass: str | None
+
+
+def _index_part(reader: _Reader, table: str, index: str, line: _PartLine) -> IndexPart:
     return IndexPart(
-        column=column,
-        expression=expression,
-        descending=descending,
-        nulls_first=None if nulls_first == descending else nulls_first,
-        collation=reader.collation(table, index, "index", collation),
-        opclass=opclass,
+        column=line.column,
+        expression=line.expression,
+        descending=line.descending,
+        nulls_first=None if line.nulls_first == line.descending else line.nulls_first,
+        collation=reader.collation(table, index, "index", line.collation),
+        opclass=line.opclass,
     )

@@ -1,5 +1,5 @@
 -- What a PostgreSQL source's catalog says of one schema; read by postgresql_catalog.py.
--- Runnable in psql: `SET search_path = ''`, then replace %(schema)s by a quoted name, %(tables)s by an array
+-- ASCII only: the comments travel to servers of every encoding. Runnable in psql: `SET search_path = ''`, then replace %(schema)s by a quoted name, %(tables)s by an array
 -- of table OIDs and %% by %. Columns that only newer servers have are read through to_jsonb(row)->>'name'.
 
 -- name: schemas
@@ -121,7 +121,7 @@ SELECT i.indexrelid::int8, u.pos > i.indnkeyatts, a.attname::text,
        CASE WHEN u.coll <> 0 AND u.coll <> coalesce(a.attcollation, 100) THEN format('%%I.%%I', cn.nspname, cl.collname) END,
        CASE WHEN NOT oc.opcdefault OR own.attoptions IS NOT NULL
             THEN format('%%I.%%I', oo.nspname, oc.opcname) || coalesce(
-                     (SELECT format(' (%%s)', string_agg(format('%%I=%%L', o.option_name, o.option_value), ', '))
+                     (SELECT ' (' || string_agg(format('%%I=%%L', o.option_name, o.option_value), ', ') || ')'
                       FROM pg_options_to_table(own.attoptions) o), '') END
 FROM pg_index i
 CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indoption::int2[], i.indclass::oid[], i.indcollation::oid[])
@@ -136,7 +136,7 @@ WHERE i.indrelid = ANY (%(tables)s::oid[])
 ORDER BY i.indexrelid, u.pos;
 
 -- name: needs
--- What defaults, checks and indexes use that only this database has: the user's functions, types, sequences …
+-- What defaults, checks and indexes use that only this database has: the user's functions, types, sequences and so on.
 -- Object identifiers below 16384 are the server's own.
 SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
 FROM pg_depend d
@@ -224,7 +224,7 @@ SELECT a.attname::text, n.nspname = 'pg_catalog' AND e.oid < 16384, e.typname::t
        e.typsend <> 0 AND e.typreceive <> 0, a.attgenerated <> ''
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
-JOIN pg_type e ON e.oid = CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
+JOIN pg_type e ON e.oid = coalesce((SELECT x.oid FROM pg_type x WHERE x.oid = t.typelem AND x.typarray = t.oid), t.oid)
 JOIN pg_namespace n ON n.oid = e.typnamespace
 WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped;
 
@@ -233,6 +233,13 @@ WHERE a.attrelid = %(table)s::oid AND a.attnum > 0 AND NOT a.attisdropped;
 SELECT pg_relation_size(c.oid), coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0),
        current_setting('block_size')::int8
 FROM pg_class c WHERE c.oid = %(table)s::oid;
+
+-- name: untouched
+-- Whether a table still is the file that the snapshot knows. TRUNCATE and a rewriting ALTER TABLE are not MVCC:
+-- an older snapshot sees the new file, empty. pg_class is read as of the snapshot, the function looks now.
+SELECT c.relfilenode = pg_relation_filenode(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND c.relkind = 'r';
 
 -- name: at_work
 -- Whether a session computes or waits for a lock or the disk. One that waits for its client, or has nothing to

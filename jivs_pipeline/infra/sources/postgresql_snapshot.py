@@ -123,7 +123,7 @@ class PostgresqlSnapshot:
         with self._reader(table) as session:
             yield from session.copy_out(copy_statement(table, chunk))
 
-    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:  # noqa: ARG002 - the port's names
         """Not for this source: PostgreSQL to PostgreSQL travels in the copy lane."""
         raise TerminalError(
             f"{table.source} was planned for the arrow lane, which a PostgreSQL source does not offer",
@@ -179,6 +179,7 @@ class PostgresqlSnapshot:
         with self._free, mapped(table.source):
             session = self._borrow()
             try:
+                _hold(session, table)
                 yield session
             except BaseException:
                 with self._lock:
@@ -223,4 +224,18 @@ class PostgresqlSnapshot:
         return TransientError(
             f"{self._place}: the snapshot is gone, because the session that held it was lost",
             hint="Run again; extraction begins anew with another snapshot",
+        )
+
+
+def _hold(session: Session, table: TablePlan) -> None:
+    """Lock the table against being emptied or rewritten, and make sure that this has not happened already."""
+    name = sql.Identifier(table.source_schema, table.source_table)
+    session.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+    names = {"schema": table.source_schema, "name": table.source_table}
+    row = session.execute(SQL["untouched"], names).fetchone()
+    if row is None or not row[0]:
+        raise TransientError(
+            f"{table.source} was truncated, rewritten or replaced after the snapshot was taken",
+            hint="Run again; extraction begins anew with another snapshot",
+            table=table.target,
         )
