@@ -108,6 +108,7 @@ def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceP
             finally:
                 for event in _events(run.document()):
                     context.log_event(event)
+            context.log.info(story.sentence(document))
             context.add_output_metadata(
                 {"status": document["status"], "report": dg.MetadataValue.path(document["report"])}
             )

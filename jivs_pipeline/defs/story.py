@@ -11,7 +11,7 @@ import dagster as dg
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.defs.partitions import MIGRATION_ASSET
 
-__all__ = ["CHECK", "check_metadata", "checks", "materializations", "plan_metadata", "table_key", "verdict"]
+__all__ = ["CHECK", "check_metadata", "checks", "materializations", "plan_metadata", "sentence", "table_key", "verdict"]
 
 CHECK = "equals_source"
 """Name of the check that every loaded table has."""
@@ -100,6 +100,15 @@ def check_metadata(table: Mapping[str, Any]) -> dict[str, Any]:
         "source_digest": table["source_digest"] or "count only",
         "target_digest": table["target_digest"] or "count only",
     }
+
+
+def sentence(document: Mapping[str, Any]) -> str:
+    """The outcome in one line of the run's log."""
+    how = "count" if document["verify"] == "count" else "digest"
+    return (
+        f"Verified: {len(document['tables'])} tables, {document['rows']:,} rows, every table equal to its source"
+        f" by {how}; {document['consistency']}; {document['seconds']:.1f} s. Report: {document['report']}"
+    )
 
 
 def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:
