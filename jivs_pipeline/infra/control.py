@@ -235,7 +235,9 @@ class Control:
                 {"run_id": run_id, "epoch": epoch},
             )
         plan = Plan.model_validate(row["plan"]) if resumed else None
-        return Claim(spec.key, epoch, run_id, owner, resumed, plan, row["spec_hash"] == spec.hash)
+        # The plan's own spec: the row's may be that of a run which ended before it had planned anything.
+        same_spec = plan is not None and plan.spec_hash == spec.hash
+        return Claim(spec.key, epoch, run_id, owner, resumed, plan, same_spec)
 
     def heartbeat(self, claim: Claim) -> str | None:
         """Renew the lock. Returns what was asked of this run meanwhile: `pause`, `cancel`, `rollback` or None.
@@ -351,7 +353,7 @@ class Control:
             raise _overtaken(claim)
 
 
-def _check(connection: psycopg.Connection[Row]) -> None:
+def _check(connection: psycopg.Connection[Any]) -> None:
     ConnectionPool.check_connection(connection)
 
 

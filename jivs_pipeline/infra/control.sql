@@ -27,6 +27,7 @@ UPDATE jivs.migrations
    SET status = 'running', phase = 'plan', requested = NULL, error = NULL, result = NULL,
        epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,
        spec = %(spec)s, spec_hash = %(spec_hash)s,
+       plan = CASE WHEN %(fresh)s THEN NULL ELSE plan END, plan_hash = CASE WHEN %(fresh)s THEN NULL ELSE plan_hash END,
        source_name = %(source)s, target_name = %(target)s,
        source_fingerprint = %(source_fingerprint)s, target_fingerprint = %(target_fingerprint)s,
        started_at = CASE WHEN %(fresh)s THEN now() ELSE coalesce(started_at, now()) END, finished_at = NULL

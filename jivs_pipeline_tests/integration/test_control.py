@@ -48,7 +48,14 @@ _PLAN = Plan(
     key="shop", spec_hash=_SPEC.hash, source="legacy", target="warehouse", source_dialect="postgresql",
     source_version="18", target_version="18", tables=(_TABLE,),
 )  # fmt: skip
-_MEASURED = {"seconds": 1.5, "rows": 7, "bytes": 70, "cpu_seconds": 0.5, "peak_rss": 1 << 20, "samples": [[0.0, 1]]}
+_MEASURED = {
+    "seconds": 1.5,
+    "rows": 7,
+    "bytes": 70,
+    "cpu_seconds": 0.5,
+    "peak_rss": 1 << 20,
+    "samples": [[0.0, 1]],
+}
 
 
 @pytest.fixture
@@ -67,7 +74,13 @@ def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def _claim(
-    control: Control, spec: Spec = _SPEC, *, run_id: str = "run", owner: Owner | None = None, lease: float = 300, floor: int = 0
+    control: Control,
+    spec: Spec = _SPEC,
+    *,
+    run_id: str = "run",
+    owner: Owner | None = None,
+    lease: float = 300,
+    floor: int = 0,
 ) -> Claim:
     return control.claim(spec, _ENDS, owner or this_process(), run_id, lease_seconds=lease, floor=floor)
 
@@ -78,7 +91,10 @@ def _elsewhere() -> Owner:
 
 
 def _silence(db: psycopg.Connection[Any], seconds: float) -> None:
-    db.execute("UPDATE jivs.migration_locks SET heartbeat_at = clock_timestamp() - make_interval(secs => %s)", (seconds,))
+    db.execute(
+        "UPDATE jivs.migration_locks SET heartbeat_at = clock_timestamp() - make_interval(secs => %s)",
+        (seconds,),
+    )
 
 
 def _types(control: Control, key: str = "shop") -> list[str]:
@@ -118,7 +134,9 @@ def test_no_secret_is_stored(control: Control, db: psycopg.Connection[Any]) -> N
     """Names and fingerprints of both ends, never their URLs."""
     claim = _claim(control)
     control.save_plan(claim, _PLAN, [])
-    tables = db.execute("SELECT relname FROM pg_class WHERE relnamespace = 'jivs'::regnamespace AND relkind = 'r'")
+    tables = db.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'jivs'::regnamespace AND relkind = 'r'"
+    )
     for (table,) in tables.fetchall():
         rows = db.execute(f"SELECT t::text FROM jivs.{table} t".encode()).fetchall()
         assert "s3cret" not in str(rows)
@@ -186,7 +204,9 @@ def test_a_dead_holder_is_taken_over_at_once(control: Control, database: str, *,
             if reaped:
                 process.wait()
             else:
-                _until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+                _until(
+                    lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                )
             claim = _claim(control, run_id="heir")
         finally:
             process.kill()
@@ -209,7 +229,9 @@ def test_another_process_with_the_holders_id_is_not_the_holder(control: Control)
     assert _claim(control).epoch == 2
 
 
-def test_a_holder_elsewhere_is_not_robbed_before_its_lease(control: Control, db: psycopg.Connection[Any]) -> None:
+def test_a_holder_elsewhere_is_not_robbed_before_its_lease(
+    control: Control, db: psycopg.Connection[Any]
+) -> None:
     """Its process id does not live here, which proves nothing about another machine."""
     _claim(control, owner=_elsewhere(), lease=100)
     for seconds in (0, 95):
@@ -227,7 +249,9 @@ def test_a_boot_without_a_name_proves_nothing(control: Control) -> None:
         _claim(control)
 
 
-def test_a_live_process_that_is_silent_beyond_its_lease_is_taken_over(control: Control, db: psycopg.Connection[Any]) -> None:
+def test_a_live_process_that_is_silent_beyond_its_lease_is_taken_over(
+    control: Control, db: psycopg.Connection[Any]
+) -> None:
     """A stopped or hanging process lives; the lease says how long that counts."""
     _claim(control, lease=100)
     _silence(db, 99)
@@ -274,7 +298,9 @@ _VERBS: dict[str, Callable[[Control, Claim], object]] = {
 
 
 def _everything(db: psycopg.Connection[Any]) -> dict[str, list[Any]]:
-    tables = db.execute("SELECT relname FROM pg_class WHERE relnamespace = 'jivs'::regnamespace AND relkind = 'r'")
+    tables = db.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'jivs'::regnamespace AND relkind = 'r'"
+    )
     return {
         name: db.execute(f"SELECT t::text FROM jivs.{name} t ORDER BY 1".encode()).fetchall()
         for (name,) in tables.fetchall()
@@ -388,13 +414,51 @@ def test_another_spec_is_noticed(control: Control) -> None:
     assert control.migration("shop")["spec_hash"] == changed.hash
 
 
+def test_a_spec_that_was_never_planned_does_not_make_the_plan_its_own(control: Control) -> None:
+    """The plan of one spec must not be continued under another, however many runs died in between."""
+    claim = _claim(control)
+    control.save_plan(claim, _PLAN, [])
+    _end(control, claim, Status.FAILED)
+    changed = _SPEC.model_copy(update={"on_existing": "append"})
+    _end(control, _claim(control, changed), Status.FAILED)
+    last = _claim(control, changed)
+    assert (last.plan, last.same_spec) == (_PLAN, False)
+    control.release(last)
+    assert _claim(control, _SPEC).same_spec
+
+
+def test_a_run_that_began_anew_and_died_hands_over_nothing(
+    control: Control, db: psycopg.Connection[Any]
+) -> None:
+    """What was undone is not continued, although the run after it planned nothing."""
+    claim = _claim(control)
+    control.save_plan(claim, _PLAN, [])
+    _end(control, claim, Status.FAILED)
+    db.execute("UPDATE jivs.migrations SET status = 'rolled_back'")
+    control.release(_claim(control))
+    again = _claim(control)
+    assert (again.resumed, again.plan) == (False, None)
+
+
+def test_a_completed_key_is_not_run_with_another_spec(control: Control, db: psycopg.Connection[Any]) -> None:
+    _end(control, _claim(control), Status.COMPLETED)
+    before = _everything(db)
+    with pytest.raises(ConflictError, match="is completed, and its spec was another one"):
+        _claim(control, _SPEC.model_copy(update={"parallelism": 7}))
+    assert _everything(db) == before
+
+
 @pytest.mark.parametrize("end", ["source", "target"])
 def test_a_key_belongs_to_its_databases(control: Control, db: psycopg.Connection[Any], end: str) -> None:
     """Continuing with another database would mix the rows of two; after a rollback the key is free."""
-    _end(control, _claim(control), Status.FAILED)
+    claim = _claim(control)
+    control.save_plan(claim, _PLAN, [])
+    _end(control, claim, Status.FAILED)
     other = dataclasses.replace(_ENDS, **{end: parse_url("postgresql://me:s3cret@other.example/shop", "x")})
     before = _everything(db)
-    with pytest.raises(ConflictError, match=f"was begun with another {end} than other.example/shop") as caught:
+    with pytest.raises(
+        ConflictError, match=f"was begun with another {end} than other.example/shop"
+    ) as caught:
         control.claim(_SPEC, other, this_process(), "run", lease_seconds=300)
     assert "s3cret" not in str(caught.value)
     assert _everything(db) == before
@@ -402,8 +466,16 @@ def test_a_key_belongs_to_its_databases(control: Control, db: psycopg.Connection
     assert control.claim(_SPEC, other, this_process(), "run", lease_seconds=300).epoch == 2
 
 
-def test_the_same_place_by_another_user_is_the_same_place(control: Control) -> None:
+def test_a_wrong_database_that_planned_nothing_does_not_bind_the_key(control: Control) -> None:
     _end(control, _claim(control), Status.FAILED)
+    other = dataclasses.replace(_ENDS, source=parse_url("postgresql://me@other.example/shop", "x"))
+    assert control.claim(_SPEC, other, this_process(), "run", lease_seconds=300).epoch == 2
+
+
+def test_the_same_place_by_another_user_is_the_same_place(control: Control) -> None:
+    claim = _claim(control)
+    control.save_plan(claim, _PLAN, [])
+    _end(control, claim, Status.FAILED)
     other = dataclasses.replace(_ENDS, source=parse_url("postgresql://you:new@old.example:5432/shop", "old"))
     assert control.claim(_SPEC, other, this_process(), "run", lease_seconds=300).epoch == 2
 
@@ -464,7 +536,9 @@ def test_progress_retries_and_measurements_are_kept(control: Control, db: psycop
     control.measure(claim, Phase.LOAD, _MEASURED)
     row = control.migration("shop")
     assert (row["rows_done"], row["bytes_done"], row["retries"]) == (12, 345, 2)
-    retries = db.execute("SELECT table_name, chunk, attempt, error, delay_seconds FROM jivs.migration_retries ORDER BY id")
+    retries = db.execute(
+        "SELECT table_name, chunk, attempt, error, delay_seconds FROM jivs.migration_retries ORDER BY id"
+    )
     assert retries.fetchall() == [("public.t", 3, 1, "cut", 2.5), ("public.t", None, 2, "cut", 4.5)]
     (measured,) = control.performance("shop")
     assert (measured["phase"], measured["seconds"], measured["samples"]) == ("load", 1.5, [[0.0, 1]])
@@ -510,12 +584,16 @@ def test_events_have_no_gaps_under_concurrent_writers(control: Control) -> None:
 
 def _break(db: psycopg.Connection[Any], table: str, event: str) -> None:
     """From now on the statement fails, as on a full disk."""
-    db.execute("CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$")
+    db.execute(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$"
+    )
     db.execute(f"CREATE TRIGGER fail BEFORE {event} ON jivs.{table} EXECUTE FUNCTION public.fail()".encode())
 
 
 @pytest.mark.parametrize("verb", ["set_phase", "checkpoint", "retry", "end"])
-def test_without_its_event_a_change_does_not_happen(control: Control, db: psycopg.Connection[Any], verb: str) -> None:
+def test_without_its_event_a_change_does_not_happen(
+    control: Control, db: psycopg.Connection[Any], verb: str
+) -> None:
     claim = _claim(control)
     _break(db, "migration_events", "INSERT")
     before = _everything(db)
@@ -550,7 +628,9 @@ def test_without_its_change_an_event_does_not_happen(
 
 
 @pytest.mark.parametrize("table", ["migration_locks", "migration_events"])
-def test_a_claim_happens_whole_or_not_at_all(control: Control, db: psycopg.Connection[Any], table: str) -> None:
+def test_a_claim_happens_whole_or_not_at_all(
+    control: Control, db: psycopg.Connection[Any], table: str
+) -> None:
     """No epoch without a lock, no row without an event."""
     _break(db, table, "INSERT")
     with pytest.raises(TerminalError):
@@ -580,7 +660,7 @@ def test_a_control_database_that_is_not_there_is_a_sentence(database: str) -> No
     nowhere = Control(f"{database}_not", timeout_seconds=1)
     with pytest.raises(ConfigError, match="The control database does not answer") as caught:
         nowhere.open()
-    password = database.split(":")[2].split("@")[0]
+    password = database.split(":")[2].split("@", maxsplit=1)[0]
     assert password not in str(caught.value)
 
 
