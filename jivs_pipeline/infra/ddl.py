@@ -207,12 +207,19 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
     for table in beside:
         name, columns = _table(table.target_schema, table.target_table), _names(c.target for c in table.columns)
         # Triggers of the user's would change or double the rows; DISABLE TRIGGER is part of this transaction.
+        # ENABLE TRIGGER USER would also wake those that were asleep before, hence the list of those that were not.
         statements += [
+            sql.SQL(
+                "SELECT set_config('jivs.triggers', coalesce(string_agg(format('ALTER TABLE %s ENABLE %sTRIGGER %I',"
+                " {name}, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, tgname), '; '),"
+                " 'RESET jivs.triggers'), true)"
+                " FROM pg_trigger WHERE tgrelid = {name}::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+            ).format(name=sql.Literal(name.as_string())),
             sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name),
             sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
                 name, columns, columns, landing(key, table)
             ),
-            sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(name),
+            sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'"),
         ]
     return [Step("*", "merge", tuple(statements), {"merged": [t.target for t in beside]})]
 
@@ -349,19 +356,27 @@ def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
         if column.identity is None or (value := next_values.get(column.name)) is None:
             continue
         up = column.identity.increment > 0
+        # Rows that were there before may be gone again, and their numbers must not come back.
+        past = (
+            sql.SQL(", pg_sequence_last_value(s.seqrelid)::numeric + s.seqincrement")
+            if table.mode is TableMode.APPEND
+            else sql.SQL("")
+        )
         # In numeric, because one after the largest bigint is no bigint; a used-up sequence is left at its end.
         statements.append(
             sql.SQL(
-                "SELECT setval(s.seqrelid, {nearest}(n.next, s.{end})::bigint, {nearest}(n.next, s.{end}) <> n.next)"
-                " FROM pg_sequence s, (SELECT {pick}({value}::numeric, coalesce({edge}({column})::numeric + {step}, {value}))"
-                " AS next FROM {table}) n WHERE s.seqrelid = pg_get_serial_sequence({name}, {label})::regclass"
+                "SELECT setval(s.seqrelid, greatest(least(n.next, s.seqmax), s.seqmin)::bigint, n.next {beyond})"
+                " FROM pg_sequence s, (SELECT {edge}({column})::numeric AS edge FROM {table}) t,"
+                " LATERAL (SELECT {pick}(CASE WHEN t.edge {taken} {value}::numeric THEN t.edge + s.seqincrement"
+                " ELSE {value}::numeric END{past}) AS next) n"
+                " WHERE s.seqrelid = pg_get_serial_sequence({name}, {label})::regclass"
             ).format(
-                nearest=sql.SQL("least" if up else "greatest"),
-                end=sql.SQL("seqmax" if up else "seqmin"),
+                beyond=sql.SQL("> s.seqmax" if up else "< s.seqmin"),
+                taken=sql.SQL(">=" if up else "<="),
                 pick=sql.SQL("greatest" if up else "least"),
                 edge=sql.SQL("max" if up else "min"),
+                past=past,
                 value=sql.Literal(value),
-                step=sql.Literal(column.identity.increment),
                 column=sql.Identifier(column.name),
                 table=name,
                 name=sql.Literal(name.as_string()),

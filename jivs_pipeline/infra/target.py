@@ -26,8 +26,8 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError, TransientError
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.plan import Chunk, TablePlan
+from jivs_pipeline.core.names import qualified, short_hash
+from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import ExistingColumn, ExistingTable, LedgerView, Piece
 from jivs_pipeline.infra import ddl, digests, revisions
 from jivs_pipeline.infra.failpoints import failpoint
@@ -209,7 +209,10 @@ class PostgresqlTarget:
                 failpoint("before_commit")
             failpoint("after_commit")
         except BaseException:
+            lost = session.closed
             self._drop(session)
+            if lost:
+                self._drop_idle()
             raise
         self._give_back(session)
 
@@ -278,13 +281,22 @@ class PostgresqlTarget:
     def reset(self, table: TablePlan) -> None:
         """Undo what an earlier extraction of this table brought, so that it can be loaded anew.
 
-        Only what this migration created goes: the landing table and its ledger rows. A table that was
-        set aside stays aside.
+        Only what this migration created goes: the landing table, the foreign keys to it, and their ledger
+        rows. A table that was set aside stays aside.
         """
         right = self._claimed()
+        names = {
+            "key": right.key, "table": table.target, "schema": table.target_schema, "name": table.target_table,
+            "beside": table.mode in {TableMode.TRUNCATE, TableMode.APPEND},
+        }  # fmt: skip
         with self._fenced(f"reset of {table.target}") as db:
-            db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(ddl.landing(right.key, table)))
-            db.execute(_SQL["forget_table"], {"key": right.key, "table": table.target})
+            if db.execute(_SQL["made"], names).fetchone() is not None:
+                for schema, child, name in db.execute(_SQL["references_made"], names).fetchall():
+                    drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}")
+                    db.execute(drop.format(sql.Identifier(schema, child), sql.Identifier(name)))
+                    db.execute(_SQL["forget_reference"], {**names, "table": qualified(schema, child), "name": name})
+                db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(ddl.landing(right.key, table)))
+            db.execute(_SQL["forget_table"], names)
             failpoint("inside_reset")
 
     # Sessions
@@ -342,6 +354,13 @@ class PostgresqlTarget:
                 self._open.remove(session)
         with suppress(psycopg.Error):
             session.close()
+
+    def _drop_idle(self) -> None:
+        # What ended one connection has probably ended all; each dead one would cost a retry.
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            self._drop(session)
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:

@@ -96,6 +96,25 @@ INSERT INTO jivs_ledger.steps (key, "table", step, generation, epoch, undo)
 VALUES (%(key)s, %(table)s, %(step)s, %(generation)s, %(epoch)s, %(undo)s)
 ON CONFLICT (key, "table", step) DO NOTHING;
 
+-- name: made
+-- Whether this migration made the table that its chunks land in. Another's is never dropped.
+SELECT FROM jivs_ledger.steps
+ WHERE key = %(key)s AND "table" = %(table)s AND step = CASE WHEN %(beside)s THEN 'side' ELSE 'create' END;
+
+-- name: references_made
+-- Foreign keys of other tables to a table, as far as this migration made them.
+SELECT n.nspname, c.relname, k.conname
+  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+  JOIN jivs_ledger.steps s ON s."table" = n.nspname || '.' || c.relname AND s.step = 'foreign key ' || k.conname
+ WHERE s.key = %(key)s AND k.contype = 'f' AND k.conrelid <> k.confrelid
+   AND pn.nspname = %(schema)s AND p.relname = %(name)s AND NOT %(beside)s;
+
+-- name: forget_reference
+-- A foreign key that went with its parent is made again.
+DELETE FROM jivs_ledger.steps
+ WHERE key = %(key)s AND "table" = %(table)s AND step = 'foreign key ' || %(name)s;
+
 -- name: forget_table
 -- A table that was set aside stays aside: its step is kept.
 WITH s AS (DELETE FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step <> 'set aside')
