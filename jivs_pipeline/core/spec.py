@@ -211,6 +211,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+_MAX_DEPTH = 50
+_OPENERS = (
+    yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken, yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken
+)  # fmt: skip
+_CLOSERS = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
+
+
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Characters of the node with every alias written out; a self-reference counts as too large."""
     if id(node) in sizes:
@@ -258,12 +265,22 @@ def _whole(text: str, where: str) -> str:
         ) from None
 
 
+def _check_tokens(text: str) -> None:
+    depth = 0
+    for token in yaml.scan(text, Loader=_Loader):
+        if isinstance(token, yaml.TagToken):
+            raise SpecError("The spec uses a YAML tag", hint="Remove the ! tags; plain values are enough")
+        depth += isinstance(token, _OPENERS) - isinstance(token, _CLOSERS)
+        # The scanner's time grows with the square of the depth: a mebibyte of brackets would take hours.
+        if depth > _MAX_DEPTH:
+            raise SpecError("The spec is nested too deeply", hint="Flatten it")
+
+
 def _load(text: str) -> object:
     if len(text.encode(errors="replace")) > MAX_SPEC_BYTES:
         raise SpecError("The spec is larger than 1 MiB", hint="Use table patterns instead of long lists")
     try:
-        if any(isinstance(token, yaml.TagToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise SpecError("The spec uses a YAML tag", hint="Remove the ! tags; plain values are enough")
+        _check_tokens(text)
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return None
