@@ -3,6 +3,8 @@
 They hold what a test gives them and note what they were asked; verbs that would touch a database raise.
 """
 
+# ruff: noqa: ARG002 - a port has the arguments that its caller gives
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +29,14 @@ def survey_of(columns: Sequence[Column], **changes: Any) -> Survey:
         "chunk_columns": (),
         "chunks": (Chunk(index=0),),
         "columns": tuple(
-            ColumnPlan(source=c.name, target=c.name, source_type=c.type, target_type=c.type, arrow="string", canon=Canon.TEXT)
+            ColumnPlan(
+                source=c.name,
+                target=c.name,
+                source_type=c.type,
+                target_type=c.type,
+                arrow="string",
+                canon=Canon.TEXT,
+            )
             for c in columns
         ),
         "lane": Lane.ARROW,
@@ -113,7 +122,14 @@ class FakeTarget:
         _touched("apply")
 
     def load_chunk(
-        self, table: TablePlan, chunk: Chunk, generation: str, rows: int, size: int, digest: str, pieces: Iterable[Piece]
+        self,
+        table: TablePlan,
+        chunk: Chunk,
+        generation: str,
+        rows: int,
+        size: int,
+        digest: str,
+        pieces: Iterable[Piece],
     ) -> bool:
         _touched("load_chunk")
 

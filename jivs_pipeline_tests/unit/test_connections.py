@@ -45,7 +45,13 @@ def refusal(url: str, **kwargs: object) -> str:
 )
 def test_a_url_says_where_a_server_is(url, dialect, host, port, database):
     found = parse_url(url, "legacy")
-    assert (found.name, found.dialect, found.host, found.port, found.database) == ("legacy", dialect, host, port, database)
+    assert (found.name, found.dialect, found.host, found.port, found.database) == (
+        "legacy",
+        dialect,
+        host,
+        port,
+        database,
+    )
     assert found.url.startswith(f"{dialect}://")
 
 
@@ -68,7 +74,9 @@ def test_a_path_may_be_percent_encoded():
     assert parse_url("sqlite:////a%20b%3Fc.db", "x").path == Path("/a b?c.db")
 
 
-@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://rel.db", "sqlite:rel.db", "sqlite:///a%00b"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://rel.db", "sqlite:rel.db", "sqlite:///a%00b"]
+)
 def test_a_file_url_without_a_usable_path_is_refused(url):
     assert "has no file path" in refusal(url)
 
@@ -112,7 +120,11 @@ def test_a_url_that_the_driver_would_read_otherwise_is_refused_without_a_word_of
     assert "secret" not in refusal(url)
 
 
-@given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1).filter(lambda t: "\0" not in t and not t.startswith("/")))
+@given(
+    st.text(min_size=1),
+    st.text(min_size=1),
+    st.text(min_size=1).filter(lambda t: "\0" not in t and not t.startswith("/")),
+)
 def test_percent_encoding_carries_any_user_password_and_database(user, password, database):
     try:
         url = f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@h:1/{quote(database, safe='')}"
@@ -140,7 +152,15 @@ def test_an_unknown_parameter_gets_the_nearest_known_one():
 
 
 @pytest.mark.parametrize(
-    "parameter", ["sslmode=verify-full", "connect_timeout=3", "application_name=x", "target_session_attrs=any", "user=u", "keepalives=1"]
+    "parameter",
+    [
+        "sslmode=verify-full",
+        "connect_timeout=3",
+        "application_name=x",
+        "target_session_attrs=any",
+        "user=u",
+        "keepalives=1",
+    ],
 )
 def test_ordinary_parameters_are_kept_for_the_driver(parameter):
     assert parse_url(f"postgresql://h/d?{parameter}", "x").url == f"postgresql://h/d?{parameter}"
@@ -150,13 +170,26 @@ def test_a_parameter_twice_is_refused():
     assert "twice" in refusal("postgresql://h/d?sslmode=verify-full&sslmode=disable")
 
 
-@pytest.mark.parametrize("value", ["system", "/etc/ssl/certs/ca.pem", "/etc/pki/ca.pem", "/home/u/.jivs/certs/ca.pem", "%2Fetc/ssl/x"])
+@pytest.mark.parametrize(
+    "value",
+    ["system", "/etc/ssl/certs/ca.pem", "/etc/pki/ca.pem", "/home/u/.jivs/certs/ca.pem", "%2Fetc/ssl/x"],
+)
 def test_root_certificates_of_the_system_and_of_jivs_home_are_taken(value):
     assert parse_url(f"postgresql://h/d?sslrootcert={value}", "x", home=HOME).host == "h"
 
 
 @pytest.mark.parametrize(
-    "value", ["/tmp/ca.pem", "/etc/ssl/../../tmp/ca.pem", "/etc/sslx/ca.pem", "etc/ssl/ca.pem", "", "/etc/ssl", "//etc/ssl/x", "/home/u/.jivs/ca.pem"]
+    "value",
+    [
+        "/tmp/ca.pem",
+        "/etc/ssl/../../tmp/ca.pem",
+        "/etc/sslx/ca.pem",
+        "etc/ssl/ca.pem",
+        "",
+        "/etc/ssl",
+        "//etc/ssl/x",
+        "/home/u/.jivs/ca.pem",
+    ],
 )
 def test_root_certificates_elsewhere_are_refused(value):
     assert "sslrootcert" in refusal(f"postgresql://h/d?sslrootcert={value}", home=HOME)
@@ -168,7 +201,12 @@ def test_without_a_home_only_the_systems_root_certificates_are_taken():
 
 @pytest.mark.parametrize(
     ("url", "name"),
-    [("postgresql://h/Sakila%20DB", "sakila-db"), ("sqlite:////x/My.Shop.db", "my-shop"), ("sqlite:////x/日本.db", "sqlite"), ("odbc://?dsn=x", "odbc")],
+    [
+        ("postgresql://h/Sakila%20DB", "sakila-db"),
+        ("sqlite:////x/My.Shop.db", "my-shop"),
+        ("sqlite:////x/日本.db", "sqlite"),
+        ("odbc://?dsn=x", "odbc"),
+    ],
 )
 def test_a_url_without_a_name_is_named_after_its_database(url, name):
     assert parse_url(url).name == name
@@ -243,7 +281,10 @@ def test_a_missing_variable_is_named():
         ConnectionBook({"HOST": "h"}, FILE).resolve("other")
 
 
-@pytest.mark.parametrize("entry", [None, "postgresql://h/d", {}, {"url": 1}, {"url": "postgresql://h/d", "x": 1}, ["url"], {"urls": "x"}])
+@pytest.mark.parametrize(
+    "entry",
+    [None, "postgresql://h/d", {}, {"url": 1}, {"url": "postgresql://h/d", "x": 1}, ["url"], {"urls": "x"}],
+)
 def test_an_entry_of_the_file_is_a_mapping_with_just_a_url(entry):
     with pytest.raises(ConfigError, match=r"connections\.yaml: 'x'"):
         ConnectionBook({}, {"x": entry}).resolve("x")
@@ -269,5 +310,7 @@ def test_a_url_in_place_of_a_name_is_refused_without_its_password():
 
 
 def test_a_book_does_not_print_its_urls():
-    book = ConnectionBook({"JIVS_CONNECTION_A": "postgresql://u:hunter2@h/d"}, {"b": {"url": "postgresql://u:hunter2@h/d"}})
+    book = ConnectionBook(
+        {"JIVS_CONNECTION_A": "postgresql://u:hunter2@h/d"}, {"b": {"url": "postgresql://u:hunter2@h/d"}}
+    )
     assert "hunter2" not in repr(book.with_given(parse_url("postgresql://u:hunter2@h/d", "c")))

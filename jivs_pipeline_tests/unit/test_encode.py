@@ -1,5 +1,7 @@
 """Arrow files as COPY streams, byte for byte. What PostgreSQL makes of them is tested with PostgreSQL."""
 
+# ruff: noqa: DTZ001 - timestamps without a zone are what is encoded
+
 from __future__ import annotations
 
 import csv
@@ -75,7 +77,11 @@ EXACT = [
     ("time64[us]", dt.time(23, 59, 59, 999999), struct.pack(">q", 86_399_999_999)),
     ("timestamp[us]", dt.datetime(2000, 1, 1, 0, 0, 0, 1), struct.pack(">q", 1)),
     ("timestamp[us]", dt.datetime(1999, 12, 31, 23, 59, 59), struct.pack(">q", -1_000_000)),
-    ("timestamp[us]", dt.datetime(9999, 12, 31, 23, 59, 59, 999999), struct.pack(">q", 252_455_615_999_999_999)),
+    (
+        "timestamp[us]",
+        dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
+        struct.pack(">q", 252_455_615_999_999_999),
+    ),
     ("string", "", b""),
     ("string", "a\n\r\"'\\,\té😀", "a\n\r\"'\\,\té😀".encode()),
     ("binary", b"", b""),
@@ -83,7 +89,9 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "value", "wire"), EXACT, ids=[f"{t}-{n}" for n, (t, _, _) in enumerate(EXACT)])
+@pytest.mark.parametrize(
+    ("type_", "value", "wire"), EXACT, ids=[f"{t}-{n}" for n, (t, _, _) in enumerate(EXACT)]
+)
 def test_a_value_has_postgresqls_binary_form(tmp_path, type_, value, wire):
     path = write(tmp_path / "f", {"c": pa.array([value, None], arrow_type(type_))})
     assert binary(path) == HEADER + row(field(wire)) + row(NULL) + TRAILER
@@ -110,7 +118,9 @@ def test_columns_and_rows_stay_in_order_over_batches(tmp_path):
 
 
 def test_a_file_without_rows_is_still_a_stream(tmp_path):
-    schema = arrow_schema([ColumnPlan(source="a", target="b", source_type="TEXT", target_type="text", arrow="string")])
+    schema = arrow_schema(
+        [ColumnPlan(source="a", target="b", source_type="TEXT", target_type="text", arrow="string")]
+    )
     assert schema.names == ["b"]
     with pa.ipc.new_file(tmp_path / "f", schema):
         pass
@@ -145,7 +155,14 @@ def test_csv_has_no_header_and_tells_the_empty_text_from_null(tmp_path):
     assert text(path) == b'"",\n,""\n' * 2
 
 
-@given(st.lists(st.tuples(*[st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))] * 2), min_size=1))
+@given(
+    st.lists(
+        st.tuples(
+            *[st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))] * 2
+        ),
+        min_size=1,
+    )
+)
 def test_any_text_survives_csv_as_postgresql_reads_it(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("csv") / "f"
     columns = {name: pa.array([r[i] for r in rows], pa.string()) for i, name in enumerate("ab")}
@@ -163,7 +180,9 @@ def test_a_damaged_file_is_no_stream(tmp_path):
         binary(path)
 
 
-@pytest.mark.parametrize("name", ["int64", "string", "date32", "time64[us]", "timestamp[us]", "binary", "bool", "double"])
+@pytest.mark.parametrize(
+    "name", ["int64", "string", "date32", "time64[us]", "timestamp[us]", "binary", "bool", "double"]
+)
 def test_arrow_types_are_found_by_name(name):
     assert arrow_type(name) == pa.type_for_alias(name)
     assert arrow_type("decimal128(10, 2)") == arrow_type("decimal128(10,2)") == pa.decimal128(10, 2)

@@ -53,7 +53,9 @@ def test_no_error_is_both_transient_and_terminal():
 
 def test_the_document_has_code_message_and_hint():
     error = errors.SpecError("The spec lacks the key 'key'", hint="Add it", table="t", column="c")
-    assert error.document() == {"error": {"code": "spec", "message": "The spec lacks the key 'key'", "hint": "Add it"}}
+    assert error.document() == {
+        "error": {"code": "spec", "message": "The spec lacks the key 'key'", "hint": "Add it"}
+    }
     assert (error.table, error.column) == ("t", "c")
 
 

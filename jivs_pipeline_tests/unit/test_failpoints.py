@@ -67,7 +67,19 @@ def test_kill_kills():
 
 
 @pytest.mark.parametrize(
-    "text", ["here", "here:", "here:die", "here:sleep", "here:sleep=", "here:sleep=long", "here:kill=3", "here@x:kill", "here@-1:kill", "a:error,b"]
+    "text",
+    [
+        "here",
+        "here:",
+        "here:die",
+        "here:sleep",
+        "here:sleep=",
+        "here:sleep=long",
+        "here:kill=3",
+        "here@x:kill",
+        "here@-1:kill",
+        "a:error,b",
+    ],
 )
 def test_a_text_that_is_no_failpoint_is_refused_and_arms_nothing(text):
     with pytest.raises(ConfigError, match="JIVS_FAILPOINT"):

@@ -35,13 +35,23 @@ def test_everything_else_is_no_key(text):
 
 @pytest.mark.parametrize(
     ("name", "fits"),
-    [("a" * 63, True), ("a" * 64, False), ("é" * 31, True), ("é" * 32, False), ("", False), ("a\0", False), ('"; --', True)],
+    [
+        ("a" * 63, True),
+        ("a" * 64, False),
+        ("é" * 31, True),
+        ("é" * 32, False),
+        ("", False),
+        ("a\0", False),
+        ('"; --', True),
+    ],
 )
 def test_an_identifier_is_measured_in_bytes(name, fits):
     assert fits_identifier(name) is fits
 
 
-@pytest.mark.parametrize("name", ["jivs", "jivs_ledger", "jivsomething", "pg_catalog", "pg_temp_3", "information_schema"])
+@pytest.mark.parametrize(
+    "name", ["jivs", "jivs_ledger", "jivsomething", "pg_catalog", "pg_temp_3", "information_schema"]
+)
 def test_schemas_of_ours_and_of_the_server_are_reserved(name):
     assert is_reserved_schema(name)
 

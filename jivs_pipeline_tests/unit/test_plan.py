@@ -7,7 +7,17 @@ from pydantic import ValidationError
 
 from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Identity, Index, IndexPart, Key, Table
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Plan, PlanWarning, TableMode, TablePlan, Wire
+from jivs_pipeline.core.plan import (
+    Chunk,
+    ChunkBy,
+    ColumnPlan,
+    Lane,
+    Plan,
+    PlanWarning,
+    TableMode,
+    TablePlan,
+    Wire,
+)
 
 DEFINITION = Table(
     "public", "film", (Column("id", "bigint", nullable=False, identity=Identity(start=7)), Column("name", "text", default="'x'")),
@@ -62,7 +72,9 @@ def test_an_estimate_does_not_change_a_tables_hash(change):
     assert table(**change).hash == table().hash
 
 
-@pytest.mark.parametrize("change", [{"key": "l"}, {"spec_hash": "i"}, {"source_version": "4"}, {"tables": ()}, {"warnings": ()}])
+@pytest.mark.parametrize(
+    "change", [{"key": "l"}, {"spec_hash": "i"}, {"source_version": "4"}, {"tables": ()}, {"warnings": ()}]
+)
 def test_everything_changes_the_plans_hash(change):
     assert plan(**change).hash != plan().hash
     assert plan().hash == plan().hash

@@ -17,12 +17,20 @@ from jivs_pipeline.engine.planning import build_plan, check
 from jivs_pipeline_tests.fakes import FakeSource, FakeTarget
 
 ACTOR = Table(
-    "main", "actor", (Column("id", "bigint", nullable=False), Column("name", "text")), primary_key=Key("actor_pkey", ("id",))
+    "main",
+    "actor",
+    (Column("id", "bigint", nullable=False), Column("name", "text")),
+    primary_key=Key("actor_pkey", ("id",)),
 )
 FILM = Table(
     "main",
     "film",
-    (Column("id", "bigint", nullable=False), Column("star", "bigint"), Column("title", "text", default="'?'"), Column("year", "bigint")),
+    (
+        Column("id", "bigint", nullable=False),
+        Column("star", "bigint"),
+        Column("title", "text", default="'?'"),
+        Column("year", "bigint"),
+    ),
     primary_key=Key("film_pkey", ("id",), include=("title",)),
     unique_keys=(Key("film_title", ("title",), include=("year",)), Key(None, ("star", "year"))),
     foreign_keys=(ForeignKey("film_star", ("star",), "main", "actor", ("id",)),),
@@ -40,7 +48,9 @@ def spec(**changes: Any):
     return parse_spec({"key": "k", "source": "legacy", "target": "warehouse", **changes})
 
 
-def planned(catalog: Catalog = CATALOG, target: FakeTarget | None = None, surveys: Any = None, **changes: Any) -> Plan:
+def planned(
+    catalog: Catalog = CATALOG, target: FakeTarget | None = None, surveys: Any = None, **changes: Any
+) -> Plan:
     return build_plan(spec(**changes), FakeSource(catalog, surveys), target or FakeTarget())
 
 
@@ -55,10 +65,14 @@ def reasons(plan: Plan, kind: str = "refused") -> dict[str, str]:
     return {w.table: w.reason for w in plan.warnings if w.kind == kind}
 
 
-def there(name: str = "film", kind: str = "r", columns: dict[str, str] | None = None, **changes: Any) -> ExistingTable:
+def there(
+    name: str = "film", kind: str = "r", columns: dict[str, str] | None = None, **changes: Any
+) -> ExistingTable:
     types = columns or {"id": "bigint", "star": "bigint", "title": "text", "year": "bigint"}
     flags = {"required": False, "generated": False, "filled": False}
-    return ExistingTable(name, kind, tuple(ExistingColumn(n, t, **flags) for n, t in types.items()), **changes)
+    return ExistingTable(
+        name, kind, tuple(ExistingColumn(n, t, **flags) for n, t in types.items()), **changes
+    )
 
 
 # What is carried
@@ -82,12 +96,20 @@ def test_without_rules_every_table_is_carried_as_it_is():
 
 def test_largest_tables_come_first_and_equal_ones_by_name():
     assert [t.target for t in planned().tables] == ["public.actor", "public.film"]
-    assert [t.target for t in planned(surveys={"film": {"bytes": 101}}).tables] == ["public.film", "public.actor"]
+    assert [t.target for t in planned(surveys={"film": {"bytes": 101}}).tables] == [
+        "public.film",
+        "public.actor",
+    ]
 
 
 def test_the_same_plan_twice_has_the_same_hash():
     assert planned().hash == planned().hash
-    assert planned(surveys={"film": {"chunks": (Chunk(index=0, upper=("1",)), Chunk(index=1, lower=("1",)))}}).hash != planned().hash
+    assert (
+        planned(
+            surveys={"film": {"chunks": (Chunk(index=0, upper=("1",)), Chunk(index=1, lower=("1",)))}}
+        ).hash
+        != planned().hash
+    )
 
 
 @given(st.permutations(CATALOG.tables))
@@ -117,7 +139,10 @@ def test_checking_a_spec_looks_at_no_row():
 
 
 def test_renames_reach_keys_indexes_and_the_keys_of_others():
-    rules = {"actor": {"rename": "people", "columns": {"id": {"rename": "person"}}}, "film": {"columns": {"star": {"rename": "lead"}}}}
+    rules = {
+        "actor": {"rename": "people", "columns": {"id": {"rename": "person"}}},
+        "film": {"columns": {"star": {"rename": "lead"}}},
+    }
     plan = planned(rules=rules, target_schema="shop")
     people, film = plan.table("shop.people").definition, plan.table("shop.film").definition
     assert people is not None
@@ -150,7 +175,13 @@ def test_what_hangs_on_a_dropped_column_is_left_out_aloud():
     assert [c.name for c in film.columns] == ["id", "star", "title"]
     assert [k.name for k in film.unique_keys] == ["film_title"]
     assert (film.checks, film.indexes) == ((), ())
-    assert set(reasons(plan)) == {"main.film.unique key", "main.film.film_by_year", "main.film.film_lower", "main.film.film_new", "main.film.film_year"}
+    assert set(reasons(plan)) == {
+        "main.film.unique key",
+        "main.film.film_by_year",
+        "main.film.film_lower",
+        "main.film.film_new",
+        "main.film.film_year",
+    }
     assert reasons(plan)["main.film.film_by_year"] == "index: column year is dropped"
 
 
@@ -216,7 +247,9 @@ def test_objects_that_are_not_carried_are_named_unless_their_table_is_left_out()
 
 def test_losses_that_the_survey_saw_are_warnings_of_their_column():
     plan = planned(surveys={"film": {"lossy": (Refusal("title", "padded"),)}})
-    assert [(w.table, w.column, w.kind, w.reason) for w in plan.warnings] == [("main.film", "title", "lossy", "padded")]
+    assert [(w.table, w.column, w.kind, w.reason) for w in plan.warnings] == [
+        ("main.film", "title", "lossy", "padded")
+    ]
 
 
 # Tables that are refused alone
@@ -227,7 +260,9 @@ def test_a_refused_column_refuses_its_table_alone():
     film = plan.table("public.film")
     assert (film.refused, film.refused_column) == ("mixes", "title")
     assert [t.target for t in plan.carried] == ["public.actor"]
-    assert ("main.film", "title", "refused", "mixes") in [(w.table, w.column, w.kind, w.reason) for w in plan.warnings]
+    assert ("main.film", "title", "refused", "mixes") in [
+        (w.table, w.column, w.kind, w.reason) for w in plan.warnings
+    ]
 
 
 def named(table: str = "t", column: str = "c") -> Catalog:
@@ -240,12 +275,19 @@ def test_names_too_long_in_the_source_refuse_their_table_until_a_rename():
     assert "63 bytes" in (planned(named(column="é" * 32)).table("public.t").refused or "")
     assert planned(named(table=long)).table("public.actor").refused is None
     assert planned(named(table=long), rules={long: {"rename": "short"}}).table("public.short").refused is None
-    assert planned(named(column=long), rules={"t": {"columns": {long: {"rename": "short"}}}}).table("public.t").refused is None
+    assert (
+        planned(named(column=long), rules={"t": {"columns": {long: {"rename": "short"}}}})
+        .table("public.t")
+        .refused
+        is None
+    )
 
 
 def test_two_tables_that_would_become_one_are_both_refused():
     plan = planned(rules={"actor": {"rename": "film"}})
-    assert [t.refused for t in plan.tables] == ["two tables would both become public.film; rename one in the spec"] * 2
+    assert [t.refused for t in plan.tables] == [
+        "two tables would both become public.film; rename one in the spec"
+    ] * 2
 
 
 def test_two_columns_that_would_become_one_refuse_their_table():
@@ -263,7 +305,10 @@ def test_a_table_that_exists_ends_the_plan_unless_the_spec_says_what_to_do():
 
 
 def test_a_table_that_this_migration_made_is_no_obstacle():
-    assert planned(target=FakeTarget([there()], made=["public.film"])).table("public.film").mode is TableMode.CREATE
+    assert (
+        planned(target=FakeTarget([there()], made=["public.film"])).table("public.film").mode
+        is TableMode.CREATE
+    )
     assert "public.film" in refusal(target=FakeTarget([there()], made=["other.film"])).message
 
 
@@ -281,7 +326,17 @@ def test_only_tables_that_exist_have_the_specs_mode(mode):
     assert plan.table("public.actor").mode is TableMode.CREATE
 
 
-@pytest.mark.parametrize(("kind", "name"), [("v", "view"), ("m", "materialized view"), ("S", "sequence"), ("f", "foreign table"), ("i", "index"), ("c", "something")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("v", "view"),
+        ("m", "materialized view"),
+        ("S", "sequence"),
+        ("f", "foreign table"),
+        ("i", "index"),
+        ("c", "something"),
+    ],
+)
 @pytest.mark.parametrize("mode", ["fail", "replace", "append"])
 def test_what_is_no_table_is_never_overwritten(kind, name, mode):
     assert name in refusal(target=FakeTarget([there(kind=kind)]), on_existing=mode).message
@@ -309,15 +364,25 @@ COLUMNS = {"id": "bigint", "star": "bigint", "title": "text", "year": "bigint"}
 )
 @pytest.mark.parametrize("mode", ["truncate", "append"])
 def test_rows_go_into_an_existing_table_only_if_every_value_fits(mode, columns, problem):
-    found = planned(target=FakeTarget([there(columns=columns)]), on_existing=mode).table("public.film").refused
+    found = (
+        planned(target=FakeTarget([there(columns=columns)]), on_existing=mode).table("public.film").refused
+    )
     assert (found is None) if problem is None else (problem in (found or ""))
-    assert planned(target=FakeTarget([there(columns=columns)]), on_existing="replace").table("public.film").refused is None
+    assert (
+        planned(target=FakeTarget([there(columns=columns)]), on_existing="replace")
+        .table("public.film")
+        .refused
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("column", "problem"),
     [
-        (ExistingColumn("title", "text", required=False, generated=True, filled=False), "'title' is generated"),
+        (
+            ExistingColumn("title", "text", required=False, generated=True, filled=False),
+            "'title' is generated",
+        ),
         (ExistingColumn("note", "text", required=True, generated=False, filled=False), "'note' is NOT NULL"),
         (ExistingColumn("note", "text", required=True, generated=False, filled=True), None),
         (ExistingColumn("note", "text", required=True, generated=True, filled=False), None),
@@ -326,7 +391,9 @@ def test_rows_go_into_an_existing_table_only_if_every_value_fits(mode, columns, 
 )
 def test_columns_of_an_existing_table_must_be_filled_by_somebody(column, problem):
     table = there()
-    table = ExistingTable(table.name, table.kind, (*(c for c in table.columns if c.name != column.name), column))
+    table = ExistingTable(
+        table.name, table.kind, (*(c for c in table.columns if c.name != column.name), column)
+    )
     found = planned(target=FakeTarget([table]), on_existing="append").table("public.film").refused
     assert (found is None) if problem is None else (problem in (found or ""))
 
@@ -368,7 +435,10 @@ def test_a_pattern_may_match_nothing_but_not_all_of_them():
         ({"staging": "none"}, "staging: none"),
         ({"rules": {"film": {"python": "a:b"}}}, "rules.film.python"),
         ({"rules": {"film": {"load": "upsert"}}}, "rules.film.load: upsert"),
-        ({"rules": {"film": {"columns": {"id": {"expression": "id + 1"}}}}}, "rules.film.columns.id.expression"),
+        (
+            {"rules": {"film": {"columns": {"id": {"expression": "id + 1"}}}}},
+            "rules.film.columns.id.expression",
+        ),
         ({"rules": {"film": {"columns": {"id": {"mask": "null"}}}}}, "rules.film.columns.id.mask"),
         ({"rules": {"film": {"columns": {"id": {"type": "text"}}}}}, "rules.film.columns.id.type"),
     ],

@@ -7,7 +7,14 @@ import time
 
 import pytest
 
-from jivs_pipeline.core.errors import DataError, FencedError, InterruptedRun, JivsError, PausedRun, TransientError
+from jivs_pipeline.core.errors import (
+    DataError,
+    FencedError,
+    InterruptedRun,
+    JivsError,
+    PausedRun,
+    TransientError,
+)
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 
 
@@ -46,11 +53,14 @@ def test_a_pause_waits_for_the_end_of_a_chunk_and_a_fence_does_not():
 
 def test_pieces_are_watched_one_by_one():
     guard, seen = Guard(), []
+
+    def take(piece: int) -> None:
+        seen.append(piece)
+        if piece == 2:
+            guard.stop(FencedError("overtaken"), at_once=True)
+
     with pytest.raises(FencedError):
-        for piece in guard.watched(range(10)):
-            seen.append(piece)
-            if piece == 2:
-                guard.stop(FencedError("overtaken"), at_once=True)
+        list(map(take, guard.watched(range(10))))
     assert seen == [0, 1, 2]
 
 
@@ -186,7 +196,11 @@ def failing(*errors: Exception):
 
 def test_a_transient_error_is_tried_again_after_two_and_four_seconds_with_jitter():
     guard, told = Fast(), []
-    with_retries(failing(TransientError("one"), TransientError("two")), guard, lambda n, e, d: told.append((n, str(e), d)))
+    with_retries(
+        failing(TransientError("one"), TransientError("two")),
+        guard,
+        lambda n, e, d: told.append((n, str(e), d)),
+    )
     assert [2 <= guard.waits[0] <= 3, 4 <= guard.waits[1] <= 5, len(guard.waits)] == [True, True, 2]
     assert told == [(1, "one", guard.waits[0]), (2, "two", guard.waits[1])]
 
@@ -200,7 +214,17 @@ def test_the_third_transient_error_is_raised_as_it_is():
     assert len(guard.waits) == 2
 
 
-@pytest.mark.parametrize("error", [DataError("bad"), FencedError("gone"), PausedRun("p"), JivsError("x"), ValueError("bug"), OSError("disk")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("bad"),
+        FencedError("gone"),
+        PausedRun("p"),
+        JivsError("x"),
+        ValueError("bug"),
+        OSError("disk"),
+    ],
+)
 def test_nothing_else_is_tried_again(error):
     guard = Fast()
     with pytest.raises(type(error)) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_samples_are_taken_every_quarter_second_and_at_both_ends(progress, clock
     samples = progress.samples()
     assert samples[0] == (1.0, 0, 0)
     assert samples[-1] == (2.0, 10, 20)
-    steps = [b[0] - a[0] for a, b in zip(samples, samples[1:-1], strict=False)]
+    steps = [b[0] - a[0] for a, b in pairwise(samples[:-1])]
     assert min(steps) >= 0.25
     assert len(samples) == 5
 

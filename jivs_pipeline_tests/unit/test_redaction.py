@@ -19,13 +19,22 @@ raw = st.from_regex(r"[!-~]{3,20}", fullmatch=True).map(lambda text: f"hunter2{t
 around = st.text(alphabet="abc ,.()\n", max_size=10)
 
 
-@given(raw, st.sampled_from(["postgresql", "POSTGRESQL", "postgresql+psycopg", "mysql", "redis"]), st.sampled_from(["", "me", "me@x"]), around, around)
+@given(
+    raw,
+    st.sampled_from(["postgresql", "POSTGRESQL", "postgresql+psycopg", "mysql", "redis"]),
+    st.sampled_from(["", "me", "me@x"]),
+    around,
+    around,
+)
 def test_no_password_of_a_url_survives_whatever_is_in_it(password, scheme, user, before, after):
     for text in (password, quote(password, safe="")):
         assert "hunter2" not in redact(f"{before}{scheme}://{user}:{text}@host:5432/db{after}")
 
 
-@given(st.from_regex(r"[^\s&]{3,20}", fullmatch=True).map(lambda t: f"hunter2{t}hunter2"), st.sampled_from(["password", "PWD", "sslpassword", "PGPASSWORD", "passwd"]))
+@given(
+    st.from_regex(r"[^\s&]{3,20}", fullmatch=True).map(lambda t: f"hunter2{t}hunter2"),
+    st.sampled_from(["password", "PWD", "sslpassword", "PGPASSWORD", "passwd"]),
+)
 def test_no_bare_password_parameter_survives(password, name):
     if '"' not in password:
         assert "hunter2" not in redact(f"host=h {name}={password} dbname=d")
@@ -59,7 +68,7 @@ def test_the_rest_of_the_text_stays(text, clean):
 @pytest.mark.parametrize(
     "text",
     [
-        "password authentication failed for user \"u\"",
+        'password authentication failed for user "u"',
         "postgresql://u@h:5432/d",
         "postgresql://h:5432/d",
         "See https://example.org:443/x: it is there",
@@ -72,7 +81,10 @@ def test_text_without_a_password_stays_as_it_is(text):
 
 
 def test_a_json_document_stays_one():
-    document = {"error": {"code": "x", "message": "password=hunter2", "hint": "postgresql://u:hunter2@h/d"}, "list": ["pwd=hunter2"]}
+    document = {
+        "error": {"code": "x", "message": "password=hunter2", "hint": "postgresql://u:hunter2@h/d"},
+        "list": ["pwd=hunter2"],
+    }
     text = redact(json.dumps(document))
     assert "hunter2" not in text
     assert json.loads(text)["error"]["code"] == "x"
@@ -93,27 +105,32 @@ URL = "postgresql://u:hunter2@h/d"
 
 def test_messages_and_their_arguments_are_redacted(logger):
     log, stream = logger
-    log.warning("cannot reach " + URL)
+    log.warning(f"cannot reach {URL}")
     log.warning("cannot reach %s after %d s", URL, 3)
-    assert stream.getvalue() == "cannot reach postgresql://u:***@h/d\ncannot reach postgresql://u:***@h/d after 3 s\n"
+    assert (
+        stream.getvalue()
+        == "cannot reach postgresql://u:***@h/d\ncannot reach postgresql://u:***@h/d after 3 s\n"
+    )
 
 
 def test_tracebacks_and_stacks_are_redacted(logger):
     log, stream = logger
     try:
-        raise ValueError(URL)
+        int(URL)
     except ValueError:
         log.exception("failed", stack_info=True)
     assert "hunter2" not in stream.getvalue()
-    assert "ValueError: postgresql://u:***@h/d" in stream.getvalue()
+    assert "'postgresql://u:***@h/d'" in stream.getvalue()
 
 
 def test_a_traceback_that_another_handler_wrote_before_is_redacted(logger):
     log, stream = logger
     try:
-        raise ValueError(URL)
+        int(URL)
     except ValueError as error:
-        record = log.makeRecord("x", logging.ERROR, "f", 1, "failed", (), (ValueError, error, error.__traceback__))
+        record = log.makeRecord(
+            "x", logging.ERROR, "f", 1, "failed", (), (ValueError, error, error.__traceback__)
+        )
     logging.Formatter().format(record)
     assert "hunter2" in (record.exc_text or "")
     log.handle(record)

@@ -43,7 +43,9 @@ def test_everything_else_is_unset_by_default(variable, field):
 
 @pytest.mark.parametrize("variable", [*CONTRACT, *OPTIONAL, "JIVS_HOME"])
 def test_an_empty_variable_counts_as_unset(variable):
-    assert Settings.from_environment({variable: "", "HOME": "/h"}) == Settings.from_environment({"HOME": "/h"})
+    assert Settings.from_environment({variable: "", "HOME": "/h"}) == Settings.from_environment(
+        {"HOME": "/h"}
+    )
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf", "1e400", "1 h"])
@@ -86,7 +88,9 @@ def test_staging_is_a_directory_below_home_unless_said_otherwise():
 
 
 def test_urls_with_passwords_are_not_shown():
-    settings = Settings.from_environment({v: "redis://:hunter2@h" for v in OPTIONAL if v.endswith("_URL") and "STAGING" not in v})
+    settings = Settings.from_environment(
+        {v: "redis://:hunter2@h" for v in OPTIONAL if v.endswith("_URL") and "STAGING" not in v}
+    )
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.model_dump(mode="json"))
     assert settings.redis_url is not None

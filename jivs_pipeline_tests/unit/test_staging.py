@@ -32,7 +32,9 @@ def staging(root):
     arm(None)
 
 
-def put(staging: Staging, content: bytes = b"rows" * 1000, name: str = NAME, generation: str = GENERATION) -> str:
+def put(
+    staging: Staging, content: bytes = b"rows" * 1000, name: str = NAME, generation: str = GENERATION
+) -> str:
     with staging.writing(KEY, generation, name) as file:
         for start in range(0, len(content), 700):
             file.write(content[start : start + 700])
@@ -63,7 +65,11 @@ def test_what_is_written_is_read(staging, size):
 
 def test_all_kinds_of_bytes_are_pieces(staging):
     with staging.writing(KEY, GENERATION, NAME) as file:
-        assert [file.write(b"ab"), file.write(bytearray(b"cd")), file.write(memoryview(b"xefx")[1:3])] == [2, 2, 2]
+        assert [file.write(b"ab"), file.write(bytearray(b"cd")), file.write(memoryview(b"xefx")[1:3])] == [
+            2,
+            2,
+            2,
+        ]
     assert get(staging, file.digest) == b"abcdef"
 
 
@@ -100,9 +106,13 @@ def test_names_of_migrations_do_not_reach_the_disk(staging, root):
 
 @pytest.mark.parametrize("error", [ValueError("bug"), DataError("bad"), KeyboardInterrupt()])
 def test_a_file_that_was_not_finished_is_not_there(staging, root, error):
-    with pytest.raises(type(error)), staging.writing(KEY, GENERATION, NAME) as file:
-        file.write(b"half")
-        raise error
+    def write() -> None:
+        with staging.writing(KEY, GENERATION, NAME) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
     assert files(root) == []
 
 
@@ -121,7 +131,12 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_the_directory_after(stagin
     synced: list[tuple[str, bool]] = []
     fsync = os.fsync
     monkeypatch.setattr(
-        os, "fsync", lambda fd: (synced.append(("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file", path.exists())), fsync(fd))
+        os,
+        "fsync",
+        lambda fd: (
+            synced.append(("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file", path.exists())),
+            fsync(fd),
+        ),
     )
     put(staging)
     assert synced == [("file", False), ("directory", True)]
@@ -157,7 +172,7 @@ def test_one_changed_byte_is_noticed(staging, where):
         get(staging, digest)
 
 
-@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: b"", lambda c: c + b"x"])
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda _: b"", lambda c: c + b"x"])
 def test_a_file_that_is_shorter_or_longer_is_noticed(staging, change):
     digest = put(staging)
     path = staging.path(KEY, GENERATION, NAME)
@@ -214,7 +229,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(staging, root):
     )
     # Below a mebibyte the buffer breaks at the end, above it in the middle.
     for pieces in ("200", "3000"):
-        ended = subprocess.run([sys.executable, "-c", code, root, pieces], capture_output=True, text=True, check=True)
+        ended = subprocess.run(
+            [sys.executable, "-c", code, root, pieces], capture_output=True, text=True, check=True
+        )
         assert str(root) in ended.stdout
         assert "JIVS_STAGING_URL" in ended.stdout
         assert "OSError" in ended.stdout

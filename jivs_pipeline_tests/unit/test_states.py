@@ -11,7 +11,16 @@ S = Status
 
 
 def test_statuses_are_those_of_the_contract():
-    assert set(Status) == {"queued", "running", "paused", "completed", "failed", "cancelled", "rolled_back", "mismatch"}
+    assert set(Status) == {
+        "queued",
+        "running",
+        "paused",
+        "completed",
+        "failed",
+        "cancelled",
+        "rolled_back",
+        "mismatch",
+    }
 
 
 def test_phases_are_those_of_the_contract_in_order():

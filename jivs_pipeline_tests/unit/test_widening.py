@@ -67,7 +67,9 @@ digits = st.integers(1, 12)
 
 
 @given(digits, st.integers(0, 12), digits, st.integers(0, 12))
-def test_numerics_hold_each_other_when_the_largest_and_the_finest_value_fit(precision, scale, wide_precision, wide_scale):
+def test_numerics_hold_each_other_when_the_largest_and_the_finest_value_fit(
+    precision, scale, wide_precision, wide_scale
+):
     def fits(value: Decimal) -> bool:
         # What PostgreSQL does: round to the scale, then compare with 10 ^ (precision - scale).
         return round(value, wide_scale) == value and abs(value) < Decimal(10) ** (wide_precision - wide_scale)
