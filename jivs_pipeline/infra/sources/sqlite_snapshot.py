@@ -89,6 +89,7 @@ class SqliteSnapshot:
         self._connection = connection
         self._slots = slots
         self._batch_bytes = batch_bytes
+        self._known: dict[tuple[str, int], int] = {}
         self._arrow: queue.Queue[adbc.Connection] = queue.Queue()
         self._plain: queue.Queue[sqlite3.Connection] = queue.Queue()
         for arrow, plain in slots:
@@ -197,12 +198,16 @@ class SqliteSnapshot:
         sizes = self._sizes(table)
         if not sizes:
             return 0
+        # Batches and digest of a chunk both ask.
+        if (known := self._known.get((table.target, chunk.index))) is not None:
+            return known
         rows = _chunk_rows(table, chunk)
         with self._lent_plain(table) as connection:
             found = connection.execute(
                 f"SELECT max({any_of(sizes, ' + ')}) {rows.sql}", rows.parameters
             ).fetchone()
-        return int(found[0] or 0)
+        self._known[table.target, chunk.index] = int(found[0] or 0)
+        return self._known[table.target, chunk.index]
 
     def _read(self, table: TablePlan, readings: Sequence[Reading], rows: _Rows) -> Iterator[pa.RecordBatch]:
         parts = [part for r in readings for part in r.parts]
