@@ -12,6 +12,7 @@ import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -194,6 +195,7 @@ class Runtime:
             reports=self.settings.home / "reports",
             new_id=lambda: uuid.uuid4().hex[:12],
             versions=_versions(),
+            now=lambda: datetime.now(UTC),
             pulse_seconds=min(5.0, self.settings.lease_seconds / 3),
         )
 

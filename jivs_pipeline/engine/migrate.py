@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Services:
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
         new_id: makes ids of extractions.
+        now: the time of day in UTC.
     """
 
     control: ControlDatabase
@@ -69,6 +71,7 @@ class Services:
     reports: Path
     new_id: Callable[[], str]
     versions: Mapping[str, str]
+    now: Callable[[], datetime]
     pulse_seconds: float = 5.0
 
 
@@ -404,7 +407,7 @@ class Migration:
     def _end(self, status: Status, error: JivsError | None) -> None:
         control, claim, services = self._services.control, self._the_claim(), self._services
         fields = error.document()["error"] if error else None
-        row = {**control.migration(claim.key), "status": status, "error": fields}
+        row = {**control.migration(claim.key), "status": status, "error": fields, "finished_at": services.now()}
         document = build_document(
             row, control.checkpoints(claim.key), control.performance(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
