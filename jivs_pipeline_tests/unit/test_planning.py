@@ -231,6 +231,15 @@ def test_a_foreign_key_that_cannot_hold_is_a_warning(changes, surveys, why):
     assert reasons(plan)["main.film.film_star"] == f"foreign key: {why}"
 
 
+def test_a_foreign_key_to_a_table_of_that_name_in_another_schema_is_a_warning():
+    key = ForeignKey("elsewhere", ("star",), "archive", "actor", ("id",))
+    table = Table("main", "film", FILM.columns, foreign_keys=(key,))
+    plan = planned(Catalog("main", (table, ACTOR)))
+    assert reasons(plan) == {
+        "main.film.elsewhere": "foreign key: archive.actor is not part of this migration"
+    }
+
+
 def test_objects_that_are_not_carried_are_named_unless_their_table_is_left_out():
     left = (
         LeftOut("main.v", "view", "views are not carried"),
