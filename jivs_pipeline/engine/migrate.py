@@ -407,7 +407,12 @@ class Migration:
     def _end(self, status: Status, error: JivsError | None) -> None:
         control, claim, services = self._services.control, self._the_claim(), self._services
         fields = error.document()["error"] if error else None
-        row = {**control.migration(claim.key), "status": status, "error": fields, "finished_at": services.now()}
+        row = {
+            **control.migration(claim.key),
+            "status": status,
+            "error": fields,
+            "finished_at": services.now(),
+        }
         document = build_document(
             row, control.checkpoints(claim.key), control.performance(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),

@@ -1,6 +1,6 @@
 """The migration report: one self-contained HTML page made from the document of `jivs run --json`.
 
-What belongs here: the verdict in words, the page's sections, and writing the page to a file. What does not:
+What belongs here: the page's sections, and writing the page to a file. What does not: the verdict (`verdict.py`),
 escaping, number formats, charts and style sheet (`chart.py`), and finding anything out. The page shows what
 the document holds, says so where something is missing, and never claims more than the document does.
 
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Final
 
 from jivs_pipeline.core.errors import ResourceError
 from jivs_pipeline.engine.chart import (
@@ -23,7 +22,6 @@ from jivs_pipeline.engine.chart import (
     STYLE,
     Bar,
     Markup,
-    Sample,
     average,
     bar_chart,
     count,
@@ -36,267 +34,31 @@ from jivs_pipeline.engine.chart import (
     size,
     windows,
 )
-
-__all__ = ["Detail", "Verdict", "render_report", "verdict", "write_report"]
-
-Document: TypeAlias = Mapping[str, Any]
-
-# --- reading the document: every key may be missing, null or of a strange type -----------------------------
-
-_LARGEST: Final = 1e18  # a count beyond it is a broken number
-_LONGEST: Final = 1e9  # seconds; thirty years
-
-
-def _number(value: object, largest: float = _LARGEST) -> float | None:
-    """Return a count or a duration; None for all else, NaN, infinities and negative numbers included."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if 0 <= value <= largest else None
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _mapping(value: object) -> Document:
-    return cast("Document", value) if isinstance(value, Mapping) else {}
-
-
-def _sequence(value: object) -> Sequence[object]:
-    return cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One entry of `tables`; `state` is the first that holds of failed, differs, unverified and verified."""
-
-    entry: Document
-    source: str
-    target: str
-    state: Literal["failed", "differs", "unverified", "verified"]
-    error: str
-    column: str
-
-    @classmethod
-    def of(cls, entry: Document) -> _Table:
-        raw, verified = entry.get("error"), entry.get("verified")
-        error = _mapping(raw)
-        message = _text(error.get("message") if error else raw).strip()
-        message = message or ("no reason is given" if error else "")
-        state = "failed" if message else "verified" if verified is True else "unverified"
-        state = "differs" if verified is False and not message else state
-        source = _text(entry.get("source_table")) or _text(entry.get("target_table")) or "(unnamed)"
-        return cls(
-            entry, source, _text(entry.get("target_table")), state, message, _text(error.get("column"))
-        )
-
-    def number(self, key: str) -> float | None:
-        return _number(self.entry.get(key))
-
-    def digests(self) -> tuple[str, str]:
-        return _text(self.entry.get("source_digest")), _text(self.entry.get("target_digest"))
-
-    def digests_differ(self) -> bool:
-        source, target = self.digests()
-        return bool(source and target and source != target)
-
-    def why(self) -> str:
-        """Say the reason for a bad result; empty for a good one."""
-        if self.state == "failed":
-            return f"column {self.column}: {self.error}" if self.column else self.error
-        if self.state != "differs":
-            return ""
-        source, target, kept = (
-            self.number(key) for key in ("source_rows", "target_rows", "quarantined_rows")
-        )
-        if source is not None and target is not None and source != target + (kept or 0):
-            return f"{plural(source, 'row')} in the source, {count(target)} in the target"
-        return "the digests differ" if self.digests_differ() else "source and target differ"
-
-
-def _tables(document: Document) -> list[_Table]:
-    return [_Table.of(_mapping(entry)) for entry in _sequence(document.get("tables"))]
-
-
-def _sum(tables: Iterable[_Table], key: str) -> float | None:
-    """Add up, or None where one table's number is unknown: a partial sum would be read as the whole."""
-    numbers = [table.number(key) for table in tables]
-    known = [number for number in numbers if number is not None]
-    return sum(known) if numbers and len(known) == len(numbers) else None
-
-
-def _samples(document: Document) -> list[Sample]:
-    entries = [_sequence(entry) for entry in _sequence(document.get("throughput"))]
-    triples = [(_number(e[0], _LONGEST), _number(e[1]), _number(e[2])) for e in entries if len(e) >= 3]
-    return [
-        Sample(at, rows, size_ or 0) for at, rows, size_ in triples if at is not None and rows is not None
-    ]
-
-
-# --- the verdict ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Detail:
-    """A line under the verdict: what, where, what to do. `command` is something to type, or empty."""
-
-    label: str
-    text: str
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The run's result for people: a sentence without a final stop, and what explains it."""
-
-    tone: Literal["good", "warn", "bad", "idle"]
-    icon: str
-    headline: str
-    details: tuple[Detail, ...] = ()
-
-
-def verdict(document: Document) -> Verdict:
-    """Judge what became of the migration; a `completed` that its own tables contradict is not verified."""
-    status, tables = _text(document.get("status")), _tables(document)
-    states = {table.state for table in tables}
-    if status == "failed" or (status == "completed" and ("failed" in states or document.get("error"))):
-        return _failed(document, tables)
-    if status == "mismatch" or (status == "completed" and "differs" in states):
-        return _mismatch(document, tables)
-    if status == "completed":
-        return _completed(document, tables)
-    if status in ("paused", "cancelled"):
-        return _stopped(document, tables, status)
-    what = f"the status is “{status}”" if status else "the document names no status"
-    return Verdict("idle", "dash", f"No verdict: {what}")
-
-
-def _completed(document: Document, tables: list[_Table]) -> Verdict:
-    open_ = [table for table in tables if table.state != "verified"]
-    if not tables:
-        return Verdict("idle", "dash", "Completed: there was no table to migrate")
-    if open_:
-        headline = f"Completed, not verified: {_share(open_, tables)} not compared with the source"
-        return Verdict("warn", "alert", headline, (_where(open_), *_rejected(document, tables)))
-    rejected = _quarantined(tables)
-    parts = [plural(len(tables), "table"), _moved(document, tables), _proof(document, tables)]
-    except_ = f", except {plural(rejected, 'rejected row')}" if rejected else ""
-    headline = "Verified: " + ", ".join(part for part in parts if part) + except_
-    return Verdict("good", "check", headline, _rejected(document, tables))
-
-
-def _proof(document: Document, tables: list[_Table]) -> str:
-    level, whose = document.get("verify"), "its" if len(tables) == 1 else "every table's"
-    if level == "digest" and not any(table.digests_differ() for table in tables):
-        return f"{whose} digest equal in source and target"
-    if level == "count":
-        return f"{whose} row count equal in source and target"
-    return "every row equal in source and target" if level == "rows" else "every table verified"
-
-
-def _failed(document: Document, tables: list[_Table]) -> Verdict:
-    error = _mapping(document.get("error"))
-    message, failed = _text(error.get("message")), [table for table in tables if table.state == "failed"]
-    headline, details = "Failed: the run stopped before it was done", list[Detail]()
-    if failed:
-        headline = f"Failed: {_share(failed, tables)} not migrated"
-    elif message and len(message) <= 160:
-        headline, message = f"Failed: {message}", ""
-    if message:
-        details.append(Detail("What", message))
-    if failed:
-        details.append(_where(failed))
-        good = sum(table.state == "verified" for table in tables)
-        details += [Detail("The rest", f"{_are(good, 'table')} verified")] if good else []
-    elif phase := _last_phase(document):
-        details.append(Detail("Where", f"phase {phase}"))
-    fallback = "Remove the cause and run the migration again; it resumes with what is missing."
-    details.append(Detail("What to do", _text(error.get("hint")) or fallback))
-    return Verdict("bad", "cross", headline, (*details, *_rejected(document, tables)))
-
-
-def _mismatch(document: Document, tables: list[_Table]) -> Verdict:
-    error, differ = _mapping(document.get("error")), [table for table in tables if table.state == "differs"]
-    message, hint = _text(error.get("message")), _text(error.get("hint"))
-    headline = "Mismatch: source and target are not the same"
-    if differ:
-        verb = "differs" if len(differ) == 1 else "differ"
-        headline = f"Mismatch: {len(differ):,} of {plural(len(tables), 'table')} {verb} from the source"
-    details = [Detail("What", message)] if message else []
-    details += [_where(differ)] if differ else []
-    fallback = "Do not cut over before the differences are explained; this lists them:"
-    command = f"jivs verify {_key(document)} --level rows"
-    details.append(Detail("What to do", hint) if hint else Detail("What to do", fallback, command))
-    return Verdict("bad", "differ", headline, (*details, *_rejected(document, tables)))
-
-
-def _stopped(document: Document, tables: list[_Table], status: str) -> Verdict:
-    error, key = _mapping(document.get("error")), _key(document)
-    loaded, total = _rows(document, tables), _sum(tables, "source_rows")
-    of = f" of {count(total)}" if total is not None and loaded is not None and total >= loaded else ""
-    progress = "before it was done" if loaded is None else f"after {count(loaded)}{of} rows"
-    message, hint = _text(error.get("message")), _text(error.get("hint"))
-    details = [Detail("What", message)] if message else []
-    if hint:
-        details.append(Detail("What to do", hint))
-    elif status == "paused":
-        details.append(Detail("What to do", "Continue where it stopped:", f"jivs resume {key}"))
-    else:
-        undo = Detail("To undo", "Remove from the target what was loaded:", f"jivs rollback {key}")
-        details += [Detail("To continue", "Run the migration again; it resumes where it stopped."), undo]
-    tone, sign = ("warn", "pause") if status == "paused" else ("idle", "stop")
-    return Verdict(tone, sign, f"{status.capitalize()} {progress}", (*details, *_rejected(document, tables)))
-
-
-def _rejected(document: Document, tables: list[_Table]) -> tuple[Detail, ...]:
-    rows = _quarantined(tables)
-    text = f"{_are(rows, 'row')} in quarantine, with column and reason:"
-    return (Detail("Rejected", text, f"jivs quarantine list {_key(document)}"),) if rows else ()
-
-
-def _quarantined(tables: list[_Table]) -> float:
-    return sum(table.number("quarantined_rows") or 0 for table in tables)
-
-
-def _where(tables: list[_Table], most: int = 5) -> Detail:
-    reasons = [f"{table.source} ({why})" if (why := table.why()) else table.source for table in tables[:most]]
-    more = f"; and {len(tables) - most:,} more" if len(tables) > most else ""
-    return Detail("Where", "; ".join(reasons) + more)
-
-
-def _are(number: float, noun: str) -> str:
-    return f"{plural(number, noun)} {'is' if number == 1 else 'are'}"
-
-
-def _share(some: list[_Table], tables: list[_Table]) -> str:
-    return f"{len(some):,} of {plural(len(tables), 'table')} {'was' if len(some) == 1 else 'were'}"
-
-
-def _rows(document: Document, tables: list[_Table]) -> float | None:
-    rows = _number(document.get("rows"))
-    return _sum(tables, "target_rows") if rows is None else rows
-
-
-def _moved(document: Document, tables: list[_Table]) -> str:
-    rows = _rows(document, tables)
-    return "" if rows is None else plural(rows, "row")
-
-
-def _last_phase(document: Document) -> str:
-    timeline = _sequence(document.get("timeline"))
-    return _text(_mapping(timeline[-1]).get("phase")) if timeline else ""
-
-
-def _key(document: Document) -> str:
-    return _text(document.get("key")) or "KEY"
-
+from jivs_pipeline.engine.verdict import (
+    LONGEST,
+    Detail,
+    Document,
+    TableView,
+    Verdict,
+    as_mapping,
+    as_number,
+    as_sequence,
+    as_text,
+    rows_moved,
+    samples_of,
+    sum_of,
+    tables_of,
+    verdict,
+)
+
+__all__ = ["render_report", "write_report"]
 
 # --- the page ---------------------------------------------------------------------------------------------
 
 
 def render_report(document: Document) -> str:
     """Render the page for a run's document. Pure: the same document gives the same page."""
-    result, tables, key = verdict(document), _tables(document), _text(document.get("key"))
+    result, tables, key = verdict(document), tables_of(document), as_text(document.get("key"))
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -310,7 +72,7 @@ def render_report(document: Document) -> str:
         el("title", f"{key or 'Migration'}: {result.headline}"),
         el("style", Markup(STYLE)),
     )
-    run = _text(document.get("run_id"))
+    run = as_text(document.get("run_id"))
     brow = el("p", "Migration report", class_="brow")
     top = el(
         "header",
@@ -357,10 +119,10 @@ def _detail(detail: Detail) -> Markup:
     return join(el("dt", detail.label), el("dd", detail.text, " ", command))
 
 
-def _tiles(document: Document, tables: list[_Table]) -> Markup:
-    rows, bytes_ = _rows(document, tables), _number(document.get("bytes"))
-    seconds = _number(document.get("seconds"), _LONGEST)
-    mean, what = average(_samples(document)), "while loading"
+def _tiles(document: Document, tables: list[TableView]) -> Markup:
+    rows, bytes_ = rows_moved(document, tables), as_number(document.get("bytes"))
+    seconds = as_number(document.get("seconds"), LONGEST)
+    mean, what = average(samples_of(document)), "while loading"
     rate = None if mean is None else mean.rows
     if rate is None and rows and seconds and not document.get("resumed"):
         # Only a run that did all the work itself: a resumed one counts rows that it did not move.
@@ -389,7 +151,7 @@ _LEVELS: Final = {"digest": "digest of every table", "count": "row counts", "row
 
 
 def _facts(document: Document) -> Markup:
-    attempts, level = _number(document.get("attempts")), _text(document.get("verify"))
+    attempts, level = as_number(document.get("attempts")), as_text(document.get("verify"))
     flag = document.get("resumed")
     resumed = "resumed" if flag is True else "in one go" if flag is False else ""
     tries = "" if attempts is None else plural(attempts, "attempt")
@@ -398,7 +160,7 @@ def _facts(document: Document) -> Markup:
         ("Target", _endpoint(document.get("target"))),
         ("Started", _moment(document.get("started_at"))),
         ("Finished", _moment(document.get("finished_at"))),
-        ("Consistency", _text(document.get("consistency"))),
+        ("Consistency", as_text(document.get("consistency"))),
         ("Verification", _LEVELS.get(level, level)),
         ("Run", ", ".join(part for part in (resumed, tries) if part)),
     ]
@@ -412,15 +174,15 @@ def _pairs(facts: Iterable[tuple[str, str]]) -> Markup:
 
 
 def _endpoint(value: object) -> str:
-    end = _mapping(value)
-    dialect, name = _text(end.get("dialect")), _text(end.get("name"))
-    kind = " ".join(part for part in (_DIALECTS.get(dialect, dialect), _text(end.get("version"))) if part)
+    end = as_mapping(value)
+    dialect, name = as_text(end.get("dialect")), as_text(end.get("name"))
+    kind = " ".join(part for part in (_DIALECTS.get(dialect, dialect), as_text(end.get("version"))) if part)
     return join(el("strong", _name(name)) if name else None, " " if name else None, kind)
 
 
 def _moment(value: object) -> str:
     """Show a time in UTC if its zone is known, as written if it is not; text that is no time stays."""
-    text = _text(value)
+    text = as_text(value)
     try:
         moment = datetime.fromisoformat(text)
         moment = moment.astimezone(UTC) if moment.tzinfo else moment
@@ -445,7 +207,7 @@ _NUMBERS: Final = (
 )  # fmt: skip
 
 
-def _table_of_tables(tables: list[_Table]) -> Markup:
+def _table_of_tables(tables: list[TableView]) -> Markup:
     if not tables:
         return _card("Tables", _empty("The document lists no tables."))
     titles = [("Table", None), ("Result", None), *((title, "n") for _, title in _NUMBERS)]
@@ -464,14 +226,14 @@ def _scroll(label: str, table: Markup) -> Markup:
     return el("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def _rows_of(table: _Table, columns: int) -> Iterator[Markup]:
+def _rows_of(table: TableView, columns: int) -> Iterator[Markup]:
     tone, sign, word = _STATES[table.state]
     renamed = table.target and table.target != table.source
     target = el("span", "→ ", _name(table.target), class_="to") if renamed else None
     cells = [el("th", _name(table.source), target, scope="row")]
     cells.append(el("td", el("span", icon(sign), word, class_=f"state {tone}")))
     cells += [_cell(key, table.number(key)) for key, _ in _NUMBERS]
-    cells += [el("td", _text(table.entry.get("lane")) or DASH), el("td", _digest(table))]
+    cells += [el("td", as_text(table.entry.get("lane")) or DASH), el("td", _digest(table))]
     why = table.why()
     yield el("tr", *cells, class_=f"row {tone}" + (" open" if why else ""))
     if why:
@@ -489,14 +251,14 @@ def _cell(key: str, number: float | None) -> Markup:
     )
 
 
-def _total(tables: list[_Table]) -> Markup:
+def _total(tables: list[TableView]) -> Markup:
     good = f"{count(sum(table.state == 'verified' for table in tables))} verified"
     # Tables load side by side, so the sum of their times is nobody's time.
-    numbers = [el("td") if key == "seconds" else _cell(key, _sum(tables, key)) for key, _ in _NUMBERS]
+    numbers = [el("td") if key == "seconds" else _cell(key, sum_of(tables, key)) for key, _ in _NUMBERS]
     return el("tr", el("th", "Total", scope="row"), el("td", good), *numbers, el("td"), el("td"))
 
 
-def _digest(table: _Table) -> Markup:
+def _digest(table: TableView) -> Markup:
     source, target = table.digests()
     if table.digests_differ():
         return join(_short(source), el("span", " ≠ ", class_="ne"), Markup("<br/>"), _short(target))
@@ -512,7 +274,7 @@ def _short(digest: str) -> Markup:
 
 
 def _throughput(document: Document) -> Markup:
-    samples = _samples(document)
+    samples = samples_of(document)
     steps, mean = windows(samples), average(samples)
     if steps and mean is not None:
         if not mean.rows:
@@ -531,11 +293,11 @@ _MOST_BARS: Final = 60
 
 
 def _timeline(document: Document) -> Markup:
-    bars = [_bar(_mapping(entry)) for entry in _sequence(document.get("timeline"))]
+    bars = [_bar(as_mapping(entry)) for entry in as_sequence(document.get("timeline"))]
     note = ""
     if not bars:
-        phases = _mapping(document.get("phases")).items()
-        bars = [Bar(_text(name), 0, _number(seconds, _LONGEST)) for name, seconds in phases]
+        phases = as_mapping(document.get("phases")).items()
+        bars = [Bar(as_text(name), 0, as_number(seconds, LONGEST)) for name, seconds in phases]
         note = "durations only; the document has no start times" if bars else ""
     if not bars:
         return _card("Phases", _empty("The document has no phases."))
@@ -545,16 +307,16 @@ def _timeline(document: Document) -> Markup:
 
 
 def _bar(entry: Document) -> Bar:
-    attempt = _number(entry.get("attempt")) or 1
+    attempt = as_number(entry.get("attempt")) or 1
     again = f" · try {count(attempt)}" if attempt > 1 else ""
-    start, seconds = (_number(entry.get(key), _LONGEST) for key in ("start", "seconds"))
-    return Bar((_text(entry.get("phase")) or "(unnamed)") + again, start or 0, seconds, bool(again))
+    start, seconds = (as_number(entry.get(key), LONGEST) for key in ("start", "seconds"))
+    return Bar((as_text(entry.get("phase")) or "(unnamed)") + again, start or 0, seconds, bool(again))
 
 
 def _warnings(document: Document) -> Markup:
     if document.get("warnings") is None:
         return _card("Warnings", _empty("The document has no list of warnings."))
-    entries = [_mapping(entry) for entry in _sequence(document.get("warnings"))]
+    entries = [as_mapping(entry) for entry in as_sequence(document.get("warnings"))]
     if not entries:
         return _card("Warnings", _empty("None: the plan found nothing lossy and refused nothing."))
     refused = sum(entry.get("kind") == "refused" for entry in entries)
@@ -566,18 +328,22 @@ def _warnings(document: Document) -> Markup:
 
 
 def _warning(entry: Document) -> Markup:
-    kind = _text(entry.get("kind"))
+    kind = as_text(entry.get("kind"))
     tone = "bad" if kind == "refused" else "warn"
     badge = el("span", icon("cross" if kind == "refused" else "alert"), kind, class_=f"state {tone}")
-    name, column = (_text(entry.get(key)) for key in ("table", "column"))
+    name, column = (as_text(entry.get(key)) for key in ("table", "column"))
     cells = [el("th", _name(name or DASH), scope="row"), el("td", _name(column or DASH))]
-    return el("tr", *cells, el("td", badge), el("td", _text(entry.get("reason")) or DASH, class_="reason"))
+    return el("tr", *cells, el("td", badge), el("td", as_text(entry.get("reason")) or DASH, class_="reason"))
 
 
 def _provenance(document: Document) -> Markup:
-    versions = [(_text(name), _text(value)) for name, value in _mapping(document.get("versions")).items()]
+    versions = [
+        (as_text(name), as_text(value)) for name, value in as_mapping(document.get("versions")).items()
+    ]
     names = (("Run", "run_id"), ("Epoch", "epoch"), ("Plan hash", "plan_hash"), ("Spec hash", "spec_hash"))
-    marks = [(label, el("code", text) if (text := _text(document.get(key))) else "") for label, key in names]
+    marks = [
+        (label, el("code", text) if (text := as_text(document.get(key))) else "") for label, key in names
+    ]
     return _card("Made with", _pairs(versions + marks))
 
 

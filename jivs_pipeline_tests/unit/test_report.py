@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from jivs_pipeline.core.errors import ResourceError
 from jivs_pipeline.engine.chart import Sample, average, compact, count, duration, el, plural, size, windows
-from jivs_pipeline.engine.report import Detail, Verdict, render_report, verdict, write_report
+from jivs_pipeline.engine.report import render_report, write_report
+from jivs_pipeline.engine.verdict import Detail, Verdict, verdict
 
 HOSTILE = """</td><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
 NUMERIC = {"x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "rx", "width", "height"}
@@ -274,7 +275,7 @@ def hostile_document(status: str) -> dict[str, Any]:
     tables[2]["target_digest"] = "other"
     warnings = [{"table": "t", "column": "c", "kind": "refused", "reason": "r"}]
     whole = document(error=error, tables=tables, warnings=warnings)
-    full = cast(dict[str, Any], poisoned(whole, HOSTILE))
+    full = cast("dict[str, Any]", poisoned(whole, HOSTILE))
     full["versions"], full["phases"] = {HOSTILE: HOSTILE}, {HOSTILE: 1.0}
     return full | {"status": status}
 
