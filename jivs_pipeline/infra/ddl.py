@@ -433,5 +433,6 @@ def drop_kept(key: str, plan: Plan) -> list[Step]:
             gone.append(landing(key, table))
         if gone:
             statements = tuple(sql.SQL("DROP TABLE IF EXISTS {}").format(g) for g in gone)
-            steps.append(Step(table.target, "drop kept", statements))
+            # Not a step of the table: it belongs to no extraction, and must not make the loaded rows look stale.
+            steps.append(Step("*", f"drop kept {table.target}", statements))
     return steps

@@ -150,10 +150,18 @@ def test_the_epoch_exceeds_the_targets(control: Control, floor: int, epoch: int)
     assert _claim(control, floor=floor).epoch == epoch
 
 
-def test_of_two_claimers_one_wins(control: Control) -> None:
-    """Also when neither has seen the migration before; the loser learns who holds it."""
-    for number in range(12):
+def test_of_two_claimers_one_wins(control: Control, db: psycopg.Connection[Any]) -> None:
+    """Whether the migration is new or was run before; the loser learns who holds it."""
+    db.execute(
+        "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON jivs.migration_locks EXECUTE FUNCTION public.slow()"
+    )
+    for number in range(6):
         spec = _SPEC.model_copy(update={"key": f"race{number}"})
+        before = number % 2
+        if before:
+            _end(control, _claim(control, spec), Status.FAILED)
         barrier = threading.Barrier(2)
 
         def take(name: str, spec: Spec = spec, barrier: threading.Barrier = barrier) -> Claim | JivsError:
@@ -171,8 +179,8 @@ def test_of_two_claimers_one_wins(control: Control) -> None:
         assert type(loser) is ConflictError
         assert f"held by process 4711 on {winner.run_id}.example" in loser.message
         assert f"(run {winner.run_id})" in loser.message
-        assert winner.epoch == 1
-        assert _types(control, spec.key) == ["started"]
+        assert winner.epoch == 1 + before
+        assert _types(control, spec.key) == ["started", "failed", "started"][0 if before else 2 :]
         holder = control.holder(spec.key)
         assert holder
         assert holder.owner == winner.owner.owner

@@ -355,6 +355,7 @@ def _state(db: psycopg.Connection[Any]) -> dict[str, Any]:
         "chunks": _rows(db, "jivs_ledger.chunks"),
         "steps": _rows(db, "jivs_ledger.steps"),
         "epochs": _rows(db, "jivs_ledger.migrations"),
+        "backends": _rows(db, "jivs_ledger.backends"),
         "relations": db.execute("SELECT oid, relname FROM pg_class ORDER BY oid").fetchall(),
         "schemas": db.execute("SELECT nspname FROM pg_namespace ORDER BY oid").fetchall(),
     }
@@ -805,6 +806,7 @@ def test_replace_sets_the_old_table_aside(target: PostgresqlTarget, db: psycopg.
     _apply(target, [*ddl.build_keys(table), *ddl.number(table, {"a": 2})])
     assert _apply(target, ddl.create("shop", table)) == [False, False]
     assert _apply(target, ddl.drop_kept("shop", _plan(table)), "") == [True]
+    assert not target.ledger("shop").stale("public.t", "g"), "a run that resumes here would drop the table"
     assert _one(db, "SELECT to_regclass(%s) IS NULL", (_kept(table),)) is True
     assert _rows(db) == [(1, "new")]
     assert _one(db, "INSERT INTO public.t (b) VALUES ('next') RETURNING a") == 2
@@ -862,6 +864,7 @@ def test_rows_are_merged_at_the_end(
     if mode is TableMode.TRUNCATE:
         assert _rows(db, _kept(table)) == [("old", "mine", 0)]
     _apply(target, ddl.drop_kept("shop", _plan(table)), "")
+    assert not target.ledger("shop").stale("public.t", "g")
     left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'jivs_ledger'::regnamespace AND relname ~ '^(side|kept)_'"
     assert _one(db, left) == 0
 
