@@ -73,7 +73,7 @@ class Numbered(NamedTuple):
     maximum: int
     cache: int
     cycle: bool
-    users: int
+    oid: int
     readable: bool
 
 
@@ -89,6 +89,7 @@ class _Reader:
     schema: str
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     needs: Mapping[int, str] = field(default_factory=dict[int, str])
+    shared: frozenset[int] = frozenset()
 
     def leave(
         self, table: str, name: str, kind: str, reason: str, severity: Literal["lossy", "refused"] = "refused"
@@ -141,6 +142,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             reader.left_out.append(LeftOut(qualified(schema, name), kind, _TABLE_REASONS[kind]))
     tables = {"tables": list(names)}
     reader.needs = dict(session.execute(SQL["needs"], tables).fetchall())
+    reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
     sequences = {(n.relation, n.column): n for n in numbered(session, list(names))}
     columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
@@ -161,13 +163,17 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
         for oid, name, unlogged, comment in found
     )
+    by_name = {t.name: t for t in made}
+    # These live on, as an identity's or under their own name.
     kept = {
-        s.sequence for s in sequences.values() if s.schema == schema and _keeps(made, names[s.relation], s)
+        s.sequence
+        for s in sequences.values()
+        if s.schema == schema and by_name[names[s.relation]].column(s.column).identity is not None
     }
     for kind, name, table in session.execute(SQL["others"], {"schema": schema}).fetchall():
         if kind == "sequence" and name in kept:
             continue
-        if table is not None and table not in names.values():
+        if table is not None and table not in by_name:
             continue
         shown = name if kind in {"extension", "event trigger", "large objects"} else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
@@ -181,12 +187,6 @@ def _by_table(rows: Iterable[tuple[Any, ...]]) -> defaultdict[int, list[tuple[An
     for owner, *rest in rows:
         grouped[owner].append(tuple(rest))
     return grouped
-
-
-def _keeps(tables: Sequence[Table], table: str, sequence: Numbered) -> bool:
-    """Whether the sequence lives on, as an identity's or under its own name."""
-    made = next(t for t in tables if t.name == table)
-    return made.column(sequence.column).identity is not None
 
 
 class _ColumnLine(NamedTuple):
@@ -232,7 +232,7 @@ def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered |
 
 def _identity(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered) -> Identity | None:
     """None leaves the default to be looked at like any other."""
-    if (size := _INTEGERS.get(line.type)) is None or (sequence.how != "i" and sequence.users > 1):
+    if (size := _INTEGERS.get(line.type)) is None or (sequence.how != "i" and sequence.oid in reader.shared):
         return None
     if sequence.how == "n":
         reason = (

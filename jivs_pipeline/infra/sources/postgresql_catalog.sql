@@ -39,34 +39,44 @@ ORDER BY a.attrelid, a.attnum;
 
 -- name: numbered
 -- Columns that number themselves and their sequences: by identity ('i'), or because the column's default is
--- nextval() of a sequence that it owns ('a') or that nobody owns ('n'); `users` says how many defaults use it.
-WITH found AS (
+-- nextval() of a sequence that it owns ('a') or that nobody owns ('n').
+WITH uses AS MATERIALIZED (
+    -- OFFSET 0: from the default to what it uses, never the other way round through all of pg_depend.
+    SELECT d.adrelid, d.adnum, d.adbin, u.refobjid
+    FROM pg_attrdef d
+    CROSS JOIN LATERAL (SELECT x.refobjid FROM pg_depend x WHERE x.classid = 'pg_attrdef'::regclass
+        AND x.objid = d.oid AND x.refclassid = 'pg_class'::regclass AND x.deptype = 'n' OFFSET 0) u
+    WHERE d.adrelid = ANY (%(tables)s::oid[])
+),
+found AS (
     SELECT u.refobjid AS relation, u.refobjsubid::int2 AS num, u.objid AS sequence, 'i' AS how
     FROM pg_depend u
     WHERE u.classid = 'pg_class'::regclass AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'i'
       AND u.refobjid = ANY (%(tables)s::oid[]) AND u.refobjsubid > 0
     UNION ALL
     SELECT d.adrelid, d.adnum, q.oid, coalesce(owner.deptype::text, 'n')
-    FROM pg_attrdef d
-    JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid
-        AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'n'
-    JOIN pg_class q ON q.oid = u.refobjid AND q.relkind = 'S'
+    FROM uses d
+    JOIN pg_class q ON q.oid = d.refobjid AND q.relkind = 'S'
     LEFT JOIN pg_depend owner ON owner.classid = 'pg_class'::regclass AND owner.objid = q.oid
         AND owner.refclassid = 'pg_class'::regclass AND owner.deptype IN ('a', 'i')
-    WHERE d.adrelid = ANY (%(tables)s::oid[])
-      AND (owner.refobjid IS NULL OR (owner.refobjid = d.adrelid AND owner.refobjsubid = d.adnum))
+    WHERE (owner.refobjid IS NULL OR (owner.refobjid = d.adrelid AND owner.refobjsubid = d.adnum))
       AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
 )
 SELECT f.relation::int8, a.attname::text, n.nspname::text, q.relname::text, f.how,
-       p.seqstart, p.seqincrement, p.seqmin, p.seqmax, p.seqcache, p.seqcycle,
-       (SELECT count(*) FROM pg_depend u WHERE u.classid = 'pg_attrdef'::regclass AND u.deptype = 'n'
-            AND u.refclassid = 'pg_class'::regclass AND u.refobjid = f.sequence),
+       p.seqstart, p.seqincrement, p.seqmin, p.seqmax, p.seqcache, p.seqcycle, f.sequence::int8,
        has_sequence_privilege(f.sequence, 'SELECT')
 FROM found f
 JOIN pg_attribute a ON a.attrelid = f.relation AND a.attnum = f.num
 JOIN pg_class q ON q.oid = f.sequence AND q.relkind = 'S'
 JOIN pg_sequence p ON p.seqrelid = q.oid
 JOIN pg_namespace n ON n.oid = q.relnamespace;
+
+-- name: shared_sequences
+-- Sequences that several defaults take their numbers from.
+SELECT u.refobjid::int8
+FROM pg_depend u JOIN pg_class q ON q.oid = u.refobjid AND q.relkind = 'S'
+WHERE u.classid = 'pg_attrdef'::regclass AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'n'
+GROUP BY u.refobjid HAVING count(*) > 1;
 
 -- name: constraints
 -- Keys, checks and foreign keys. Clones that a foreign key to a partitioned table has for each partition are
@@ -137,13 +147,15 @@ ORDER BY i.indexrelid, u.pos;
 
 -- name: needs
 -- What defaults, checks and indexes use that only this database has: the user's functions, types, sequences and so on.
--- Object identifiers below 16384 are the server's own.
+-- Object identifiers below 16384 are the server's own. Materialized, because the statistics of catalogs are
+-- often stale and a nested loop over thousands of tables takes seconds.
+WITH o AS MATERIALIZED (
+    SELECT 'pg_attrdef'::regclass::oid AS class, oid, adrelid AS relation FROM pg_attrdef
+    UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint WHERE contype = 'c'
+    UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index
+)
 SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
-FROM pg_depend d
-JOIN (SELECT 'pg_attrdef'::regclass AS class, oid, adrelid AS relation FROM pg_attrdef
-      UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint WHERE contype = 'c'
-      UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index) o
-  ON o.class = d.classid AND o.oid = d.objid
+FROM pg_depend d JOIN o ON o.class = d.classid AND o.oid = d.objid
 WHERE o.relation = ANY (%(tables)s::oid[]) AND d.deptype = 'n' AND d.refobjid >= 16384
   AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation)
   AND d.refclassid <> 'pg_constraint'::regclass
