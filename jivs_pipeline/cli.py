@@ -87,7 +87,8 @@ def _guarded(call: Callable[[], object], *, as_json: bool, debug: bool) -> int:
 
 def _report(error: JivsError, *, as_json: bool) -> int:
     if as_json:
-        print(redact(json.dumps(error.document())))
+        document = error.document()["error"]
+        print(json.dumps({"error": {name: redact(text) for name, text in document.items()}}))
     else:
         print(redact(f"jivs: {error}"), file=sys.stderr)
     return error.exit_code

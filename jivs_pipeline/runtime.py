@@ -252,8 +252,8 @@ def _read_connections(path: Path | None) -> Mapping[str, Any]:
         raise ConfigError(f"JIVS_CONNECTIONS: {path} is not YAML", hint="Write name: {url: …}") from error
     if content is None:
         return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"JIVS_CONNECTIONS: {path} is not a mapping", hint="Write name: {url: …}")
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f"JIVS_CONNECTIONS: {path} is not a mapping of names", hint="Write name: {url: …}")
     return content  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -348,6 +348,9 @@ def _sentence(error: ValidationError) -> SpecError:
     if first["type"] == "missing":
         return SpecError(f"The spec lacks the key {where!r}", hint=f"Add {where}: …")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in {"tuple_type", "model_type", "mapping_type"}:
+        # Pydantic names our classes here, which mean nothing to a user.
+        message = "a list is needed" if first["type"] == "tuple_type" else "a mapping is needed"
     if not where:
         return SpecError(f"The spec is wrong: {message}", hint="Correct it and run again")
     hint = "Correct it and run again"

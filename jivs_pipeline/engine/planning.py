@@ -89,6 +89,12 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("validation")
     if spec.staging == "none":
         absent.append("staging: none")
+    if spec.on_failure != "keep":
+        absent.append(f"on_failure: {spec.on_failure}")
+    if spec.quarantine.max_rows:
+        absent.append("quarantine.max_rows")
+    if spec.limits.source_rows_per_second is not None:
+        absent.append("limits.source_rows_per_second")
     for table, rule in spec.rules.items():
         if rule.python:
             absent.append(f"rules.{table}.python")
@@ -131,6 +137,8 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
                     f"The spec has rules for column {name}.{column}, which the source lacks",
                     hint=did_you_mean(column, known, "columns"),
                 )
+        if table.columns and all(c.name in rule.columns and rule.columns[c.name].drop for c in table.columns):
+            raise SpecError(f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude")
     chosen = [t for t in catalog.tables if spec.tables.takes(t.name)]
     if not chosen:
         raise ConfigError(

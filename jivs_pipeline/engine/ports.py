@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,7 +88,7 @@ class StagingArea(Protocol):
     def check(self, key: str, generation: str, name: str, digest: str) -> None: ...
     def pieces(self, key: str, generation: str, name: str, digest: str) -> Iterator[bytes]: ...
     def free_bytes(self) -> int: ...
-    def discard(self, key: str, keep: str | None = None) -> None: ...
+    def discard(self, key: str, keep: Collection[str] = ()) -> None: ...
 
 
 class Checkpoints(Protocol):

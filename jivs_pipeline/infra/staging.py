@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -89,8 +89,10 @@ class Staging:
         directory = self._directory(key, generation)
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for made in (directory, directory.parent):
+            for made in (directory.parent, directory):
+                made.mkdir(exist_ok=True, mode=0o700)
+                if made.is_symlink():
+                    raise NotADirectoryError(None, "a link is in the way", str(made))
                 made.chmod(0o700)
         except OSError as error:
             raise self._trouble(error) from error
@@ -163,18 +165,30 @@ class Staging:
     def free_bytes(self) -> int:
         """Room on the disk of the staging area."""
         place = self._root
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
+        try:
+            while not place.exists():
+                place = place.parent
+            return shutil.disk_usage(place).free
+        except OSError as error:
+            raise self._trouble(error) from error
 
-    def discard(self, key: str, keep: str | None = None) -> None:
-        """Remove the files of a migration, but for one generation."""
+    def discard(self, key: str, keep: Collection[str] = ()) -> None:
+        """Remove the files of a migration, but for some generations. They hold row values, so it must not fail silently.
+
+        Raises:
+            ResourceError: something is left.
+        """
         directory = self._root / short_hash(key)
-        for generation in directory.iterdir() if directory.is_dir() else ():
-            if generation.name != keep:
-                shutil.rmtree(generation, ignore_errors=True)
-        if keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
+        try:
+            for generation in directory.iterdir() if directory.is_dir() else ():
+                if generation.is_symlink() or not generation.is_dir():
+                    generation.unlink()
+                elif generation.name not in keep:
+                    shutil.rmtree(generation)
+            if not keep and directory.is_dir():
+                directory.rmdir()
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _trouble(self, error: OSError) -> ResourceError:
         return ResourceError(

@@ -267,7 +267,7 @@ def test_discarding_leaves_one_generation_or_nothing(staging, root):
     staging.prepare(KEY, "g2")
     put(staging, generation="g2")
     staging.prepare("other", GENERATION)
-    staging.discard(KEY, keep="g2")
+    staging.discard(KEY, keep={"g2"})
     assert files(root) == [f"{short_hash(KEY)}/g2/{NAME}"]
     staging.discard(KEY)
     assert [p.name for p in root.iterdir()] == [short_hash("other")]
