@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Dependent",
     "ExistingColumn",
     "ExistingTable",
     "LedgerView",
@@ -137,15 +138,23 @@ class ExistingColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Dependent:
+    """What holds on to a table: a `view` on it or a `foreign key` to it, and the relation that it is on."""
+
+    kind: str
+    name: str
+    schema: str
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExistingTable:
-    """Something in the target that already bears a name. `kind` is pg_class.relkind; `dependents` are
-    (what, name) of views on it and foreign keys to it.
-    """
+    """Something in the target that already bears a name. `kind` is pg_class.relkind."""
 
     name: str
     kind: str
     columns: tuple[ExistingColumn, ...] = ()
-    dependents: tuple[tuple[str, str], ...] = ()
+    dependents: tuple[Dependent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,15 @@ class LedgerView:
     def made(self) -> frozenset[str]:
         """Target tables (`schema.table`) that this migration created."""
         return frozenset(table for table, step in self.steps if step == "create")
+
+    def set_aside(self, table: str) -> bool:
+        """Whether this migration has moved the target's table of before away."""
+        return (table, "set aside") in self.steps
+
+    @property
+    def merged(self) -> bool:
+        """Whether rows were moved into tables that were there before."""
+        return ("*", "merge") in self.steps
 
     def loaded(self, table: str, generation: str) -> frozenset[int]:
         """Indexes of the table's chunks that are committed from this extraction."""

@@ -337,4 +337,3 @@ def arrow_type(text: str) -> pa.DataType:
     if found := _DECIMAL.fullmatch(text):
         return pa.decimal128(int(found[1]), int(found[2]))
     return pa.type_for_alias(text)
-

@@ -11,7 +11,16 @@ import dagster as dg
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.defs.partitions import MIGRATION_ASSET
 
-__all__ = ["CHECK", "check_metadata", "checks", "materializations", "plan_metadata", "sentence", "table_key", "verdict"]
+__all__ = [
+    "CHECK",
+    "check_metadata",
+    "checks",
+    "materializations",
+    "plan_metadata",
+    "sentence",
+    "table_key",
+    "verdict",
+]
 
 CHECK = "equals_source"
 """Name of the check that every loaded table has."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError
+from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError
 from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
@@ -76,6 +76,11 @@ def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
     generation = run.extracted[table.target].generation
     if ledger.stale(table.target, generation):
+        if table.mode in _BESIDE and ledger.merged:
+            raise RefusedError(
+                f"Rows of an earlier extraction were already merged into {table.target}",
+                hint=f"Undo them first with: jivs rollback {run.key}",
+            )
         run.target.reset(table)
     _apply(run, table, run.builder.create(run.key, table))
 
@@ -174,7 +179,7 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
 
 def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
     """Tables in an order in which every foreign key's parent comes before its child, as far as there is one."""
-    by_name = {t.target_table: t for t in tables}
+    by_name = {(t.target_schema, t.target_table): t for t in tables}
     ordered: dict[str, TablePlan] = {}
     waiting: set[str] = set()
 
@@ -183,7 +188,7 @@ def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
             return
         waiting.add(table.target)
         for key in table.definition.foreign_keys if table.definition else ():
-            if (parent := by_name.get(key.target_table)) is not None:
+            if (parent := by_name.get((key.target_schema, key.target_table))) is not None:
                 visit(parent)
         ordered[table.target] = table
 

@@ -256,9 +256,6 @@ class Migration:
             different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
             self._check_ledger(run)
             if not run.failures and not different:
-                load.claim(run)
-                for step in run.builder.drop_kept(run.key, run.plan):
-                    run.target.apply(step, "")
                 run.target.release()
                 self._services.staging.discard(run.key)
         if run.failures:

@@ -32,6 +32,7 @@ class Checked:
     chosen: Sequence[Table]
     names: Mapping[str, str]
     existing: Mapping[str, ExistingTable]
+    aside: frozenset[str]
 
 
 def check(spec: Spec, source: Source, target: Target) -> Checked:
@@ -44,12 +45,13 @@ def check(spec: Spec, source: Source, target: Target) -> Checked:
     _refuse_unavailable(spec)
     catalog = source.catalog(spec.source_schema)
     chosen = _choose(spec, catalog)
-    made = target.ledger(spec.key).made
+    ledger = target.ledger(spec.key)
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))
-    existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in made}
+    existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in ledger.made}
     _check_existing(spec, existing)
-    return Checked(catalog, chosen, names, existing)
+    aside = frozenset(n for n in names.values() if ledger.set_aside(qualified(spec.target_schema, n)))
+    return Checked(catalog, chosen, names, existing, aside)
 
 
 def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
@@ -58,7 +60,12 @@ def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
     info, catalog, chosen = source.info(), checked.catalog, checked.chosen
     names, existing = checked.names, checked.existing
     warnings = [_left_out(o) for o in catalog.left_out if o.table is None or o.table in names]
-    tables = [_plan_table(spec, t, names, source, existing.get(names[t.name]), warnings) for t in chosen]
+    tables = [_plan_table(spec, t, names, source, existing, warnings) for t in chosen]
+    # What an earlier attempt has set aside is still to be replaced, although its name is free now.
+    tables = [
+        t.model_copy(update={"mode": TableMode.REPLACE}) if t.target_table in checked.aside else t
+        for t in tables
+    ]
     tables = _refuse_twins(tables)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
     warnings += [
@@ -138,7 +145,9 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
                     hint=did_you_mean(column, known, "columns"),
                 )
         if table.columns and all(c.name in rule.columns and rule.columns[c.name].drop for c in table.columns):
-            raise SpecError(f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude")
+            raise SpecError(
+                f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude"
+            )
     chosen = [t for t in catalog.tables if spec.tables.takes(t.name)]
     if not chosen:
         raise ConfigError(
@@ -182,9 +191,10 @@ def _plan_table(
     table: Table,
     names: Mapping[str, str],
     source: Source,
-    existing: ExistingTable | None,
+    existing: Mapping[str, ExistingTable],
     warnings: list[PlanWarning],
 ) -> TablePlan:
+    there = existing.get(names[table.name])
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     survey = source.survey(table, kept, rule.where, spec.chunk_bytes)
@@ -204,7 +214,7 @@ def _plan_table(
         lane=survey.lane,
         wire=survey.wire,
         spelling=survey.spelling,
-        mode=TableMode.CREATE if existing is None else TableMode(spec.on_existing),
+        mode=TableMode.CREATE if there is None else TableMode(spec.on_existing),
         where=rule.where,
         chunk_by=survey.chunk_by,
         chunk_columns=survey.chunk_columns,
@@ -217,7 +227,7 @@ def _plan_table(
     if survey.refused:
         first = survey.refused[0]
         return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
-    if problem := _name_problem(plan) or _fit_problem(plan, existing):
+    if problem := _name_problem(plan) or _fit_problem(plan, there, existing):
         return plan.model_copy(update={"refused": problem})
     return plan
 
@@ -240,13 +250,18 @@ def _name_problem(plan: TablePlan) -> str | None:
     return None
 
 
-def _fit_problem(plan: TablePlan, existing: ExistingTable | None) -> str | None:
+def _fit_problem(
+    plan: TablePlan, existing: ExistingTable | None, all_existing: Mapping[str, ExistingTable]
+) -> str | None:
     """Why the rows cannot go into the table that exists, or the old table cannot be moved."""
     if existing is None:
         return None
-    if plan.mode is not TableMode.APPEND and (others := existing.dependents):
-        what, name = others[0]
-        return f"{what} {name!r} depends on the target's table; drop it first or use on_existing: append"
+    for other in existing.dependents:
+        # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
+        together = other.schema == plan.target_schema and other.table in all_existing
+        in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
+        if plan.mode is not TableMode.APPEND and in_the_way:
+            return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     if plan.mode is TableMode.REPLACE:
         return None
     there = {c.name: c for c in existing.columns}

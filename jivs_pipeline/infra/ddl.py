@@ -17,7 +17,7 @@ from psycopg import sql
 
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Index, IndexPart, Key, Table
 from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.plan import Plan, TableMode, TablePlan, Wire
+from jivs_pipeline.core.plan import TableMode, TablePlan, Wire
 
 __all__ = [
     "LEDGER",
@@ -29,7 +29,6 @@ __all__ = [
     "copy_statement",
     "create",
     "describe",
-    "drop_kept",
     "landing",
     "merge",
     "number",
@@ -79,8 +78,17 @@ def landing(key: str, table: TablePlan) -> sql.Identifier:
 
 
 def kept(key: str, table: TablePlan) -> sql.Identifier:
-    """Where the rows or the table of before are kept until the migration is verified."""
+    """Where the rows (truncate) or the table (replace) of before are kept, so that a rollback can bring them back.
+
+    A replaced table gets a schema of its own: its indexes and sequences move along under their names.
+    """
+    if table.mode is TableMode.REPLACE:
+        return _table(_kept_schema(key, table), table.target_table)
     return _table(LEDGER, _side_name(key, table, "kept"))
+
+
+def _kept_schema(key: str, table: TablePlan) -> str:
+    return _side_name(key, table, "jivs_kept")
 
 
 def copy_statement(key: str, table: TablePlan) -> sql.Composed:
@@ -90,7 +98,9 @@ def copy_statement(key: str, table: TablePlan) -> sql.Composed:
         Wire.TEXT: sql.SQL("FORMAT text, ENCODING 'UTF8'"),
         Wire.CSV: sql.SQL("FORMAT csv, ENCODING 'UTF8'"),
     }[table.wire]
-    columns = sql.SQL("({})").format(_names(c.target for c in table.columns)) if table.columns else sql.SQL("")
+    columns = (
+        sql.SQL("({})").format(_names(c.target for c in table.columns)) if table.columns else sql.SQL("")
+    )
     return sql.SQL("COPY {} {} FROM STDIN ({})").format(landing(key, table), columns, options)
 
 
@@ -106,16 +116,21 @@ def create(key: str, table: TablePlan) -> list[Step]:
             sql.SQL("{} {}").format(sql.Identifier(c.target), _raw(c.target_type)) for c in table.columns
         )
         side = landing(key, table)
-        return [Step(table.target, "side", (sql.SQL("CREATE TABLE {} ({})").format(side, columns),), {"drop_side": True})]
+        return [
+            Step(
+                table.target,
+                "side",
+                (sql.SQL("CREATE TABLE {} ({})").format(side, columns),),
+                {"drop_side": True},
+            )
+        ]
     if table.mode is TableMode.REPLACE:
-        moved = sql.Identifier(_side_name(key, table, "kept"))
+        schema = sql.Identifier(_kept_schema(key, table))
         statements = (
-            sql.SQL("ALTER TABLE {} RENAME TO {}").format(name, moved),
-            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-                sql.Identifier(table.target_schema, _side_name(key, table, "kept")), sql.Identifier(LEDGER)
-            ),
+            sql.SQL("CREATE SCHEMA {}").format(schema),
+            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(name, schema),
         )
-        steps.append(Step(table.target, "set aside", statements, {"restore": True}))
+        steps.append(Step(table.target, "set aside", statements, {"restore": _kept_schema(key, table)}))
     steps.append(Step(table.target, "create", tuple(_create_statements(table)), {"drop": True}))
     return steps
 
@@ -137,7 +152,9 @@ def _create_statements(table: TablePlan) -> Iterable[sql.SQL | sql.Composed]:
     for column, sequence in sequences:
         qualified = _table(table.target_schema, sequence)
         planned_type = carried[column.name].target_type if column.name in carried else "bigint"
-        yield sql.SQL("CREATE SEQUENCE {} AS {} {}").format(qualified, _raw(planned_type), _sequence_options(column))
+        yield sql.SQL("CREATE SEQUENCE {} AS {} {}").format(
+            qualified, _raw(planned_type), _sequence_options(column)
+        )
         yield sql.SQL("ALTER SEQUENCE {} OWNED BY {}").format(
             qualified, sql.Identifier(table.target_schema, table.target_table, column.name)
         )
@@ -205,7 +222,10 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
             )
         )
     for table in beside:
-        name, columns = _table(table.target_schema, table.target_table), _names(c.target for c in table.columns)
+        name, columns = (
+            _table(table.target_schema, table.target_table),
+            _names(c.target for c in table.columns),
+        )
         # Triggers of the user's would change or double the rows; DISABLE TRIGGER is part of this transaction.
         # ENABLE TRIGGER USER would also wake those that were asleep before, hence the list of those that were not.
         statements += [
@@ -221,23 +241,29 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
             ),
             sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'"),
         ]
+    # What was appended is needed to take it away again; what was emptied is kept beside it.
+    statements += [sql.SQL("DROP TABLE {}").format(landing(key, table)) for table in emptied]
     return [Step("*", "merge", tuple(statements), {"merged": [t.target for t in beside]})]
 
 
 def _alter(table: TablePlan, name: str | None, rest: sql.Composable) -> sql.Composed:
     constraint = sql.SQL("CONSTRAINT {} ").format(sql.Identifier(name)) if name else sql.SQL("")
-    return sql.SQL("ALTER TABLE {} ADD {}{}").format(_table(table.target_schema, table.target_table), constraint, rest)
+    return sql.SQL("ALTER TABLE {} ADD {}{}").format(
+        _table(table.target_schema, table.target_table), constraint, rest
+    )
 
 
-def _deferral(deferrable: bool, initially: bool) -> sql.SQL:
-    return sql.SQL(" DEFERRABLE" + (" INITIALLY DEFERRED" if initially else "") if deferrable else "")
+def _deferral(key: Key | ForeignKey) -> sql.SQL:
+    if not key.deferrable:
+        return sql.SQL("")
+    return sql.SQL(" DEFERRABLE INITIALLY DEFERRED" if key.initially_deferred else " DEFERRABLE")
 
 
 def _key_clause(key: Key, kind: LiteralString) -> sql.Composed:
     distinct = sql.SQL(" NULLS NOT DISTINCT" if key.nulls_not_distinct else "")
     include = sql.SQL(" INCLUDE ({})").format(_names(key.include)) if key.include else sql.SQL("")
     return sql.SQL("{}{} ({}){}{}").format(
-        sql.SQL(kind), distinct, _names(key.columns), include, _deferral(key.deferrable, key.initially_deferred)
+        sql.SQL(kind), distinct, _names(key.columns), include, _deferral(key)
     )
 
 
@@ -275,7 +301,11 @@ def _check(table: TablePlan, check: Check) -> sql.Composed:
 
 
 def _index_part(part: IndexPart) -> sql.Composed:
-    body = sql.Identifier(part.column) if part.column is not None else sql.SQL("({})").format(_raw(part.expression or ""))
+    body = (
+        sql.Identifier(part.column)
+        if part.column is not None
+        else sql.SQL("({})").format(_raw(part.expression or ""))
+    )
     pieces: list[sql.Composable] = [body]
     if part.collation:
         pieces.append(sql.SQL("COLLATE ") + _raw(part.collation))
@@ -317,7 +347,9 @@ def build_references(table: TablePlan) -> list[Step]:
     steps: list[Step] = []
     for position, key in enumerate(definition.foreign_keys):
         name = key.name or _reference_name(definition, key, position)
-        statements: list[sql.SQL | sql.Composed] = [_alter(table, name, _reference(key) + sql.SQL(" NOT VALID"))]
+        statements: list[sql.SQL | sql.Composed] = [
+            _alter(table, name, _reference(key) + sql.SQL(" NOT VALID"))
+        ]
         if key.valid:
             statements.append(
                 sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
@@ -331,7 +363,11 @@ def build_references(table: TablePlan) -> list[Step]:
 def _reference_name(definition: Table, key: ForeignKey, position: int) -> str:
     name = f"{definition.name}_{'_'.join(key.columns)}_fkey"
     taken = {k.name for k in definition.foreign_keys}
-    if name in taken or len(name.encode()) > 63 or [k.columns for k in definition.foreign_keys].count(key.columns) > 1:
+    if (
+        name in taken
+        or len(name.encode()) > 63
+        or [k.columns for k in definition.foreign_keys].count(key.columns) > 1
+    ):
         return f"{short_hash(definition.name, *key.columns)}_{position}_fkey"
     return name
 
@@ -344,7 +380,7 @@ def _reference(key: ForeignKey) -> sql.Composed:
         sql.SQL(" MATCH FULL" if key.match_full else ""),
         _raw(key.on_delete),
         _raw(key.on_update),
-        _deferral(key.deferrable, key.initially_deferred),
+        _deferral(key),
     )
 
 
@@ -403,13 +439,17 @@ def describe(table: TablePlan) -> list[Step]:
         if c.comment
     ]
     statements += [
-        sql.SQL("COMMENT ON INDEX {} IS {}").format(_table(table.target_schema, i.name), sql.Literal(i.comment))
+        sql.SQL("COMMENT ON INDEX {} IS {}").format(
+            _table(table.target_schema, i.name), sql.Literal(i.comment)
+        )
         for i in definition.indexes
         if i.comment
     ]
     keys = [definition.primary_key, *definition.unique_keys, *definition.foreign_keys]
     statements += [
-        sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(sql.Identifier(k.name), name, sql.Literal(k.comment))
+        sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
+            sql.Identifier(k.name), name, sql.Literal(k.comment)
+        )
         for k in keys
         if k and k.name and k.comment
     ]
@@ -420,19 +460,3 @@ def analyze(table: TablePlan) -> list[Step]:
     """Statistics for the planner of the target."""
     name = _table(table.target_schema, table.target_table)
     return [Step(table.target, "analyze", (sql.SQL("ANALYZE {}").format(name),))]
-
-
-def drop_kept(key: str, plan: Plan) -> list[Step]:
-    """What was kept or used beside the tables goes once the migration is verified."""
-    steps: list[Step] = []
-    for table in plan.carried:
-        gone: list[sql.Identifier] = []
-        if table.mode in {TableMode.REPLACE, TableMode.TRUNCATE}:
-            gone.append(kept(key, table))
-        if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
-            gone.append(landing(key, table))
-        if gone:
-            statements = tuple(sql.SQL("DROP TABLE IF EXISTS {}").format(g) for g in gone)
-            # Not a step of the table: it belongs to no extraction, and must not make the loaded rows look stale.
-            steps.append(Step("*", f"drop kept {table.target}", statements))
-    return steps

@@ -47,11 +47,14 @@ _RECORD = sql.SQL(
     " coalesce(sum(hashtextextended(r, 1)), 0)"
     ' FROM (SELECT {index}ROW({columns})::text COLLATE "C" AS r FROM {table}{where} OFFSET 0) AS s{by}'
 )
+# Each column is spelled once, below the second OFFSET 0: half as fast again as spelling it where it is used.
 _CANONICAL = sql.SQL(
     "SELECT {group}count(*), coalesce(sum(('x' || left(m, 16))::bit(64)::int8), 0),"
     " coalesce(sum(('x' || right(m, 16))::bit(64)::int8), 0)"
-    " FROM (SELECT {index}md5({text}) AS m FROM {table}{where} OFFSET 0) AS s{by}"
+    " FROM (SELECT {group}md5({text}) AS m"
+    " FROM (SELECT {index}{spelled} FROM {table}{where} OFFSET 0) AS t OFFSET 0) AS s{by}"
 )
+_JOINED = 32
 
 
 def record_digest(
@@ -88,17 +91,29 @@ def canonical_digest(
         groups: give one line per chunk.
         utf8: False where the database's encoding is another one, so that the text is converted before MD5.
     """
-    each = [
-        sql.SQL("CASE WHEN {t} IS NULL THEN '-' ELSE char_length({t}) || ':' || {t} END").format(
-            t=canonical_text(name, canon)
-        )
-        for name, canon in columns
+    spelled = [
+        sql.SQL("{} AS {}").format(canonical_text(name, canon), sql.Identifier(f"t{number}"))
+        for number, (name, canon) in enumerate(columns)
     ]
-    # `||` instead of concat(): a function takes at most 100 arguments and a table may have 1,600 columns.
-    text: sql.Composable = sql.SQL(" || ").join(each) if each else sql.SQL("''")
-    if not utf8:
-        text = sql.SQL("convert_to({}, 'UTF8')").format(text)
-    return _CANONICAL.format(table=table, text=text, **_clauses(predicate, groups))
+    text = _joined([sql.Identifier(f"t{number}") for number in range(len(columns))])
+    return _CANONICAL.format(
+        table=table,
+        spelled=sql.SQL(", ").join(spelled) if spelled else sql.SQL("NULL"),
+        text=text if utf8 else sql.SQL("convert_to({}, 'UTF8')").format(text),
+        **_clauses(predicate, groups),
+    )
+
+
+def _joined(texts: Sequence[sql.Composable]) -> sql.Composable:
+    """The row's text. `||` is the fastest, but nests too deep for 1,600 columns; concat() takes 100 arguments."""
+    each = [sql.SQL("coalesce(char_length({t}) || ':' || {t}, '-')").format(t=text) for text in texts]
+    parts = [sql.SQL(" || ").join(each[i : i + _JOINED]) for i in range(0, len(each), _JOINED)]
+    # The '' stands for the text of no columns at all.
+    return (
+        parts[0]
+        if len(parts) == 1
+        else sql.SQL("concat({})").format(sql.SQL(", ").join([sql.SQL("''"), *parts]))
+    )
 
 
 def canonical_text(column: str, canon: Canon) -> sql.Composed:

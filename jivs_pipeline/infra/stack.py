@@ -41,7 +41,7 @@ class _Child:
     restarts: list[float] = field(default_factory=list[float])
 
 
-class _Stop(Exception):  # noqa: N818 - a signal, not an error
+class _Stop(Exception):
     """Somebody asked the stack to end."""
 
 

@@ -28,7 +28,7 @@ from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError,
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
-from jivs_pipeline.core.ports import ExistingColumn, ExistingTable, LedgerView, Piece
+from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, LedgerView, Piece
 from jivs_pipeline.infra import ddl, digests, revisions
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.named_sql import load_blocks
@@ -101,7 +101,7 @@ class PostgresqlTarget:
                 name,
                 kind,
                 tuple(ExistingColumn(*rest) for relation, *rest in columns if relation == name),
-                tuple((what, dependent) for relation, what, dependent in dependents if relation == name),
+                tuple(Dependent(*rest) for relation, *rest in dependents if relation == name),
             )
             for name, kind in kinds.items()
         }
@@ -118,7 +118,9 @@ class PostgresqlTarget:
         return LedgerView(
             epoch=epoch[0] if epoch else 0,
             steps={(table, step): (generation, undo) for table, step, generation, undo in steps},
-            chunks={(table, chunk): (generation, rows, size) for table, chunk, generation, rows, size in chunks},
+            chunks={
+                (table, chunk): (generation, rows, size) for table, chunk, generation, rows, size in chunks
+            },
         )
 
     def digest(self, table: TablePlan) -> Digest:
@@ -200,11 +202,11 @@ class PostgresqlTarget:
         session = self._borrow(right)
         try:
             with mapped(where), session.transaction():
-                if session.execute(_SQL["fence"], {"key": right.key, "epoch": right.epoch}).fetchone() is None:
-                    raise FencedError(
-                        f"Another run has taken migration {right.key!r} over from epoch {right.epoch}",
-                        hint=f"Nothing was written since; see jivs status {right.key}",
-                    )
+                if (
+                    session.execute(_SQL["fence"], {"key": right.key, "epoch": right.epoch}).fetchone()
+                    is None
+                ):
+                    raise _overtaken(right)  # noqa: TRY301 - the transaction has to end by it
                 yield session
                 failpoint("before_commit")
             failpoint("after_commit")
@@ -217,7 +219,14 @@ class PostgresqlTarget:
         self._give_back(session)
 
     def load_chunk(
-        self, table: TablePlan, chunk: Chunk, generation: str, rows: int, size: int, digest: str, pieces: Iterable[Piece]
+        self,
+        table: TablePlan,
+        chunk: Chunk,
+        generation: str,
+        rows: int,
+        size: int,
+        digest: str,
+        pieces: Iterable[Piece],
     ) -> bool:
         """Load one chunk, once: ledger row, COPY and epoch check in one transaction.
 
@@ -274,9 +283,16 @@ class PostgresqlTarget:
         return True
 
     def ensure_schema(self, schema: str) -> None:
-        """Create the target schema where it is missing."""
-        step = ddl.Step(f"{schema}.*", "schema", (sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)),), {})
-        self.apply(step, "")
+        """Create the target schema where it is missing; the ledger notes that it is ours."""
+        right = self._claimed()
+        entry = {
+            "key": right.key, "table": f"{schema}.*", "step": "schema", "generation": "", "epoch": right.epoch,
+            "undo": Jsonb({"drop_schema": schema}),
+        }  # fmt: skip
+        with self._fenced(f"schema {schema}") as db:
+            if db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is None:
+                db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                db.execute(_SQL["add_step"], entry)
 
     def reset(self, table: TablePlan) -> None:
         """Undo what an earlier extraction of this table brought, so that it can be loaded anew.
@@ -294,7 +310,9 @@ class PostgresqlTarget:
                 for schema, child, name in db.execute(_SQL["references_made"], names).fetchall():
                     drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}")
                     db.execute(drop.format(sql.Identifier(schema, child), sql.Identifier(name)))
-                    db.execute(_SQL["forget_reference"], {**names, "table": qualified(schema, child), "name": name})
+                    db.execute(
+                        _SQL["forget_reference"], {**names, "table": qualified(schema, child), "name": name}
+                    )
                 db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(ddl.landing(right.key, table)))
             db.execute(_SQL["forget_table"], names)
             failpoint("inside_reset")
@@ -303,7 +321,9 @@ class PostgresqlTarget:
 
     def _claimed(self) -> _Right:
         if self._right is None:
-            raise TerminalError("The target was not claimed before a write", hint="This is a bug; please report it")
+            raise TerminalError(
+                "The target was not claimed before a write", hint="This is a bug; please report it"
+            )
         return self._right
 
     def _session(self, application_name: str, *, reconnect: bool = True) -> Session:
@@ -322,7 +342,9 @@ class PostgresqlTarget:
     def _at_work(self, session: Session) -> bool:
         # A session of its own: the silent one cannot be asked, and the reader may be the silent one.
         with self._ask_lock:
-            asker = connect(self._connection, application_name="jivs", io_timeout_seconds=self._io_timeout, reconnect=True)
+            asker = connect(
+                self._connection, application_name="jivs", io_timeout_seconds=self._io_timeout, reconnect=True
+            )
             try:
                 row = asker.execute(_SQL["active"], {"pid": session.info.backend_pid}).fetchone()
                 return bool(row and row[0])
@@ -335,13 +357,12 @@ class PostgresqlTarget:
                 return self._idle.pop()
         session = self._session(right.application_name)
         with mapped("the ledger"):
-            known = session.execute(_SQL["register_backend"], {"key": right.key, "epoch": right.epoch}).fetchone()
+            known = session.execute(
+                _SQL["register_backend"], {"key": right.key, "epoch": right.epoch}
+            ).fetchone()
         if known is None:
             self._drop(session)
-            raise FencedError(
-                f"Another run has taken migration {right.key!r} over from epoch {right.epoch}",
-                hint=f"Nothing was written since; see jivs status {right.key}",
-            )
+            raise _overtaken(right)
         return session
 
     def _give_back(self, session: Session) -> None:
@@ -377,6 +398,13 @@ class PostgresqlTarget:
             yield session
         finally:
             self._drop(session)
+
+
+def _overtaken(right: _Right) -> FencedError:
+    return FencedError(
+        f"Another run has taken migration {right.key!r} over from epoch {right.epoch}",
+        hint=f"Nothing was written since; see jivs status {right.key}",
+    )
 
 
 def _relation(table: TablePlan) -> sql.Identifier:

@@ -15,18 +15,20 @@ SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
  ORDER BY c.relname, a.attnum;
 
 -- name: dependents
--- What would go with or hold on to a table that is replaced or emptied: views on it and foreign keys to it.
-SELECT t.relname, d.kind, d.name
+-- What would go with or hold on to a table that is replaced or emptied: views on it and foreign keys to it,
+-- with the schema and table that they are on.
+SELECT t.relname, d.kind, d.name, o.nspname, c.relname
   FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
   JOIN LATERAL (
        SELECT 'foreign key' AS kind, k.conname::text AS name, k.conrelid AS relation
          FROM pg_constraint k WHERE k.confrelid = t.oid AND k.contype = 'f' AND k.conrelid <> t.oid
        UNION
-       SELECT 'view', v.relname::text, v.oid
+       SELECT 'view', v.relname::text, v.oid AS relation
          FROM pg_depend p JOIN pg_rewrite r ON r.oid = p.objid AND p.classid = 'pg_rewrite'::regclass
          JOIN pg_class v ON v.oid = r.ev_class
         WHERE p.refobjid = t.oid AND p.refclassid = 'pg_class'::regclass AND v.oid <> t.oid
   ) d ON true
+  JOIN pg_class c ON c.oid = d.relation JOIN pg_namespace o ON o.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND t.relname = ANY (%(names)s);
 
 -- name: has_ledger

@@ -115,7 +115,9 @@ def _quoted(name: str) -> str:
 
 def sqlite_tables(source: Path) -> list[str]:
     with closing(sqlite3.connect(source)) as lite:
-        found = lite.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        found = lite.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        )
         return [name for (name,) in found]
 
 
@@ -147,7 +149,13 @@ def fingerprint(db: psycopg.Connection[Any], table: str, schema: str = "public")
         """SELECT count(*), coalesce(md5(string_agg(h, '' ORDER BY h)), '')
              FROM (SELECT md5((t.*)::text) AS h FROM ONLY {} AS t) AS hashed"""
     )
-    for setting in ("extra_float_digits = 3", "intervalstyle = 'postgres'", "bytea_output = 'hex'", "timezone = 'UTC'", "datestyle = 'ISO'"):
+    for setting in (
+        "extra_float_digits = 3",
+        "intervalstyle = 'postgres'",
+        "bytea_output = 'hex'",
+        "timezone = 'UTC'",
+        "datestyle = 'ISO'",
+    ):
         db.execute(sql.SQL("SET " + setting))  # pyright: ignore[reportArgumentType]
     row = db.execute(query.format(relation)).fetchone()
     assert row is not None
@@ -189,7 +197,9 @@ def catalog(url: str) -> dict[str, Iterable[Any]]:
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE n.nspname !~ '^(pg_|information_schema)' ORDER BY 1, 2"""
         ).fetchall()
-        schemas = db.execute("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)' ORDER BY 1").fetchall()
+        schemas = db.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)' ORDER BY 1"
+        ).fetchall()
         details = db.execute(
             """SELECT a.attrelid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
                  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -199,11 +209,22 @@ def catalog(url: str) -> dict[str, Iterable[Any]]:
             """SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
                 WHERE connamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^(pg_|information_schema)') ORDER BY 1, 2"""
         ).fetchall()
-        triggers = db.execute("SELECT tgname, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1").fetchall()
+        triggers = db.execute(
+            "SELECT tgname, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+        ).fetchall()
         rows = {
-            (schema, name): fingerprint(db, name, schema) for schema, name, kind, *_ in objects if kind in {"r", "p"}
+            (schema, name): fingerprint(db, name, schema)
+            for schema, name, kind, *_ in objects
+            if kind in {"r", "p"}
         }
-    return {"objects": objects, "schemas": schemas, "columns": details, "keys": keys, "triggers": triggers, "rows": [*rows.items()]}
+    return {
+        "objects": objects,
+        "schemas": schemas,
+        "columns": details,
+        "keys": keys,
+        "triggers": triggers,
+        "rows": [*rows.items()],
+    }
 
 
 def next_value(db: psycopg.Connection[Any], table: str, column: str, schema: str = "public") -> int:
@@ -218,7 +239,8 @@ def ledger(url: str, key: str) -> dict[str, list[tuple[Any, ...]]]:
     """Table -> (chunk, rows, loaded_at, generation) of a migration."""
     with psycopg.connect(url) as db:
         found = db.execute(
-            'SELECT "table", chunk, rows, loaded_at, generation FROM jivs_ledger.chunks WHERE key = %s ORDER BY 1, 2', (key,)
+            'SELECT "table", chunk, rows, loaded_at, generation FROM jivs_ledger.chunks WHERE key = %s ORDER BY 1, 2',
+            (key,),
         ).fetchall()
     tables: dict[str, list[tuple[Any, ...]]] = {}
     for table, *rest in found:

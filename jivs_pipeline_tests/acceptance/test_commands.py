@@ -16,7 +16,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jivs_pipeline_tests.acceptance.contract import EVENT_TYPES, PHASES, check_error, check_keys, check_run, check_status
+from jivs_pipeline_tests.acceptance.contract import (
+    EVENT_TYPES,
+    PHASES,
+    check_error,
+    check_keys,
+    check_run,
+    check_status,
+)
 from jivs_pipeline_tests.acceptance.rows import assert_same_database, catalog
 from jivs_pipeline_tests.fix_cli import Jivs, password_of, with_parts
 
@@ -66,7 +73,9 @@ def migrated(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFacto
 def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     build(source := tmp_path / "towns.sqlite")
     with closing(sqlite3.connect(source)) as lite:
-        lite.executescript("CREATE TABLE mixed (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO mixed VALUES (1, 1), (2, 'two');")
+        lite.executescript(
+            "CREATE TABLE mixed (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO mixed VALUES (1, 1), (2, 'two');"
+        )
     size = source.stat()
     before = catalog(target)
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
@@ -74,14 +83,20 @@ def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path)
     document = jivs("plan", spec, "--json", code=0, env=env).document
     check_keys(document, {"tables": list, "warnings": list, "estimate": dict}, "plan")
     for table in document["tables"]:
-        check_keys(table, {"chunks": int, "lane": str, "rows": int, "bytes": int, "columns": list}, "plan.tables")
+        check_keys(
+            table, {"chunks": int, "lane": str, "rows": int, "bytes": int, "columns": list}, "plan.tables"
+        )
         assert table["columns"]
     tables = {t["source_table"]: t for t in document["tables"]}
     assert tables["main.towns"]["rows"] == 2000
     assert tables["main.towns"]["chunks"] >= 3
-    assert {"column": "v", "kind": "refused", "table": "main.mixed"}.items() <= document["warnings"][0].items()
+    assert {"column": "v", "kind": "refused", "table": "main.mixed"}.items() <= document["warnings"][
+        0
+    ].items()
     for warning in document["warnings"]:
-        check_keys(warning, {"table": str, "column": (str, type(None)), "kind": str, "reason": str}, "plan.warnings")
+        check_keys(
+            warning, {"table": str, "column": (str, type(None)), "kind": str, "reason": str}, "plan.warnings"
+        )
     said = jivs("plan", spec, code=0, env=env).stdout
     assert "towns" in said
     assert "refused" in said
@@ -104,7 +119,9 @@ def test_status(jivs: Jivs, migrated: Migrated) -> None:
     assert "completed" in jivs("status", code=0).stdout
 
 
-@pytest.mark.xfail(reason="a table of 80 columns shortens the key to k-42101814e… where stdout is no terminal", strict=True)
+@pytest.mark.xfail(
+    reason="a table of 80 columns shortens the key to k-42101814e… where stdout is no terminal", strict=True
+)
 def test_status_tells_the_whole_key(jivs: Jivs, migrated: Migrated) -> None:
     """The key is what the next command needs, also through a pipe."""
     assert migrated.key in jivs("status", code=0).stdout
@@ -139,7 +156,9 @@ def test_report_is_one_file(jivs: Jivs, migrated: Migrated, tmp_path: Path) -> N
     assert "towns" in html
     assert "2,000" in html
     assert "<svg" in html
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^"'>\s]+|url\((?!["']?(?:data:|#))|@import""", html)
+    assert not re.findall(
+        r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^"'>\s]+|url\((?!["']?(?:data:|#))|@import""", html
+    )
     assert password_of(migrated.target) not in html
     printed = jivs("report", migrated.key, code=0).stdout.strip()
     assert Path(printed).is_file()
@@ -165,11 +184,17 @@ def test_verify_finds_one_changed_byte(jivs: Jivs, migrated: Migrated) -> None:
     with psycopg.connect(migrated.target) as db:
         db.execute(change)
     ended = jivs(*argv, code=4, env=migrated.env)
-    assert {t["target_table"]: t["equal"] for t in ended.document["tables"]} == {"public.countries": True, "public.towns": False}
+    assert {t["target_table"]: t["equal"] for t in ended.document["tables"]} == {
+        "public.countries": True,
+        "public.towns": False,
+    }
     plain = jivs("verify", migrated.key, code=4, env=migrated.env)
     assert "public.towns" in plain.stderr
     assert "public.countries" not in plain.stderr
-    assert jivs("verify", migrated.key, "--level", "count", "--json", code=0, env=migrated.env).document["level"] == "count"
+    assert (
+        jivs("verify", migrated.key, "--level", "count", "--json", code=0, env=migrated.env).document["level"]
+        == "count"
+    )
     with psycopg.connect(migrated.target) as db:
         db.execute("UPDATE towns SET name = overlay(name placing '0' from 60 for 1) WHERE id = 777")
         db.execute("DELETE FROM towns WHERE id = 5")
@@ -178,7 +203,10 @@ def test_verify_finds_one_changed_byte(jivs: Jivs, migrated: Migrated) -> None:
     assert (towns["source_rows"], towns["target_rows"]) == (2000, 1999)
     assert towns["differences"]
     with closing(sqlite3.connect(migrated.source)) as lite, psycopg.connect(migrated.target) as db:
-        db.execute("INSERT INTO towns VALUES (%s, %s, %s, %s)", lite.execute("SELECT * FROM towns WHERE id = 5").fetchone())
+        db.execute(
+            "INSERT INTO towns VALUES (%s, %s, %s, %s)",
+            lite.execute("SELECT * FROM towns WHERE id = 5").fetchone(),
+        )
     jivs(*argv, code=0, env=migrated.env)
 
 
@@ -199,7 +227,9 @@ def test_a_second_run_reports_the_first(jivs: Jivs, target: str, key: str, tmp_p
     build(source := tmp_path / "towns.sqlite")
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     spec = jivs.spec(key=key, source="legacy", target="warehouse", chunk_bytes=65536)
-    first = jivs.start("run", spec, "--json", env={**env, "JIVS_FAILPOINT": "after_ledger_before_copy:sleep=10"})
+    first = jivs.start(
+        "run", spec, "--json", env={**env, "JIVS_FAILPOINT": "after_ledger_before_copy:sleep=10"}
+    )
     first.wait_for("load")
     status = jivs("status", key, "--json", code=0).document
     assert (status["status"], status["phase"]) == ("running", "load")

@@ -26,7 +26,9 @@ RIGHT, WRONG = "S3cret-right", "S3cret-wrong"
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "small.sqlite"
     with closing(sqlite3.connect(path)) as lite:
-        lite.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'canary-in-a-row');")
+        lite.executescript(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'canary-in-a-row');"
+        )
     return path
 
 
@@ -35,9 +37,13 @@ def role(jivs_home: tuple[Path, str], target: str) -> Iterator[str]:
     """A user with a password who may do anything in the target; sessions over scram."""
     name = f"r_{uuid4().hex[:8]}"
     with psycopg.connect(target, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(RIGHT)))
+        db.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(RIGHT))
+        )
         db.execute(sql.SQL("GRANT ALL ON SCHEMA public TO {}").format(sql.Identifier(name)))
-        stored = db.execute("SELECT rolpassword LIKE 'SCRAM-SHA-256$%%' FROM pg_authid WHERE rolname = %s", (name,)).fetchone()
+        stored = db.execute(
+            "SELECT rolpassword LIKE 'SCRAM-SHA-256$%%' FROM pg_authid WHERE rolname = %s", (name,)
+        ).fetchone()
         assert stored == (True,)
     yield name
     with psycopg.connect(target, autocommit=True) as db:
@@ -80,13 +86,19 @@ def no_secret(ended: Ended, *secrets: str) -> None:
 def test_wrong_password(jivs: Jivs, target: str, key: str, source: Path, role: str) -> None:
     """Refused with the wrong one and accepted with the right one, as target and as source."""
     wrong = with_parts(target, user=role, password=WRONG)
-    said = refused(jivs, target, "run", "--source", f"sqlite:///{source}", "--target", wrong, "--key", key, env={})
+    said = refused(
+        jivs, target, "run", "--source", f"sqlite:///{source}", "--target", wrong, "--key", key, env={}
+    )
     assert "password" in said.lower()
     env = jivs.connections(legacy=wrong, warehouse=target)
     spec = jivs.spec(key=key, source="legacy", target="warehouse", source_schema="elsewhere")
     assert "legacy" in refused(jivs, target, "run", spec, env=env, for_program=True)
     with psycopg.connect(target, autocommit=True) as db:
-        db.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(db.info.dbname), sql.Identifier(role)))
+        db.execute(
+            sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+                sql.Identifier(db.info.dbname), sql.Identifier(role)
+            )
+        )
     right = with_parts(target, user=role, password=RIGHT)
     ended = jivs("run", "--source", f"sqlite:///{source}", "--target", right, "--key", key, "--json", code=0)
     no_secret(ended, RIGHT, password_of(target))
@@ -101,16 +113,26 @@ def test_nobody_listens(jivs: Jivs, target: str, key: str, source: Path) -> None
 
 def test_no_such_database(jivs: Jivs, target: str, key: str, source: Path) -> None:
     missing = with_parts(target, database="no_such_database")
-    said = refused(jivs, target, "run", "--source", f"sqlite:///{source}", "--target", missing, "--key", key, env={})
+    said = refused(
+        jivs, target, "run", "--source", f"sqlite:///{source}", "--target", missing, "--key", key, env={}
+    )
     assert "no_such_database" in said
 
 
-@pytest.mark.parametrize("content", [None, b"", b"this is no database, but a text of some length" * 100], ids=["missing", "empty", "text"])
-def test_the_source_file_is_no_database(jivs: Jivs, target: str, key: str, tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"this is no database, but a text of some length" * 100],
+    ids=["missing", "empty", "text"],
+)
+def test_the_source_file_is_no_database(
+    jivs: Jivs, target: str, key: str, tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "source.sqlite"
     if content is not None:
         path.write_bytes(content)
-    said = refused(jivs, target, "run", "--source", f"sqlite:///{path}", "--target", target, "--key", key, env={})
+    said = refused(
+        jivs, target, "run", "--source", f"sqlite:///{path}", "--target", target, "--key", key, env={}
+    )
     assert path.name in said or "source" in said
     assert path.exists() == (content is not None), "it made the file that was missing"
     assert content is None or path.read_bytes() == content
@@ -143,7 +165,10 @@ def test_mistakes_in_a_spec(jivs: Jivs, target: str, key: str, source: Path, nam
     assert expected in refused(jivs, target, "run", spec, env=env, for_program=for_program)
 
 
-@pytest.mark.xfail(reason="a wrong `where` is found in phase plan: exit 2, but the migration is taken and left failed", strict=True)
+@pytest.mark.xfail(
+    reason="a wrong `where` is found in phase plan: exit 2, but the migration is taken and left failed",
+    strict=True,
+)
 def test_a_where_that_is_no_sql(jivs: Jivs, target: str, key: str, source: Path) -> None:
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     spec = jivs.spec(key=key, source="legacy", target="warehouse", rules={"t": {"where": "nosuchcolumn = 1"}})
@@ -192,10 +217,14 @@ def test_unknown_key(jivs: Jivs, target: str, command: tuple[str, ...]) -> None:
     assert "no-such-migration" in said
 
 
-def test_failpoint_and_connections_file(jivs: Jivs, target: str, key: str, source: Path, tmp_path: Path) -> None:
+def test_failpoint_and_connections_file(
+    jivs: Jivs, target: str, key: str, source: Path, tmp_path: Path
+) -> None:
     """Broken settings are mistakes of a user, too; a connections file works like the environment."""
     file = tmp_path / "connections.yaml"
-    file.write_text(json.dumps({"legacy": {"url": f"sqlite:///{source}"}, "warehouse": {"url": "${WAREHOUSE}"}}))
+    file.write_text(
+        json.dumps({"legacy": {"url": f"sqlite:///{source}"}, "warehouse": {"url": "${WAREHOUSE}"}})
+    )
     spec = jivs.spec(key=key, source="legacy", target="warehouse")
     env = {"JIVS_CONNECTIONS": str(file)}
     assert "WAREHOUSE" in refused(jivs, target, "run", spec, env=env)

@@ -12,7 +12,13 @@ import psycopg
 import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_error, check_run
-from jivs_pipeline_tests.acceptance.rows import assert_same_database, assert_same_table, catalog, constraints, ledger
+from jivs_pipeline_tests.acceptance.rows import (
+    assert_same_database,
+    assert_same_table,
+    catalog,
+    constraints,
+    ledger,
+)
 from jivs_pipeline_tests.fix_cli import Jivs
 
 SOURCE = """
@@ -79,22 +85,23 @@ def test_fail_touches_nothing(jivs: Jivs, target: str, key: str, source: Path) -
 
 def test_replace_makes_the_tables_anew(jivs: Jivs, target: str, key: str, source: Path) -> None:
     """Tables of other columns give way together with what hangs on them; nothing stays behind."""
-    prepare(target, "CREATE TABLE parents (other text, name integer); INSERT INTO parents VALUES ('x', 1); CREATE TABLE bystander (id integer)")
+    prepare(
+        target,
+        "CREATE TABLE parents (other text, name integer); INSERT INTO parents VALUES ('x', 1); CREATE TABLE bystander (id integer)",
+    )
     path, env = spec(jivs, key, source, target, "replace")
     check_run(jivs("run", path, "--json", code=0, env=env).document)
     for table in ("parents", "children"):
         assert_same_table(source, target, table)
     with psycopg.connect(target) as db:
         assert {(t, v) for t, _, v, *_ in constraints(db, "f")} == {("children", True)}
-        left = db.execute("SELECT relname FROM pg_class WHERE relnamespace = 'jivs_ledger'::regnamespace AND relname ~ '^(kept|side)_'")
+        left = db.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'jivs_ledger'::regnamespace AND relname ~ '^(kept|side)_'"
+        )
         assert left.fetchall() == []
     assert one(target, "SELECT count(*) FROM bystander") == 0
 
 
-REFERENCES = "a foreign key between two tables of the migration refuses the parent for replace and truncate"
-
-
-@pytest.mark.xfail(reason=REFERENCES, strict=True)
 def test_replace_of_tables_that_refer_to_each_other(jivs: Jivs, target: str, key: str, source: Path) -> None:
     """Both ends of the reference are replaced together, so it is in nobody's way."""
     prepare(target)
@@ -118,8 +125,9 @@ def test_truncate_keeps_a_table_that_stands_alone(jivs: Jivs, target: str, key: 
     assert one(target, "SELECT nextval(pg_get_serial_sequence('parents', 'id'))") == 501
 
 
-@pytest.mark.xfail(reason=REFERENCES, strict=True)
-def test_truncate_keeps_the_tables_and_their_references(jivs: Jivs, target: str, key: str, source: Path) -> None:
+def test_truncate_keeps_the_tables_and_their_references(
+    jivs: Jivs, target: str, key: str, source: Path
+) -> None:
     """Tables that refer to each other are emptied and filled together."""
     prepare(target)
     path, env = spec(jivs, key, source, target, "truncate")
@@ -151,7 +159,9 @@ def test_append_adds_the_rows_once(jivs: Jivs, target: str, key: str, source: Pa
     assert one(target, "SELECT count(*) FROM fired") == 0
 
 
-def test_append_to_rows_without_a_key_doubles_them_once(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
+def test_append_to_rows_without_a_key_doubles_them_once(
+    jivs: Jivs, target: str, key: str, tmp_path: Path
+) -> None:
     """The same rows again: each is there exactly twice, whatever happened in between."""
     path = tmp_path / "plain.sqlite"
     with closing(sqlite3.connect(path)) as lite:
@@ -177,7 +187,10 @@ def test_a_table_that_does_not_fit_is_left_as_it_is(
 ) -> None:
     """Too narrow a column refuses the table; its rows and the other tables' stay as they were or complete."""
     target = make_target()
-    prepare(target, "CREATE TABLE parents (id bigint PRIMARY KEY, name varchar(3)); INSERT INTO parents VALUES (1, 'old')")
+    prepare(
+        target,
+        "CREATE TABLE parents (id bigint PRIMARY KEY, name varchar(3)); INSERT INTO parents VALUES (1, 'old')",
+    )
     before = catalog(target)["rows"]
     path, env = spec(jivs, key, source, target, "append")
     document = jivs("run", path, "--json", code=1, env=env).document

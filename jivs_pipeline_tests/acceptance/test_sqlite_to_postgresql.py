@@ -81,7 +81,9 @@ def test_the_document_is_the_contracts(chinook: Migrated) -> None:
     assert {t["target_table"] for t in document["tables"]} == {f"public.{t}" for t in CHINOOK_ROWS}
     assert {t["lane"] for t in document["tables"]} == {"arrow"}
     chunks = ledger(chinook.target, chinook.key)
-    assert {t["target_table"]: t["chunks"] for t in document["tables"]} == {t: len(c) for t, c in chunks.items()}
+    assert {t["target_table"]: t["chunks"] for t in document["tables"]} == {
+        t: len(c) for t, c in chunks.items()
+    }
     assert {t["target_table"]: t["target_rows"] for t in document["tables"]} == {
         t: sum(rows for _, rows, *_ in c) for t, c in chunks.items()
     }
@@ -94,10 +96,14 @@ def test_keys_references_and_indexes_are_the_sources(chinook: Migrated) -> None:
         for table in sqlite_tables(chinook.source):
             info = lite.execute(f"PRAGMA table_info([{table}])").fetchall()
             in_key = sorted((r for r in info if r[5]), key=lambda r: r[5])
-            primary.add((table, f"PRIMARY KEY ({', '.join(_named(r[1]) for r in in_key)})", True, False, False))
+            primary.add(
+                (table, f"PRIMARY KEY ({', '.join(_named(r[1]) for r in in_key)})", True, False, False)
+            )
             required |= {(table, r[1]) for r in info if r[3] or r[5]}
             for _, _, parent, column, theirs, *_ in lite.execute(f"PRAGMA foreign_key_list([{table}])"):
-                definition = f'FOREIGN KEY ({_named(column)}) REFERENCES public.{_named(parent)}({_named(theirs)})'
+                definition = (
+                    f"FOREIGN KEY ({_named(column)}) REFERENCES public.{_named(parent)}({_named(theirs)})"
+                )
                 foreign.add((table, definition, True, False, False))
             for _, index, unique, origin, _ in lite.execute(f"PRAGMA index_list([{table}])"):
                 if origin == "c":
@@ -179,11 +185,24 @@ def test_rules_of_a_spec(jivs: Jivs, target: str, key: str, tmp_path: Path) -> N
     schema = "Music Store"
     with psycopg.connect(target) as db:
         assert tables_of(db) == []
-        assert sorted(tables_of(db, schema)) == ["Album", "Customer", "Genre", "Invoice", "MediaType", "Track", "performers"]
-        foreign = {(table, definition.split(" REFERENCES ")[0]) for table, definition, *_ in constraints(db, "f", schema)}
+        assert sorted(tables_of(db, schema)) == [
+            "Album",
+            "Customer",
+            "Genre",
+            "Invoice",
+            "MediaType",
+            "Track",
+            "performers",
+        ]
+        foreign = {
+            (table, definition.split(" REFERENCES ")[0])
+            for table, definition, *_ in constraints(db, "f", schema)
+        }
         assert ("Album", 'FOREIGN KEY ("ArtistId")') in foreign
         assert ("Customer", 'FOREIGN KEY ("SupportRepId")') not in foreign
-    assert_same_table(source, target, "Artist", schema=schema, target_table="performers", renamed={"Name": "stage name"})
+    assert_same_table(
+        source, target, "Artist", schema=schema, target_table="performers", renamed={"Name": "stage name"}
+    )
     rows = assert_same_table(
         source, target, "Track", schema=schema, where="Milliseconds % 2 = 0", dropped=["Composer", "Bytes"]
     )
@@ -239,7 +258,17 @@ def test_a_refused_table_fails_alone(jivs: Jivs, target: str, key: str, tmp_path
 
 
 LONGEST = "ä" * 31 + "x"
-HOSTILE = ('quote " and \'', "two  words ", "Ünïcode 名前 ☃", "MiXeD", "select", "a.b", "100%s %(x)s", "back\\slash", LONGEST)
+HOSTILE = (
+    "quote \" and '",
+    "two  words ",
+    "Ünïcode 名前 ☃",
+    "MiXeD",
+    "select",
+    "a.b",
+    "100%s %(x)s",
+    "back\\slash",
+    LONGEST,
+)
 
 
 def test_tables_that_break_tools(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
@@ -257,7 +286,9 @@ def test_tables_that_break_tools(jivs: Jivs, target: str, key: str, tmp_path: Pa
         for name in (*HOSTILE, too_long):
             q = '"' + name.replace('"', '""') + '"'
             lite.execute(f"CREATE TABLE {q} (id INTEGER PRIMARY KEY, {q} TEXT)")
-            lite.executemany(f"INSERT INTO {q} VALUES (?, ?)", [(1, name), (2, None), (9, "tab\tnew\nline\\N \\. \r")])
+            lite.executemany(
+                f"INSERT INTO {q} VALUES (?, ?)", [(1, name), (2, None), (9, "tab\tnew\nline\\N \\. \r")]
+            )
             if name != too_long:
                 lite.execute('CREATE INDEX "ix {}" ON {} ({})'.format(name.replace('"', '""')[:20], q, q))
         lite.commit()
@@ -277,6 +308,8 @@ def test_tables_that_break_tools(jivs: Jivs, target: str, key: str, tmp_path: Pa
     assert (by_table["public.empty"]["chunks"], by_table["public.empty"]["verified"]) == (1, True)
     assert [c[1] for c in ledger(target, key)["public.empty"]] == [0]
 
-    repaired = jivs.spec(**names, rules={too_long: {"rename": "short", "columns": {too_long: {"rename": "v"}}}})
+    repaired = jivs.spec(
+        **names, rules={too_long: {"rename": "short", "columns": {too_long: {"rename": "v"}}}}
+    )
     check_run(jivs("run", repaired, "--json", code=0, env=env).document)
     assert_same_table(source, target, too_long, target_table="short", renamed={too_long: "v"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import closing
@@ -212,6 +213,22 @@ def _target_digest(
     row = link.execute(query).fetchone()
     assert row is not None
     return Digest(*map(int, row))
+
+
+def test_tables_may_be_as_wide_as_can_be(run: Run, open_source: OpenSource):
+    """More than 100 arguments, deeper than an expression may nest: 1,600 columns."""
+    run("CREATE TABLE t (" + ", ".join(f"c{i} int2" for i in range(1600)) + ")")
+    run("INSERT INTO t (c0, c1599) VALUES (1, 2); INSERT INTO t SELECT " + ", ".join(["7"] * 1600))
+    source = open_source()
+    plan = table_plan(source, "t")
+    with source.snapshot(1) as snapshot:
+        found = {s: snapshot.digest(plan.model_copy(update={"spelling": s}), WHOLE) for s in Spelling}
+        assert [d.rows for d in found.values()] == [2, 2]
+        assert len(read(snapshot, plan)) == 21 + 2 * 2 + 2 * 4 * 1600 + 2 * 1602
+        text = "1:1" + "-" * 1598 + "1:2", "1:7" * 1600
+        halves = [hashlib.md5(t.encode()).digest() for t in text]
+        high, low = (sum(int.from_bytes(h[a:b], signed=True) for h in halves) for a, b in ((0, 8), (8, 16)))
+        assert found[Spelling.CANONICAL] == Digest(2, high, low)
 
 
 def test_a_source_in_another_encoding(make_database: MakeDatabase, open_source: OpenSource):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jivs_pipeline.core.errors import ConfigError, JivsError, SpecError
 from jivs_pipeline.core.model import Catalog, Check, Column, ForeignKey, Index, IndexPart, Key, LeftOut, Table
 from jivs_pipeline.core.plan import Chunk, Lane, Plan, TableMode
-from jivs_pipeline.core.ports import ExistingColumn, ExistingTable, Refusal
+from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, Refusal
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.planning import build_plan, check
 from jivs_pipeline_tests.fakes import FakeSource, FakeTarget
@@ -351,11 +351,28 @@ def test_what_is_no_table_is_never_overwritten(kind, name, mode):
     assert name in refusal(target=FakeTarget([there(kind=kind)]), on_existing=mode).message
 
 
-@pytest.mark.parametrize(("mode", "refused"), [("replace", True), ("truncate", True), ("append", False)])
-def test_a_table_that_others_depend_on_is_only_appended_to(mode, refused):
-    target = FakeTarget([there(dependents=(("view", "film_names"),))])
-    problem = planned(target=target, on_existing=mode).table("public.film").refused
-    assert ("film_names" in (problem or "")) is refused
+@pytest.mark.parametrize(
+    ("dependent", "mode", "refused"),
+    [
+        (Dependent("view", "film_names", "public", "film_names"), "replace", True),
+        (Dependent("view", "film_names", "public", "film_names"), "truncate", False),
+        (Dependent("view", "film_names", "public", "film_names"), "append", False),
+        (Dependent("foreign key", "stranger", "public", "stranger"), "replace", True),
+        (Dependent("foreign key", "stranger", "public", "stranger"), "truncate", True),
+        (Dependent("foreign key", "stranger", "public", "stranger"), "append", False),
+        (Dependent("foreign key", "own", "public", "film"), "replace", False),
+        (Dependent("foreign key", "own", "public", "film"), "truncate", False),
+        (Dependent("foreign key", "other", "elsewhere", "film"), "truncate", True),
+    ],
+)
+def test_what_depends_on_a_table_is_not_pulled_from_under_it(dependent, mode, refused):
+    """Unless it is part of the same migration, or stays valid."""
+    problem = (
+        planned(target=FakeTarget([there(dependents=(dependent,))]), on_existing=mode)
+        .table("public.film")
+        .refused
+    )
+    assert (dependent.name in (problem or "")) is refused
 
 
 COLUMNS = {"id": "bigint", "star": "bigint", "title": "text", "year": "bigint"}

@@ -17,7 +17,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
@@ -78,26 +78,26 @@ class Page:
 
     def __init__(self, **changes: object) -> None:
         self.html = render_report(document(**changes))
-        self.root = ElementTree.fromstring(self.html.removeprefix("<!DOCTYPE html>\n"))
+        self.root = ET.fromstring(self.html.removeprefix("<!DOCTYPE html>\n"))
 
-    def all(self, kind: str) -> list[ElementTree.Element]:
+    def all(self, kind: str) -> list[ET.Element]:
         """Every element of this class."""
         return [element for element in self.root.iter() if kind in element.get("class", "").split()]
 
-    def one(self, kind: str) -> ElementTree.Element:
+    def one(self, kind: str) -> ET.Element:
         (element,) = self.all(kind)
         return element
 
-    def card(self, title: str) -> ElementTree.Element:
+    def card(self, title: str) -> ET.Element:
         (card,) = (card for card in self.all("card") if card[0].text == title)
         return card
 
 
-def text(element: ElementTree.Element) -> str:
+def text(element: ET.Element) -> str:
     return "".join(element.itertext())
 
 
-def paths(element: ElementTree.Element, kind: str) -> list[str]:
+def paths(element: ET.Element, kind: str) -> list[str]:
     return [path.get("d", "") for path in element.iter("path") if path.get("class") == kind]
 
 
@@ -360,13 +360,13 @@ DOCUMENT = st.fixed_dictionaries(
 def test_any_document_gives_a_well_formed_page_without_nan(broken: dict[str, Any]) -> None:
     """Whatever the values are, the page parses, encodes, is reproducible and draws only real numbers."""
     page = render_report(broken)
-    root = ElementTree.fromstring(page.encode().decode().removeprefix("<!DOCTYPE html>\n"))
+    root = ET.fromstring(page.encode().decode().removeprefix("<!DOCTYPE html>\n"))
     assert page == render_report(broken)
     for number in coordinates(root):
         assert math.isfinite(number)
 
 
-def coordinates(root: ElementTree.Element) -> Iterator[float]:
+def coordinates(root: ET.Element) -> Iterator[float]:
     for element in root.iter():
         yield from (float(value) for name, value in element.attrib.items() if name in NUMERIC)
         if element.tag == "path":
@@ -445,7 +445,7 @@ def test_only_tables_scroll_and_the_page_adapts() -> None:
 # --- facts, warnings, provenance --------------------------------------------------------------------------
 
 
-def facts(card: ElementTree.Element) -> dict[str, str]:
+def facts(card: ET.Element) -> dict[str, str]:
     return {div.findtext("dt", ""): text(div[1]) for div in card.findall("dl/div")}
 
 
@@ -611,7 +611,7 @@ def test_the_time_axis_has_a_unit_that_fits(span: float, unit: str) -> None:
 # --- phases -----------------------------------------------------------------------------------------------
 
 
-def bars(card: ElementTree.Element) -> list[tuple[str, float, float]]:
+def bars(card: ET.Element) -> list[tuple[str, float, float]]:
     """The wide chart's bars: what the tooltip says, left edge and width."""
     svg = next(card.iter("svg"))
     groups = [(group.findtext("title", ""), group.find("rect")) for group in svg.iter("g")]

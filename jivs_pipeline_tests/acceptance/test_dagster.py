@@ -1,0 +1,341 @@
+"""The job in Dagster, as a user of the web UI or a GraphQL client drives it: `jivs up`, and nothing but HTTP.
+
+One stack for the module; it shares the worker's home, so its servers are warm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jivs_pipeline_tests.acceptance.contract import PHASES
+from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
+from jivs_pipeline_tests.fix_cli import Jivs, Started, password_of, with_parts
+
+SOURCE = """
+CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE towns (id INTEGER PRIMARY KEY, country TEXT REFERENCES countries (code), name TEXT);
+INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0120d', i) FROM n;
+"""
+SELECTOR = {"repositoryLocationName": "jivs_pipeline", "repositoryName": "__repository__"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """`jivs up`, and what its connections lead to."""
+
+    jivs: Jivs
+    started: Started
+    port: int
+    source: Path
+    target: str
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The answer's data; GraphQL errors fail."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def add_partition(self, key: str) -> None:
+        found = self.ask(
+            """mutation ($selector: RepositorySelector!, $key: String!) {
+                 addDynamicPartition(repositorySelector: $selector, partitionsDefName: "migrations", partitionKey: $key) {
+                   __typename ... on UnauthorizedError { message } ... on PythonError { message } } }""",
+            selector=SELECTOR, key=key,
+        )["addDynamicPartition"]  # fmt: skip
+        assert found["__typename"] == "AddDynamicPartitionSuccess", found
+
+    def launch(self, key: str, spec: dict[str, Any] | None) -> str:
+        """Launch the job on a partition; returns the run's id."""
+        config: dict[str, Any] = {"ops": {"plan": {"config": {"spec": spec}}}} if spec else {}
+        found = self.ask(
+            """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
+                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 ... on RunConfigValidationInvalid { errors { message } } } }""",
+            parameters={
+                "selector": {**SELECTOR, "jobName": "migration"},
+                "runConfigData": config,
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
+            },
+        )["launchRun"]
+        assert found["__typename"] == "LaunchRunSuccess", found
+        return found["run"]["runId"]
+
+    def wait(self, run_id: str, seconds: float = 90) -> dict[str, Any]:
+        """Until the run has ended."""
+        deadline = time.monotonic() + seconds
+        while True:
+            run = self.ask(RUN, id=run_id)["runOrError"]
+            if run["status"] in {"SUCCESS", "FAILURE", "CANCELED"}:
+                return run
+            assert time.monotonic() < deadline, f"run {run_id} is {run['status']} after {seconds:g} s"
+            time.sleep(0.3)
+
+    def logs(self, run_id: str) -> list[dict[str, Any]]:
+        found = self.ask(LOGS, id=run_id)["logsForRun"]
+        assert found["__typename"] == "EventConnection", found
+        return found["events"]
+
+    def story(self, run_id: str) -> str:
+        """What a person reads when a run failed."""
+        return "\n".join(e.get("message") or "" for e in self.logs(run_id) if e.get("level") in {"ERROR", "INFO"})[-4000:]
+
+
+RUN = """query ($id: ID!) { runOrError(runId: $id) { __typename
+    ... on Run { status jobName runConfigYaml tags { key value } stepStats { stepKey status } } } }"""
+
+LOGS = """query ($id: ID!) { logsForRun(runId: $id, limit: 2000) { __typename ... on EventConnection { events {
+    __typename
+    ... on MessageEvent { message level }
+    ... on ExecutionStepFailureEvent { stepKey error { message stack } failureMetadata { description metadataEntries { label description ... on TextMetadataEntry { text } } } }
+    ... on MaterializationEvent { stepKey assetKey { path } partition metadataEntries { label __typename
+        ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text }
+        ... on MarkdownMetadataEntry { mdStr } ... on PathMetadataEntry { path } } }
+    ... on AssetCheckEvaluationEvent { evaluation { checkName success assetKey { path } metadataEntries { label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } }
+    ... on StepOutputEvent { metadataEntries { label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr } } }
+    } } } }"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """Command lines of all processes that work for a home, its servers not counted."""
+    found: dict[int, str] = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+            command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if f"JIVS_HOME={home}".encode() in environment and command:
+            found[int(directory.name)] = command
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home, server = jivs_home
+    directory = tmp_path_factory.mktemp("stack")
+    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
+        lite.executescript(SOURCE)
+    name = f"t_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    target = with_parts(server, database=name)
+    jivs = Jivs(home, directory, server)
+    port = free_port()
+    ports = {"JIVS_UI_PORT": str(port), "JIVS_METRICS_PORT": str(free_port())}
+    connections = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target, absent=f"sqlite:///{directory}/absent.sqlite")
+    started = jivs.start("up", env={**ports, **connections})
+    try:
+        started.wait_for("Dagster UI", 120)
+        yield Stack(jivs, started, port, source, target)
+    finally:
+        if started.process.poll() is None:
+            started.signal(signal.SIGINT)
+            started.wait(30)
+        with psycopg.connect(server, autocommit=True) as db:
+            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def finished(stack: Stack) -> tuple[str, str]:
+    """A migration that a GraphQL client launched with its spec: its key and its run."""
+    key = f"k-{uuid4().hex[:12]}"
+    stack.add_partition(key)
+    spec = {"key": key, "source": "legacy", "target": "warehouse", "target_schema": "towns", "chunk_bytes": 65536}
+    run_id = stack.launch(key, spec)
+    run = stack.wait(run_id)
+    assert run["status"] == "SUCCESS", stack.story(run_id)
+    return key, run_id
+
+
+def test_a_launch_with_a_spec_migrates(stack: Stack, finished: tuple[str, str]) -> None:
+    """Exact rows, and the command line sees the same migration."""
+    key, run_id = finished
+    with psycopg.connect(stack.target) as db:
+        assert tables_of(db, "towns") == ["countries", "towns"]
+    for table in ("countries", "towns"):
+        assert_same_table(stack.source, stack.target, table, schema="towns")
+    status = stack.jivs("status", key, "--json", code=0).document
+    assert (status["status"], status["run_id"]) == ("completed", run_id)
+
+
+def test_the_job_has_seven_ops_and_the_run_its_tags(stack: Stack, finished: tuple[str, str]) -> None:
+    key, run_id = finished
+    job = stack.ask(
+        """query ($selector: PipelineSelector!) { pipelineOrError(params: $selector) { __typename
+             ... on Pipeline { name isJob solidHandles { handleID } } } }""",
+        selector={**SELECTOR, "pipelineName": "migration"},
+    )["pipelineOrError"]
+    assert sorted(h["handleID"] for h in job["solidHandles"]) == sorted(PHASES)
+    run = stack.ask(RUN, id=run_id)["runOrError"]
+    assert run["jobName"] == "migration"
+    assert [s["stepKey"] for s in run["stepStats"]] == PHASES
+    assert {s["status"] for s in run["stepStats"]} == {"SUCCESS"}
+    tags = {t["key"]: t["value"] for t in run["tags"]}
+    assert tags["jivs/migration_key"] == key
+    assert tags["dagster/partition"] == key
+
+
+def test_tables_are_assets_with_numbers_and_checks(stack: Stack, finished: tuple[str, str]) -> None:
+    key, run_id = finished
+    events = stack.logs(run_id)
+    made = {tuple(e["assetKey"]["path"]): e for e in events if e["__typename"] == "MaterializationEvent"}
+    chunks = ledger(stack.target, key)
+    for table, rows in (("countries", 2), ("towns", 2000)):
+        event = made["warehouse", "towns", table]
+        assert event["stepKey"] == "finish"
+        values = {m["label"]: m.get("intValue", m.get("floatValue", m.get("text"))) for m in event["metadataEntries"]}
+        assert values["rows"] == rows
+        assert values["bytes"] > 0
+        assert values["rows/s"] > 0
+        assert values["chunks"] == len(chunks[f"towns.{table}"])
+        assert len(values["digest"]) == 32
+        assert values["epoch"] >= 1
+    assert made["jivs", "migration"]["partition"] == key
+    evaluated = {tuple(e["evaluation"]["assetKey"]["path"]): e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"}
+    assert {k: v["success"] for k, v in evaluated.items()} == {("warehouse", "towns", t): True for t in ("countries", "towns")}
+    # The catalog learns of the tables when the code location is loaded again, which `jivs up` does by itself.
+    deadline = time.monotonic() + 30
+    while True:
+        nodes = stack.ask("{ assetNodes { assetKey { path } } }")["assetNodes"]
+        known = {tuple(n["assetKey"]["path"]) for n in nodes}
+        if {("warehouse", "towns", "countries"), ("warehouse", "towns", "towns")} <= known:
+            break
+        assert time.monotonic() < deadline, known
+        time.sleep(0.5)
+
+
+def test_a_relaunch_of_a_finished_migration_does_nothing(stack: Stack, finished: tuple[str, str]) -> None:
+    """The partition alone is enough: the spec is known. Success, and no chunk is loaded again."""
+    key, first = finished
+    before = ledger(stack.target, key)
+    run_id = stack.launch(key, None)
+    assert stack.wait(run_id)["status"] == "SUCCESS", stack.story(run_id)
+    assert ledger(stack.target, key) == before
+    said = stack.story(run_id)
+    assert "already completed" in said
+    tags = {t["key"]: t["value"] for t in stack.ask(RUN, id=run_id)["runOrError"]["tags"]}
+    assert tags["jivs/migration_key"] == key
+    assert stack.jivs("status", key, "--json", code=0).document["run_id"] == first
+
+
+def test_a_partition_without_a_migration_fails_with_a_sentence(stack: Stack) -> None:
+    key = f"unknown-{uuid4().hex[:8]}"
+    stack.add_partition(key)
+    run_id = stack.launch(key, None)
+    assert stack.wait(run_id)["status"] == "FAILURE"
+    failures = [e for e in stack.logs(run_id) if e["__typename"] == "ExecutionStepFailureEvent"]
+    assert failures[0]["stepKey"] == "plan"
+    said = json.dumps(failures[0], ensure_ascii=False)
+    assert f"There is no migration '{key}'" in said, said
+
+
+def test_reexecution_from_failure_converges(stack: Stack) -> None:
+    """A run that failed in load goes on from there when a user presses the button, once the reason is gone."""
+    key, schema = f"k-{uuid4().hex[:12]}", "again"
+    with psycopg.connect(stack.target) as db:
+        # Whoever creates the table `towns` is refused, as by a policy of the target.
+        db.execute("""
+            CREATE FUNCTION no_towns() RETURNS event_trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'again.towns') THEN
+                    RAISE EXCEPTION 'towns are not allowed here';
+                END IF;
+            END $$;
+            CREATE EVENT TRIGGER no_towns ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION no_towns();
+        """)
+    stack.add_partition(key)
+    spec = {"key": key, "source": "legacy", "target": "warehouse", "target_schema": schema, "chunk_bytes": 65536}
+    first = stack.launch(key, spec)
+    assert stack.wait(first)["status"] == "FAILURE"
+    before = ledger(stack.target, key)
+    assert list(before) == [f"{schema}.countries"], "the other table did not finish"
+    with psycopg.connect(stack.target) as db:
+        db.execute("DROP EVENT TRIGGER no_towns; DROP FUNCTION no_towns")
+    found = stack.ask(
+        """mutation ($parameters: ReexecutionParams) { launchRunReexecution(reexecutionParams: $parameters) {
+             __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+        parameters={"parentRunId": first, "strategy": "FROM_FAILURE"},
+    )["launchRunReexecution"]
+    assert found["__typename"] == "LaunchRunSuccess", found
+    second = found["run"]["runId"]
+    ended = stack.wait(second)
+    if ended["status"] != "SUCCESS":
+        # From failure, Dagster skips the phases that succeeded; if that cannot repair it, it says how.
+        said = stack.story(second)
+        assert "Run the migration again" in said or "run" in said.lower(), said
+        third = stack.launch(key, None)
+        assert stack.wait(third)["status"] == "SUCCESS", stack.story(third)
+        pytest.fail(f"re-execution from failure did not converge: {said[-1500:]}")
+    for table in ("countries", "towns"):
+        assert_same_table(stack.source, stack.target, table, schema=schema)
+    assert ledger(stack.target, key)[f"{schema}.countries"] == before[f"{schema}.countries"]
+    assert stack.jivs("status", key, "--json", code=0).document["status"] == "completed"
+
+
+def test_no_secret_is_anywhere_in_dagster(stack: Stack, finished: tuple[str, str]) -> None:
+    """No password and no URL in run config, tags, events or in the arguments of a process."""
+    key = f"k-{uuid4().hex[:12]}"
+    stack.add_partition(key)
+    broken = stack.launch(key, {"key": key, "source": "absent", "target": "warehouse"})
+    assert stack.wait(broken)["status"] == "FAILURE"
+    assert "absent" in stack.story(broken)
+    secret = password_of(stack.target)
+    assert len(secret) > 10
+    for run_id in (finished[1], broken):
+        told = json.dumps([stack.ask(RUN, id=run_id), stack.logs(run_id)])
+        assert secret not in told
+        assert "postgresql://" not in told
+        assert "sqlite://" not in told
+    runs = stack.ask("{ runsOrError(limit: 100) { ... on Runs { results { runConfigYaml tags { key value } } } } }")
+    assert secret not in json.dumps(runs)
+    assert not [c for c in processes_of(stack.jivs.home).values() if secret in c]
+    for log in (stack.jivs.home / "dagster").glob("*.log"):
+        assert secret not in log.read_text(), log
+
+
+def test_the_stack_stops_within_ten_seconds(stack: Stack) -> None:
+    """Ctrl-C ends every process of it; the last test of the module."""
+    assert stack.started.process.poll() is None
+    before = processes_of(stack.jivs.home)
+    assert any("dagster" in c for c in before.values()), before
+    pressed = time.monotonic()
+    stack.started.signal(signal.SIGINT)
+    ended = stack.started.wait(30)
+    took = time.monotonic() - pressed
+    assert took < 10, f"took {took:.1f} s"
+    assert ended.code in {0, 130}, ended
+    assert "Traceback" not in ended.stderr, ended
+    left = {pid: c for pid, c in processes_of(stack.jivs.home).items() if pid != os.getpid()}
+    assert not left, left
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", stack.port)) != 0
