@@ -108,12 +108,9 @@ def _joined(texts: Sequence[sql.Composable]) -> sql.Composable:
     """The row's text. `||` is the fastest, but nests too deep for 1,600 columns; concat() takes 100 arguments."""
     each = [sql.SQL("coalesce(char_length({t}) || ':' || {t}, '-')").format(t=text) for text in texts]
     parts = [sql.SQL(" || ").join(each[i : i + _JOINED]) for i in range(0, len(each), _JOINED)]
-    # The '' stands for the text of no columns at all.
-    return (
-        parts[0]
-        if len(parts) == 1
-        else sql.SQL("concat({})").format(sql.SQL(", ").join([sql.SQL("''"), *parts]))
-    )
+    if len(parts) == 1:
+        return parts[0]
+    return sql.SQL("concat({})").format(sql.SQL(", ").join([sql.SQL("''"), *parts]))
 
 
 def canonical_text(column: str, canon: Canon) -> sql.Composed:

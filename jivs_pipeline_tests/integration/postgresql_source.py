@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -25,12 +25,14 @@ def table_plan(
     schema: str = "public",
     chunk_bytes: int = 1 << 26,
     where: str | None = None,
+    only: Sequence[str] | None = None,
     **changes: Any,
 ) -> TablePlan:
     """The plan of one table, as it is in the source."""
     table = source.catalog(schema).table(name)
     assert table is not None
-    survey = source.survey(table, table.columns, where, chunk_bytes)
+    columns = [c for c in table.columns if only is None or c.name in only]
+    survey = source.survey(table, columns, where, chunk_bytes)
     assert survey.refused == ()
     return TablePlan(
         source_schema=schema,

@@ -229,8 +229,9 @@ class PostgresqlSnapshot:
 
 def _hold(session: Session, table: TablePlan) -> None:
     """Lock the table against being emptied or rewritten, and make sure that this has not happened already."""
-    name = sql.Identifier(table.source_schema, table.source_table)
-    session.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+    # Reading nothing takes the lock of a reader; LOCK TABLE would ask for rights on all columns.
+    source = relation(table.source_schema, table.source_table)
+    session.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(source))
     names = {"schema": table.source_schema, "name": table.source_table}
     row = session.execute(SQL["untouched"], names).fetchone()
     if row is None or not row[0]:
