@@ -80,7 +80,9 @@ class Started:
         """Until `text` is in what it printed; fails when it ends or the time is over."""
         deadline = time.monotonic() + seconds
         while text not in (said := self.out.read_text() + self.err.read_text()):
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before {text!r}: {said}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode} before {text!r}: {said}"
+            )
             assert time.monotonic() < deadline, f"no {text!r} within {seconds:g} s: {said}"
             time.sleep(0.01)
 
@@ -116,7 +118,11 @@ class Jivs:
         return started
 
     def __call__(
-        self, *argv: str | Path, code: int | None = None, env: Mapping[str, str] | None = None, seconds: float = 120
+        self,
+        *argv: str | Path,
+        code: int | None = None,
+        env: Mapping[str, str] | None = None,
+        seconds: float = 120,
     ) -> Ended:
         """Run to the end. `code` is the exit code that must come out."""
         ended = self.start(*argv, env=env).wait(seconds)
@@ -150,7 +156,14 @@ def password_of(url: str) -> str:
     return urlsplit(url).password or ""
 
 
-def with_parts(url: str, *, database: str | None = None, user: str | None = None, password: str = "", port: int | None = None) -> str:
+def with_parts(
+    url: str,
+    *,
+    database: str | None = None,
+    user: str | None = None,
+    password: str = "",
+    port: int | None = None,
+) -> str:
     """The URL with another database, another user or another port."""
     parts = urlsplit(url)
     credentials, _, address = parts.netloc.rpartition("@")
@@ -198,7 +211,9 @@ def make_target(jivs_home: tuple[Path, str]) -> Iterator[Callable[[], str]]:
         for name in made:
             # Its last sessions may be ending.
             with contextlib.suppress(psycopg.errors.ObjectInUse):
-                server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                server.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                )
 
 
 @pytest.fixture

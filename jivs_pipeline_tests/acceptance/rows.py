@@ -28,7 +28,7 @@ def _expected(value: Any, target_type: str) -> Any:
     """The Python value that psycopg must give for SQLite's `value` in a column of `target_type`."""
     if value is None:
         return None
-    base = target_type.split("(")[0]
+    base = target_type.split("(", 1)[0]
     match base:
         case "smallint" | "integer" | "bigint" | "bytea" | "double precision":
             return value

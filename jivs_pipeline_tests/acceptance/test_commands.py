@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -119,9 +118,6 @@ def test_status(jivs: Jivs, migrated: Migrated) -> None:
     assert "completed" in jivs("status", code=0).stdout
 
 
-@pytest.mark.xfail(
-    reason="a table of 80 columns shortens the key to k-42101814e… where stdout is no terminal", strict=True
-)
 def test_status_tells_the_whole_key(jivs: Jivs, migrated: Migrated) -> None:
     """The key is what the next command needs, also through a pipe."""
     assert migrated.key in jivs("status", code=0).stdout
@@ -259,6 +255,6 @@ def test_a_spec_in_json_and_yaml_is_one_migration(jivs: Jivs, migrated: Migrated
     assert yaml.read_text() != json.dumps(migrated.spec)
     document = jivs("run", yaml, "--json", code=0, env=migrated.env).document
     check_run(document)
-    assert os.path.exists(document["report"])
+    assert Path(document["report"]).exists()
     types = [e["type"] for e in jivs("events", migrated.key, "--json", code=0).document["events"]]
     assert types.count("migration.started") + types.count("migration.resumed") == 1

@@ -165,10 +165,6 @@ def test_mistakes_in_a_spec(jivs: Jivs, target: str, key: str, source: Path, nam
     assert expected in refused(jivs, target, "run", spec, env=env, for_program=for_program)
 
 
-@pytest.mark.xfail(
-    reason="a wrong `where` is found in phase plan: exit 2, but the migration is taken and left failed",
-    strict=True,
-)
 def test_a_where_that_is_no_sql(jivs: Jivs, target: str, key: str, source: Path) -> None:
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     spec = jivs.spec(key=key, source="legacy", target="warehouse", rules={"t": {"where": "nosuchcolumn = 1"}})

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_run
 from jivs_pipeline_tests.acceptance.rows import constraints, fingerprints, indexes, ledger, next_value
@@ -272,9 +271,6 @@ def test_rows_that_hide(jivs: Jivs, make_target: Callable[[], str], key: str) ->
     assert not any("kept_out" in t for t in errors)
 
 
-@pytest.mark.xfail(
-    reason="partitioned and inherited tables are left out with a warning, and the run exits 0", strict=True
-)
 def test_a_table_that_is_left_out_is_no_success(jivs: Jivs, make_target: Callable[[], str], key: str) -> None:
     """A table whose rows do not come along fails, as the contract says of a table that the plan refuses."""
     source, target = make_target(), make_target()

@@ -24,7 +24,6 @@ CHANGES = [
     "UPDATE t SET d = d + 1",
     "DELETE FROM t WHERE ctid IN (SELECT ctid FROM t WHERE i = 1 LIMIT 1)",
     "INSERT INTO t SELECT * FROM t WHERE i = 2",
-    "ALTER TABLE t ALTER i TYPE numeric",
     "ALTER TABLE t ADD x integer",
 ]
 
@@ -50,9 +49,9 @@ def test_equal_rows_are_equal_and_each_change_is_found(source: Path, make_target
             before = fingerprint(db, "t")
             if change is not None:
                 db.execute(change)  # pyright: ignore[reportArgumentType]
-                assert fingerprint(db, "t") != before or "TYPE" in change, change
+                assert fingerprint(db, "t") != before, change
         if change is None:
             assert assert_same_table(source, target, "t") == 4
         else:
-            with pytest.raises(AssertionError):
+            with pytest.raises(AssertionError, match=r"rows are|columns of"):
                 assert_same_table(source, target, "t")

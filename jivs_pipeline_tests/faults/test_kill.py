@@ -325,10 +325,6 @@ def test_ctrl_c(make_case: MakeCase) -> None:
         assert set(chunks) <= set(after[table]), f"{table} was loaded again"
 
 
-@pytest.mark.xfail(
-    reason="Ctrl-C waits for the statement that the server is at, such as a COPY behind a lock or CREATE INDEX",
-    strict=True,
-)
 def test_ctrl_c_while_the_server_is_busy(make_case: MakeCase) -> None:
     """A statement that takes its time in the target does not keep the user waiting."""
     case = make_case("sqlite")
