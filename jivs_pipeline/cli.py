@@ -191,7 +191,7 @@ def _preflight(runtime: Any, spec: Spec) -> None:
     try:
         target = runtime.open_target(ends.target)
         try:
-            check(spec, source, target)
+            check(spec, source, target, filters=True)
         finally:
             target.close()
     finally:

@@ -35,6 +35,11 @@ _LINE_SECONDS = 10.0
 _MOST_BARS = 20
 
 
+def _console() -> Console:
+    # Where stdout is no terminal, rich believes in 80 columns and shortens names that somebody may grep for.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+
+
 def say(text: str) -> None:
     """One line for a person, on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -102,7 +107,7 @@ def _bars(progress: Progress, over: threading.Event) -> None:
 
 def print_result(document: Mapping[str, Any]) -> None:
     """The outcome of a run, for a person."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
         ("table", "left"),
@@ -147,7 +152,7 @@ def _verdict_of(table: Mapping[str, Any]) -> Text:
 
 def print_plan(document: Mapping[str, Any]) -> None:
     """The plan, for a person."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("source", "target", "rows", "size", "chunks", "lane", "mode"):
         table.add_column(name, justify="right" if name in {"rows", "size", "chunks"} else "left")
@@ -180,7 +185,7 @@ def print_plan(document: Mapping[str, Any]) -> None:
 
 def print_statuses(documents: Sequence[Mapping[str, Any]]) -> None:
     """States of migrations, for a person."""
-    console = Console(highlight=False)
+    console = _console()
     if not documents:
         console.print("No migrations yet. Start one with: jivs run SPEC")
         return
@@ -202,7 +207,7 @@ def print_statuses(documents: Sequence[Mapping[str, Any]]) -> None:
 
 def print_comparison(document: Mapping[str, Any]) -> None:
     """What `jivs verify` found, for a person."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("table", "source rows", "target rows", "result"):
         table.add_column(name, justify="right" if "rows" in name else "left")

@@ -328,7 +328,7 @@ def _invoices(
 
 
 def _moment(rng: random.Random, first_year: int, years: int) -> datetime:
-    return datetime(first_year, 1, 1) + timedelta(days=rng.randrange(365 * years))
+    return datetime(first_year, 1, 1) + timedelta(days=rng.randrange(365 * years))  # noqa: DTZ001 - SQLite has no zones
 
 
 # ── TPC-H ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -171,13 +171,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An object of the source that is not carried, and why."""
+    """An object of the source that is not carried, and why. One that `holds_rows` would be missed: it fails the run."""
 
     name: str
     kind: str
     reason: str
     table: str | None = None
     severity: Literal["lossy", "refused"] = "refused"
+    holds_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

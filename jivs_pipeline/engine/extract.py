@@ -77,6 +77,7 @@ class _TableTask:
         except (ConflictError, ResourceError):
             raise
         except JivsError as error:
+            run.guard.check_inside()
             if error.transient:
                 raise
             run.fail(table, Phase.EXTRACT, error)

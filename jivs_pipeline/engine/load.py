@@ -62,6 +62,8 @@ def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stan
     except (ConflictError, ResourceError):
         raise
     except JivsError as error:
+        # What an interrupted statement says is not the table's fault.
+        run.guard.check_inside()
         if error.transient:
             raise
         run.fail(table, Phase.LOAD, error, rows_stand=rows_stand)

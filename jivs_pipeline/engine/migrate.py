@@ -97,6 +97,7 @@ class Migration:
         self._pulse: threading.Thread | None = None
         self._over = threading.Event()
         self._ended = False
+        self._first = True
 
     # Beginning and ending
 
@@ -134,6 +135,7 @@ class Migration:
             target.close()
             raise
         self._claim = claim
+        self.guard.on_interrupt(target.interrupt)
         empty = Plan(
             key=spec.key, spec_hash=spec.hash, source=spec.source, target=spec.target, source_dialect="",
             source_version="", target_version="", tables=(),
@@ -295,6 +297,7 @@ class Migration:
 
     @contextmanager
     def _phase(self, phase: Phase) -> Iterator[None]:
+        self._catch_up(phase)
         self.guard.check()
         run, control = self._the_run(), self._services.control
         control.set_phase(self._the_claim(), phase)
@@ -318,6 +321,22 @@ class Migration:
                         "samples": self.progress.samples() if phase is Phase.LOAD else [],
                     },
                 )
+
+    def _catch_up(self, phase: Phase) -> None:
+        """A run that Dagster starts in the middle ("from failure") does first what is missing before it.
+
+        Otherwise a table that failed in an early phase, whose verdict only `finish` gives, would never be repaired.
+        """
+        first, self._first = self._first, False
+        run = self._the_run()
+        if not first or phase is Phase.PLAN or not run.plan.tables:
+            return
+        behind = phase in {Phase.VERIFY, Phase.FINISH} and any(
+            t.target not in run.loaded for t in run.plan.carried
+        )
+        if run.failures or behind or not self._resumable(run):
+            for earlier in list(Phase)[: list(Phase).index(phase)]:
+                getattr(self, earlier.value)()
 
     def _recall(self, run: Run) -> None:
         """What earlier runs have proved, from the control database."""

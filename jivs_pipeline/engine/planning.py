@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, LeftOut, Table
 from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
-from jivs_pipeline.core.plan import ColumnPlan, Plan, PlanWarning, TableMode, TablePlan
+from jivs_pipeline.core.plan import ColumnPlan, Lane, Plan, PlanWarning, Spelling, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
@@ -35,8 +35,11 @@ class Checked:
     aside: frozenset[str]
 
 
-def check(spec: Spec, source: Source, target: Target) -> Checked:
-    """Find what is wrong with a spec before anything is written anywhere. Looks at catalogs only, never at rows.
+def check(spec: Spec, source: Source, target: Target, *, filters: bool = False) -> Checked:
+    """Find what is wrong with a spec before anything is written anywhere.
+
+    Args:
+        filters: also have the source read every `where`, which a plan does anyhow.
 
     Raises:
         SpecError: the spec names a table, column or feature that is not there.
@@ -50,6 +53,9 @@ def check(spec: Spec, source: Source, target: Target) -> Checked:
     existing = target.inspect(spec.target_schema, sorted(names.values()))
     existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in ledger.made}
     _check_existing(spec, existing)
+    for table in chosen if filters else ():
+        if where := spec.rule(table.name).where:
+            source.survey(table, table.columns[:1], where, spec.chunk_bytes)
     aside = frozenset(n for n in names.values() if ledger.set_aside(qualified(spec.target_schema, n)))
     return Checked(catalog, chosen, names, existing, aside)
 
@@ -59,13 +65,17 @@ def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
     checked = check(spec, source, target)
     info, catalog, chosen = source.info(), checked.catalog, checked.chosen
     names, existing = checked.names, checked.existing
-    warnings = [_left_out(o) for o in catalog.left_out if o.table is None or o.table in names]
+    missed = [o for o in catalog.left_out if o.holds_rows and spec.tables.takes(_bare(catalog, o))]
+    warnings = [
+        _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
+    ]
     tables = [_plan_table(spec, t, names, source, existing, warnings) for t in chosen]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
     tables = [
         t.model_copy(update={"mode": TableMode.REPLACE}) if t.target_table in checked.aside else t
         for t in tables
     ]
+    tables += [_missed(spec, catalog, o) for o in missed]
     tables = _refuse_twins(tables)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
     warnings += [
@@ -73,6 +83,10 @@ def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
         for t in tables
         if t.refused
     ]
+    receiver = target.info()
+    if receiver.encoding != "UTF8":
+        # RECORD hashes the database's own bytes, which differ there for equal text.
+        tables = [t.model_copy(update={"spelling": Spelling.CANONICAL}) for t in tables]
     return Plan(
         key=spec.key,
         spec_hash=spec.hash,
@@ -80,7 +94,7 @@ def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
         target=spec.target,
         source_dialect=info.dialect,
         source_version=info.version,
-        target_version=target.info().version,
+        target_version=receiver.version,
         # Largest first: the last chunk to finish should be a small one.
         tables=tuple(sorted(tables, key=lambda t: (-t.bytes, t.target))),
         warnings=tuple(sorted(warnings, key=lambda w: (w.table, w.column or "", w.kind, w.reason))),
@@ -183,6 +197,26 @@ def _check_existing(spec: Spec, existing: Mapping[str, ExistingTable]) -> None:
 def _left_out(thing: LeftOut) -> PlanWarning:
     return PlanWarning(
         table=thing.name, column=None, kind=thing.severity, reason=f"{thing.kind}: {thing.reason}"
+    )
+
+
+def _bare(catalog: Catalog, thing: LeftOut) -> str:
+    return thing.name.removeprefix(f"{catalog.schema}.")
+
+
+def _missed(spec: Spec, catalog: Catalog, thing: LeftOut) -> TablePlan:
+    """A table that cannot be carried is refused like any other: a run that leaves rows behind is no success."""
+    name = _bare(catalog, thing)
+    return TablePlan(
+        source_schema=catalog.schema,
+        source_table=name,
+        target_schema=spec.target_schema,
+        target_table=name,
+        columns=(),
+        lane=Lane.COPY,
+        wire=Wire.BINARY,
+        spelling=Spelling.RECORD,
+        refused=f"{thing.kind}: {thing.reason}; put it under tables.exclude to leave it out on purpose",
     )
 
 

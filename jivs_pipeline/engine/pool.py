@@ -39,6 +39,11 @@ class Guard:
         self._reason: JivsError | None = None
         self._stopped = threading.Event()
         self._at_once = False
+        self._interrupts: list[Callable[[], None]] = []
+
+    def on_interrupt(self, interrupt: Callable[[], None]) -> None:
+        """Have `interrupt` called when the run must stop inside of chunks: it ends what a server is busy with."""
+        self._interrupts.append(interrupt)
 
     def stop(self, reason: JivsError, *, at_once: bool = False) -> None:
         """End the run with this error at the next chunk boundary, or inside of chunks; the first reason stands."""
@@ -46,6 +51,8 @@ class Guard:
             self._reason = reason
         self._at_once = self._at_once or at_once
         self._stopped.set()
+        for interrupt in self._interrupts if at_once else ():
+            interrupt()
 
     def check(self) -> None:
         """Raise the reason when there is one; asked between chunks."""

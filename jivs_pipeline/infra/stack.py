@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jivs_pipeline.core.errors import ConflictError, TerminalError
 from jivs_pipeline.core.settings import Settings
@@ -76,6 +77,7 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
             if port is not None:
                 # The others complain loudly when the code server is not there yet.
                 _wait_listening(child, port, home)
+        _wait_loaded(settings.ui_port, home)
         print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
         known = catalog()
         while True:
@@ -158,18 +160,41 @@ def _wait_listening(child: _Child, port: int, home: Path) -> None:
     raise TerminalError(f"The {child.name} does not answer", hint=f"See the end of {log}")
 
 
+def _wait_loaded(port: int, home: Path) -> None:
+    """The web server listens before it knows the code location; a launch would find no job until then."""
+    query = (
+        '{ repositoryOrError(repositorySelector: {repositoryName: "__repository__",'
+        ' repositoryLocationName: "jivs_pipeline"}) { __typename } }'
+    )
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        answer = _ask(port, query)
+        if answer.get("repositoryOrError", {}).get("__typename") == "Repository":
+            return
+        time.sleep(_POLL_SECONDS)
+    raise TerminalError("The code location does not load", hint=f"See the end of {home / 'code-server.log'}")
+
+
 def _reload(port: int) -> None:
     """Have the web server load the code location again. A failure is not worth stopping for: it comes again."""
-    query = 'mutation { reloadRepositoryLocation(repositoryLocationName: "jivs_pipeline") { __typename } }'
+    _ask(
+        port, 'mutation { reloadRepositoryLocation(repositoryLocationName: "jivs_pipeline") { __typename } }'
+    )
+
+
+def _ask(port: int, query: str) -> dict[str, Any]:
+    """The data of a GraphQL answer; empty where there is none."""
     request = urllib.request.Request(
         f"http://{_HOST}:{port}/graphql",
         data=json.dumps({"query": query}).encode(),
         headers={"content-type": "application/json"},
     )
     try:
-        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - our own address
-    except OSError as error:
-        print(f"The code location was not loaded again: {error}", flush=True)
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
+            return json.load(answer).get("data") or {}
+    except (OSError, ValueError) as error:
+        print(f"The web server did not answer: {error}", flush=True)
+        return {}
 
 
 def _stop_all(children: Sequence[_Child]) -> None:

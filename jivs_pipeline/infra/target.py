@@ -80,6 +80,14 @@ class PostgresqlTarget:
             with suppress(psycopg.Error):
                 session.close()
 
+    def interrupt(self) -> None:
+        """Cancel what the server is busy with for us, from any thread; the statements fail, nothing is committed."""
+        with self._lock:
+            sessions = list(self._open)
+        for session in sessions:
+            with suppress(psycopg.Error):
+                session.cancel_safe(timeout=2)
+
     # Looking
 
     def info(self) -> ServerInfo:
@@ -87,7 +95,8 @@ class PostgresqlTarget:
         with self._reading() as db:
             version = str(db.info.server_version // 10000)
             row = db.execute("SELECT current_setting('server_version')").fetchone()
-        return ServerInfo(self._connection.name, "postgresql", str(row[0]).split()[0] if row else version)
+        shown = str(row[0]).split()[0] if row else version
+        return ServerInfo(self._connection.name, "postgresql", shown, self._encoding or "UTF8")
 
     def inspect(self, schema: str, names: Sequence[str]) -> Mapping[str, ExistingTable]:
         """What already bears these names in the schema, by name."""

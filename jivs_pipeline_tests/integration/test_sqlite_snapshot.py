@@ -646,7 +646,7 @@ def test_any_table_is_the_same_in_postgresql(
     keyed = [(*row, n) if "id" in key else row for row, n in zip(rows, numbers, strict=True)]
     source = source_of(make_file(path, f"CREATE TABLE t ({columns}{key}", {"t": keyed}))
     plan = plan_of(source, "t", None, 64)
-    if len(rows) > 8:
+    if plan.bytes > 2 * 64:
         assert plan.chunk_by is not ChunkBy.WHOLE
     ours, theirs, found = _load(source, plan, database, tmp_path)
     assert ours == theirs

@@ -139,7 +139,11 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             names[oid] = name
             found.append((oid, name, unlogged, comment))
         else:
-            reader.left_out.append(LeftOut(qualified(schema, name), kind, _TABLE_REASONS[kind]))
+            reader.left_out.append(
+                LeftOut(
+                    qualified(schema, name), kind, _TABLE_REASONS[kind], holds_rows=kind != "extension table"
+                )
+            )
     tables = {"tables": list(names)}
     reader.needs = dict(session.execute(SQL["needs"], tables).fetchall())
     reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())

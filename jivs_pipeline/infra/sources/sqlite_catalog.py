@@ -132,7 +132,8 @@ class _Reader:
         table: str | None,
         severity: Literal["lossy", "refused"] = "refused",
     ) -> None:
-        self.left_out.append(LeftOut(name, kind, reason, table, severity))
+        holds_rows = kind == "virtual table"
+        self.left_out.append(LeftOut(name, kind, reason, table, severity, holds_rows))
 
     def read(self) -> tuple[Table, ...]:
         indexes: dict[str, str] = {}
