@@ -33,8 +33,8 @@ def load(run: Run) -> None:
     tables = [t for t in run.sound if t.target in run.extracted]
     for schema in sorted({t.target_schema for t in tables}):
         run.target.ensure_schema(schema)
-    for table in tables:
-        _attempt(run, table, partial(_prepare, run, table, ledger))
+    prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
+    run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     merged = _merge(run, _sound(run, tables))
     _build(run, tables)
@@ -69,10 +69,14 @@ def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stan
         run.fail(table, Phase.LOAD, error, rows_stand=rows_stand)
 
 
+def _apply_step(run: Run, step: StepLike, generation: str) -> None:
+    run.target.apply(step, generation)
+
+
 def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
     for step in steps:
         run.guard.check()
-        run.target.apply(step, run.extracted[table.target].generation)
+        _apply_step(run, step, run.extracted[table.target].generation)
 
 
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
@@ -170,12 +174,10 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     beside = [t for t in tables if t.mode in _BESIDE]
     if len(beside) != len([t for t in run.plan.carried if t.mode in _BESIDE]):
         return False
+    told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
     for step in run.builder.merge(run.key, parents_first(beside)):
-        with_retries(
-            lambda step=step: (run.target.apply(step, ""), None)[1],
-            run.guard,
-            partial(run.checkpoints.retried, "*", Phase.LOAD, None),
-        )
+        apply = partial(_apply_step, run, step, "")
+        run_all([partial(with_retries, apply, run.guard, told)], 1, run.guard)
     return True
 
 

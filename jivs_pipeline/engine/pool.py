@@ -86,10 +86,9 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> N
         guard.check()
         job()
 
-    if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            guarded(job)
+    if not jobs:
         return
+    # Also for one job: Ctrl-C reaches the main thread, which must be free to cancel what a server is busy with.
     with ThreadPoolExecutor(max_workers=min(workers, len(jobs)), thread_name_prefix="jivs") as pool:
         futures = [pool.submit(guarded, job) for job in jobs]
         try:
