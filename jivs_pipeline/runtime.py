@@ -188,7 +188,7 @@ class Runtime:
             control=self.control,
             staging=Staging(self.settings.staging_directory),
             builder=ddl,
-            resolve=self.resolve,
+            ends=self.ends,
             open_source=self.open_source,
             open_target=self.open_target,
             take=self._take,
@@ -201,7 +201,6 @@ class Runtime:
 
     def migration(self, spec: Spec, run_id: str, progress: Progress | None = None) -> Migration:
         """A run of `spec`, not yet begun."""
-        self.ends(spec)
         return Migration(self.services(), spec, run_id, progress)
 
     def _take(self, spec: Spec, run_id: str, floor: int) -> Claim:

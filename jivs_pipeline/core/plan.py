@@ -136,6 +136,22 @@ class TablePlan(_Value):
         return qualified(self.target_schema, self.target_table)
 
     @property
+    def chunk_key(self) -> str | None:
+        """The target's integer column that tells the chunks apart there too, or None.
+
+        Only integers have one order in all databases. SQLite's rowid is a column where an INTEGER PRIMARY KEY is.
+        """
+        names = {c.source: c for c in self.columns}
+        if self.chunk_by is ChunkBy.KEY and len(self.chunk_columns) == 1:
+            column = names.get(self.chunk_columns[0])
+        elif self.chunk_by is ChunkBy.ROWID and self.definition is not None:
+            numbered = {c.name for c in self.definition.columns if c.identity is not None}
+            column = next((c for c in self.columns if c.target in numbered), None)
+        else:
+            return None
+        return column.target if column and column.target_type in {"smallint", "integer", "bigint"} else None
+
+    @property
     def hash(self) -> str:
         """Digest of everything that decides which rows arrive and how."""
         return _hash(self.model_dump(mode="json", exclude={"rows", "bytes", "rows_exact"}))

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jivs_pipeline.core.claims import Claim
+from jivs_pipeline.core.claims import Claim, Ends
 from jivs_pipeline.core.connections import Connection, redact
 from jivs_pipeline.core.errors import (
     FencedError,
@@ -53,7 +53,7 @@ class Services:
     """What a migration needs from outside; `runtime.py` makes it.
 
     Attributes:
-        resolve: connection name -> connection; only in this process.
+        ends: both connections of a spec, found and checked; only in this process.
         take: registers the run in the control database: (spec, run id, floor) -> claim.
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
@@ -64,7 +64,7 @@ class Services:
     control: ControlDatabase
     staging: StagingArea
     builder: Builder
-    resolve: Callable[[str], Connection]
+    ends: Callable[[Spec], Ends]
     open_source: Callable[[Connection], Source]
     open_target: Callable[[Connection], Target]
     take: Callable[[Spec, str, int], Claim]
@@ -122,9 +122,10 @@ class Migration:
         services, spec = self._services, self._spec
         if self._run is not None:
             return
-        source = services.open_source(services.resolve(spec.source))
+        ends = services.ends(spec)
+        source = services.open_source(ends.source)
         try:
-            target = services.open_target(services.resolve(spec.target))
+            target = services.open_target(ends.target)
         except BaseException:
             source.close()
             raise

@@ -5,7 +5,7 @@ What belongs here: reading both sides of a stored plan. What does not: claiming 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
@@ -16,6 +16,7 @@ from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.migrate import Services
 from jivs_pipeline.engine.pool import Guard, run_all
 from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.verify import compare
 
 __all__ = ["reverify"]
 
@@ -42,9 +43,10 @@ def reverify(
     # Rows that were appended cannot be told from those that were there before.
     wanted = [t for t in plan.carried if t.mode is not TableMode.APPEND and only in {None, t.target}]
     found: dict[str, dict[str, Any]] = {}
-    source = services.open_source(services.resolve(spec.source))
+    ends = services.ends(spec)
+    source = services.open_source(ends.source)
     try:
-        target = services.open_target(services.resolve(spec.target))
+        target = services.open_target(ends.target)
         try:
             with source.snapshot(min(spec.parallelism, spec.limits.source_connections)) as snapshot:
 
@@ -64,21 +66,36 @@ def reverify(
 def _compare(table: TablePlan, snapshot: Snapshot, target: Target, level: str) -> dict[str, Any]:
     counts_only = level == "count"
     if counts_only:
-        source = Digest(sum(snapshot.count(table, c) for c in table.chunks))
-        there = Digest(target.count(table))
+        expected = [Digest(snapshot.count(table, c)) for c in table.chunks]
+        found = (Digest(target.count(table)),)
     else:
-        source = sum((snapshot.digest(table, c) for c in table.chunks), Digest())
-        there = target.digest_now(table)
-    differences: list[dict[str, Any]] = []
-    if source.rows != there.rows:
-        differences.append({"kind": "rows", "source": source.rows, "target": there.rows})
+        expected = [snapshot.digest(table, c) for c in table.chunks]
+        found = target.digests_now(table)
+    result = compare(expected, found, counts_only=counts_only)
     return {
         "source_table": table.source,
         "target_table": table.target,
-        "source_rows": source.rows,
-        "target_rows": there.rows,
-        "source_digest": None if counts_only else source.hex,
-        "target_digest": None if counts_only else there.hex,
-        "equal": source == there,
-        "differences": differences,
+        **result,
+        "differences": _differences(table, expected, found, result),
     }
+
+
+def _differences(
+    table: TablePlan, expected: Sequence[Digest], found: Sequence[Digest], result: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Up to ten places that differ: ranges of the key where chunks can be told apart, else the table."""
+    if result["equal"]:
+        return []
+    places = [
+        {
+            "chunk": n,
+            "key": table.chunk_key,
+            "from": lower[0] if (lower := table.chunks[n].lower) else None,
+            "below": upper[0] if (upper := table.chunks[n].upper) else None,
+            "source_rows": expected[n].rows,
+            "target_rows": found[n].rows,
+        }
+        for n in result["different_chunks"]
+    ]
+    whole = {"chunk": None, "source_rows": result["source_rows"], "target_rows": result["target_rows"]}
+    return places[:10] or [whole]

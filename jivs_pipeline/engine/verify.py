@@ -7,7 +7,9 @@ from canonical text; nothing in here looks at the staging area.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.plan import TablePlan
@@ -15,7 +17,7 @@ from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.run import Run
 
-__all__ = ["verify"]
+__all__ = ["compare", "verify"]
 
 
 def verify(run: Run) -> None:
@@ -32,18 +34,40 @@ def _table(run: Run, table: TablePlan) -> None:
 def _compare(run: Run, table: TablePlan) -> None:
     began = time.monotonic()
     manifest = run.extracted[table.target]
-    source = manifest.digest
     counts_only = run.spec.verify == "count"
-    target = Digest(run.target.count(table)) if counts_only else run.target.digest(table)
-    run.progress.add(table.target, target.rows, 0)
+    found = (Digest(run.target.count(table)),) if counts_only else run.target.digests(table)
+    result = compare([c.digest for c in manifest.chunks], found, counts_only=counts_only)
+    run.progress.add(table.target, result["target_rows"], 0)
     run.checkpoints.done(
-        table.target, Phase.VERIFY, manifest.generation, rows=target.rows, size=0, chunks=len(manifest.chunks),
+        table.target,
+        Phase.VERIFY,
+        manifest.generation,
+        rows=result["target_rows"],
+        size=0,
+        chunks=len(manifest.chunks),
         seconds=time.monotonic() - began,
-        data={
-            "equal": source == target,
-            "source_rows": source.rows,
-            "target_rows": target.rows,
-            "source_digest": None if counts_only else source.hex,
-            "target_digest": None if counts_only else target.hex,
-        },
-    )  # fmt: skip
+        data=result,
+    )
+
+
+def compare(expected: Sequence[Digest], found: Sequence[Digest], *, counts_only: bool) -> dict[str, Any]:
+    """What two sides say of one table.
+
+    Args:
+        expected: the source's digest of each chunk.
+        found: the target's, of each chunk or in one.
+
+    Returns:
+        `equal`, rows and digests of both sides, and `different_chunks` where the target can tell chunks apart.
+    """
+    source, target = sum(expected, Digest()), sum(found, Digest())
+    apart = len(found) == len(expected)
+    different = [n for n, (a, b) in enumerate(zip(expected, found, strict=apart)) if apart and a != b]
+    return {
+        "equal": source == target and not different,
+        "source_rows": source.rows,
+        "target_rows": target.rows,
+        "source_digest": None if counts_only else source.hex,
+        "target_digest": None if counts_only else target.hex,
+        "different_chunks": different,
+    }

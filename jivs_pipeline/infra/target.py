@@ -132,15 +132,17 @@ class PostgresqlTarget:
             },
         )
 
-    def digest(self, table: TablePlan) -> Digest:
-        """Digest of all rows of the loaded table, computed by the target."""
+    def digests(self, table: TablePlan) -> tuple[Digest, ...]:
+        """Digests of the loaded rows, computed by the target: one per chunk where an integer key tells the chunks
+        apart, else one for the whole table.
+        """
         right = self._claimed()
         relation = ddl.landing(right.key, table) if table.mode == "append" else _relation(table)
-        return self._digest_of(table, relation)
+        return self._digests_of(table, relation)
 
-    def digest_now(self, table: TablePlan) -> Digest:
-        """Digest of the table as it is now, without a claim: for `jivs verify`."""
-        return self._digest_of(table, _relation(table))
+    def digests_now(self, table: TablePlan) -> tuple[Digest, ...]:
+        """The same of the table as it is now, without a claim: for `jivs verify`."""
+        return self._digests_of(table, _relation(table))
 
     def count(self, table: TablePlan) -> int:
         """Rows of the loaded table."""
@@ -150,16 +152,20 @@ class PostgresqlTarget:
             row = db.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(relation)).fetchone()
         return int(row[0]) if row else 0
 
-    def _digest_of(self, table: TablePlan, relation: sql.Composable) -> Digest:
+    def _digests_of(self, table: TablePlan, relation: sql.Composable) -> tuple[Digest, ...]:
         only = sql.SQL("ONLY {}").format(relation)
+        groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
         if table.spelling is Spelling.RECORD:
-            query = digests.record_digest(only, [c.target for c in table.columns])
+            query = digests.record_digest(only, [c.target for c in table.columns], groups=groups)
         else:
             spelled = [(c.target, c.canon) for c in table.columns]
-            query = digests.canonical_digest(only, spelled, utf8=self._encoding == "UTF8")
+            query = digests.canonical_digest(only, spelled, groups=groups, utf8=self._encoding == "UTF8")
         with self._session_for_reading() as db, mapped(table.target):
-            row = db.execute(query).fetchone()
-        return Digest(*map(int, row)) if row else Digest()
+            rows = db.execute(query).fetchall()
+        if groups is None:
+            return tuple(Digest(*map(int, row)) for row in rows)
+        found = {chunk: Digest(*map(int, parts)) for chunk, *parts in rows}
+        return tuple(found.get(c.index, Digest()) for c in table.chunks)
 
     # Claiming
 
@@ -414,6 +420,10 @@ def _overtaken(right: _Right) -> FencedError:
         f"Another run has taken migration {right.key!r} over from epoch {right.epoch}",
         hint=f"Nothing was written since; see jivs status {right.key}",
     )
+
+
+def _bounds(table: TablePlan) -> list[int]:
+    return [int(c.lower[0]) for c in table.chunks if c.lower is not None]
 
 
 def _relation(table: TablePlan) -> sql.Identifier:
