@@ -5,12 +5,13 @@ What belongs here: drawing. What does not: deciding what happened (`core`, `engi
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -59,16 +60,23 @@ def showing(progress: Progress) -> Iterator[None]:
     """Show the progress while the block runs: bars on a terminal, a line per phase and every 10 s elsewhere."""
     over = threading.Event()
     draw = _bars if sys.stderr.isatty() else _lines
-    thread = threading.Thread(target=draw, args=(progress, over), name="jivs-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=2)
+    # A copy of stderr: while an op runs, Dagster points the descriptor itself at the op's log file.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace") as stream:
+        thread = threading.Thread(
+            target=draw, args=(progress, over, stream), name="jivs-progress", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=5)
 
 
-def _lines(progress: Progress, over: threading.Event) -> None:
+def _lines(progress: Progress, over: threading.Event, stream: TextIO) -> None:
+    def say(text: str) -> None:
+        print(text, file=stream, flush=True)
+
     phase, told = "", time.monotonic()
     while not over.wait(_REFRESH_SECONDS):
         if progress.phase != phase:
@@ -79,7 +87,7 @@ def _lines(progress: Progress, over: threading.Event) -> None:
             say(f"{progress.seconds:7.1f} s  {phase}: {progress.rows:,} rows, {human_bytes(progress.bytes)}")
 
 
-def _bars(progress: Progress, over: threading.Event) -> None:
+def _bars(progress: Progress, over: threading.Event, stream: TextIO) -> None:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
@@ -87,9 +95,11 @@ def _bars(progress: Progress, over: threading.Event) -> None:
         TextColumn("{task.fields[counts]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bars:
+    with Bars(*columns, console=Console(file=stream), transient=True, refresh_per_second=5) as bars:
         phase, tasks = "", dict[str, Any]()
         while not over.wait(_REFRESH_SECONDS):
+            if not progress.phase:
+                continue
             if progress.phase != phase:
                 for task in tasks.values():
                     bars.remove_task(task)
