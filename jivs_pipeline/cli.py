@@ -186,16 +186,8 @@ def _preflight(runtime: Any, spec: Spec) -> None:
     """Everything that makes a run exit 2 is found before any state is written."""
     from jivs_pipeline.engine.planning import check
 
-    ends = runtime.ends(spec)
-    source = runtime.open_source(ends.source)
-    try:
-        target = runtime.open_target(ends.target)
-        try:
-            check(spec, source, target, filters=True)
-        finally:
-            target.close()
-    finally:
-        source.close()
+    with runtime.opened(spec) as (source, target):
+        check(spec, source, target, filters=True)
 
 
 SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Migration spec, YAML or JSON.")]
@@ -241,21 +233,9 @@ def plan(
     from jivs_pipeline.runtime import Runtime
 
     made, given = (_read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
-    with Runtime.from_environment(*given) as runtime:
-        ends = runtime.ends(made)
-        reader = runtime.open_source(ends.source)
-        try:
-            writer = runtime.open_target(ends.target)
-            try:
-                document = plan_document(
-                    build_plan(made, reader, writer),
-                    rows_per_second=_ROWS_PER_SECOND,
-                    bytes_per_second=_BYTES_PER_SECOND,
-                )
-            finally:
-                writer.close()
-        finally:
-            reader.close()
+    with Runtime.from_environment(*given) as runtime, runtime.opened(made) as (reader, writer):
+        planned = build_plan(made, reader, writer)
+    document = plan_document(planned, rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND)
     _print(document) if json_ else print_plan(document)
 
 

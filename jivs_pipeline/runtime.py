@@ -11,7 +11,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -159,6 +159,16 @@ class Runtime:
             )
         return ends
 
+    @contextmanager
+    def opened(self, spec: Spec) -> Iterator[tuple[Source, PostgresqlTarget]]:
+        """Both ends of a spec, connected for as long as the block runs."""
+        ends = self.ends(spec)
+        with (
+            closing(self.open_source(ends.source)) as source,
+            closing(self.open_target(ends.target)) as target,
+        ):
+            yield source, target
+
     def open_source(self, connection: Connection) -> Source:
         """A source of the connection's dialect, connected."""
         if connection.dialect == "sqlite":
@@ -188,9 +198,7 @@ class Runtime:
             control=self.control,
             staging=Staging(self.settings.staging_directory),
             builder=ddl,
-            ends=self.ends,
-            open_source=self.open_source,
-            open_target=self.open_target,
+            opened=self.opened,
             take=self._take,
             reports=self.settings.home / "reports",
             new_id=lambda: uuid.uuid4().hex[:12],

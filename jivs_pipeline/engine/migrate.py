@@ -13,21 +13,20 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jivs_pipeline.core.claims import Claim, Ends
-from jivs_pipeline.core.connections import Connection, redact
+from jivs_pipeline.core.claims import Claim
+from jivs_pipeline.core.connections import redact
 from jivs_pipeline.core.errors import (
     FencedError,
     InterruptedRun,
     JivsError,
     MismatchError,
     PausedRun,
-    RefusedError,
     SpecError,
     TerminalError,
 )
@@ -43,7 +42,8 @@ from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Builder, ControlDatabase, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.report import write_report
-from jivs_pipeline.engine.run import Extracted, Run, TableFailure, expected
+from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_ledger, resumable
+from jivs_pipeline.engine.run import Run, expected
 
 __all__ = ["Migration", "Services"]
 
@@ -53,7 +53,7 @@ class Services:
     """What a migration needs from outside; `runtime.py` makes it.
 
     Attributes:
-        ends: both connections of a spec, found and checked; only in this process.
+        opened: connects to both ends of a spec, for as long as the block runs.
         take: registers the run in the control database: (spec, run id, floor) -> claim.
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
@@ -64,9 +64,7 @@ class Services:
     control: ControlDatabase
     staging: StagingArea
     builder: Builder
-    ends: Callable[[Spec], Ends]
-    open_source: Callable[[Connection], Source]
-    open_target: Callable[[Connection], Target]
+    opened: Callable[[Spec], AbstractContextManager[tuple[Source, Target]]]
     take: Callable[[Spec, str, int], Claim]
     reports: Path
     new_id: Callable[[], str]
@@ -98,6 +96,7 @@ class Migration:
         self._over = threading.Event()
         self._ended = False
         self._first = True
+        self._open = ExitStack()
 
     # Beginning and ending
 
@@ -122,19 +121,10 @@ class Migration:
         services, spec = self._services, self._spec
         if self._run is not None:
             return
-        ends = services.ends(spec)
-        source = services.open_source(ends.source)
-        try:
-            target = services.open_target(ends.target)
-        except BaseException:
-            source.close()
-            raise
-        try:
+        with ExitStack() as opening:
+            source, target = opening.enter_context(services.opened(spec))
             claim = services.take(spec, self._run_id, target.ledger(spec.key).epoch)
-        except BaseException:
-            source.close()
-            target.close()
-            raise
+            self._open = opening.pop_all()
         self._claim = claim
         self.guard.on_interrupt(target.interrupt)
         empty = Plan(
@@ -148,7 +138,7 @@ class Migration:
             progress=self.progress, plan=claim.plan or empty,
         )  # fmt: skip
         if claim.plan is not None:
-            self._recall(self._run)
+            recall(self._run, services.control.checkpoints(spec.key), services.new_id)
         self._pulse = threading.Thread(target=self._keep_pulse, name="jivs-heartbeat", daemon=True)
         self._pulse.start()
 
@@ -157,10 +147,8 @@ class Migration:
         self._over.set()
         if self._pulse is not None:
             self._pulse.join(timeout=10)
-        if self._run is not None:
-            for end in (self._run.source, self._run.target):
-                with suppress(Exception):
-                    end.close()
+        with suppress(Exception):
+            self._open.close()
         if self._claim is not None and not self._ended:
             with suppress(JivsError):
                 self._services.control.release(self._claim)
@@ -185,25 +173,13 @@ class Migration:
         """Phase 1: what will be done. A plan whose extraction is finished is kept, so that a run resumes on it."""
         with self._phase(Phase.PLAN):
             run = self._the_run()
-            claim = self._services.control
-            if not (self._resumable(run) and self._claim and self._claim.same_spec):
-                before = run.plan
-                kept = {t.target: t for t in before.tables if t.target in run.loaded}
-                fresh = build_plan(run.spec, run.source, run.target)
-                run.plan = _keep_loaded(fresh, kept)
-                run.extracted = {
-                    t: m for t, m in run.extracted.items() if t in kept and run.plan.table(t) == kept[t]
-                }
-                run.loaded = set(run.extracted)
+            if resumable(run) and self._the_claim().same_spec:
+                # Steps that failed are tried again on the rows that stand.
                 run.failures = {}
-                run.generation = self._services.new_id()
-            elif run.failures:
-                self._forget_failures(run)
-            for table in run.plan.tables:
-                if table.refused:
-                    failure = RefusedError(table.refused, column=table.refused_column)
-                    run.failures[table.target] = TableFailure.of(failure)
-            claim.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
+            else:
+                renew(run, build_plan(run.spec, run.source, run.target), self._services.new_id())
+                note_refusals(run)
+            self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
             return run.plan
 
     def extract(self) -> None:
@@ -257,7 +233,7 @@ class Migration:
                 p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None
             }
             different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
-            self._check_ledger(run)
+            require_ledger(run)
             if not run.failures and not different:
                 run.target.release()
                 self._services.staging.discard(run.key)
@@ -335,66 +311,9 @@ class Migration:
         behind = phase in {Phase.VERIFY, Phase.FINISH} and any(
             t.target not in run.loaded for t in run.plan.carried
         )
-        if run.failures or behind or not self._resumable(run):
+        if run.failures or behind or not resumable(run):
             for earlier in list(Phase)[: list(Phase).index(phase)]:
                 getattr(self, earlier.value)()
-
-    def _recall(self, run: Run) -> None:
-        """What earlier runs have proved, from the control database."""
-        planned = {t.target for t in run.plan.carried}
-        points = [p for p in self._services.control.checkpoints(run.key) if p.table in planned]
-        for p in points:
-            if p.phase is Phase.EXTRACT and p.ok:
-                run.extracted[p.table] = Extracted.parse(p.generation, p.data)
-        ledger = run.target.ledger(run.key)
-        for p in points:
-            if p.phase is Phase.LOAD and p.ok and p.table in run.extracted:
-                # The target's own ledger has the last word: the target may have been restored or made anew.
-                there = ledger.loaded(p.table, p.generation)
-                if there == frozenset(c.index for c in run.extracted[p.table].chunks):
-                    run.loaded.add(p.table)
-            if not p.ok:
-                run.failures[p.table] = TableFailure(
-                    p.data["message"], p.data["hint"], p.data["column"], p.data["rows_stand"]
-                )
-        for table in run.plan.tables:
-            if table.refused:
-                run.failures[table.target] = TableFailure(table.refused, column=table.refused_column)
-        generations = {m.generation for t, m in run.extracted.items() if t not in run.loaded}
-        run.generation = generations.pop() if len(generations) == 1 else self._services.new_id()
-
-    def _resumable(self, run: Run) -> bool:
-        """Whether the plan of before can be continued: no table refused, and every extraction finished and there."""
-        if not run.plan.tables or any(t.refused for t in run.plan.tables):
-            return False
-        for table in run.plan.carried:
-            manifest, failure = run.extracted.get(table.target), run.failures.get(table.target)
-            if failure is not None and not failure.rows_stand:
-                return False
-            if manifest is None:
-                return False
-            if table.target not in run.loaded and not all(
-                run.staging.has(run.key, manifest.generation, c.name, c.bytes) for c in manifest.chunks
-            ):
-                return False
-        return True
-
-    def _check_ledger(self, run: Run) -> None:
-        """No run succeeds while a planned chunk is missing from the target's ledger."""
-        ledger = run.target.ledger(run.key)
-        for table in run.sound:
-            manifest = run.extracted[table.target]
-            if missing := {c.index for c in manifest.chunks} - ledger.loaded(
-                table.target, manifest.generation
-            ):
-                raise TerminalError(
-                    f"The ledger of {table.target} lacks {len(missing)} of {len(manifest.chunks)} chunks",
-                    hint=f"Run {run.key} again; what is there is kept",
-                )
-
-    def _forget_failures(self, run: Run) -> None:
-        """Steps that failed are tried again on the rows that stand."""
-        run.failures = {}
 
     def _keep_pulse(self) -> None:
         claim, control = self._the_claim(), self._services.control
@@ -450,18 +369,6 @@ def _write_report(document: dict[str, Any], path: Path) -> str | None:
     except (OSError, JivsError):
         return None
     return str(path)
-
-
-def _keep_loaded(fresh: Plan, kept: Mapping[str, Any]) -> Plan:
-    """Tables that are loaded keep the plan they were loaded by, where nothing but sizes and chunks has changed."""
-
-    def same(table: Any) -> Any:
-        if (old := kept.get(table.target)) is None:
-            return table
-        volatile = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode"}
-        return old if old.model_dump(exclude=volatile) == table.model_dump(exclude=volatile) else table
-
-    return fresh.model_copy(update={"tables": tuple(map(same, fresh.tables))})
 
 
 def _failed_tables(run: Run) -> TerminalError:

@@ -6,6 +6,7 @@ What belongs here: reading both sides of a stored plan. What does not: claiming 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
@@ -43,22 +44,13 @@ def reverify(
     # Rows that were appended cannot be told from those that were there before.
     wanted = [t for t in plan.carried if t.mode is not TableMode.APPEND and only in {None, t.target}]
     found: dict[str, dict[str, Any]] = {}
-    ends = services.ends(spec)
-    source = services.open_source(ends.source)
-    try:
-        target = services.open_target(ends.target)
-        try:
-            with source.snapshot(min(spec.parallelism, spec.limits.source_connections)) as snapshot:
+    readers = min(spec.parallelism, spec.limits.source_connections)
+    with services.opened(spec) as (source, target), source.snapshot(readers) as snapshot:
 
-                def compare(table: TablePlan) -> None:
-                    found[table.target] = _compare(table, snapshot, target, level)
+        def one(table: TablePlan) -> None:
+            found[table.target] = _compare(table, snapshot, target, level)
 
-                jobs = [lambda t=t: compare(t) for t in wanted]
-                run_all(jobs, spec.parallelism, Guard())
-        finally:
-            target.close()
-    finally:
-        source.close()
+        run_all([partial(one, t) for t in wanted], spec.parallelism, Guard())
     tables = [found[t.target] for t in wanted]
     return {"key": row["key"], "level": level, "equal": all(t["equal"] for t in tables), "tables": tables}
 

@@ -102,6 +102,11 @@ class TableFailure:
         """From an error of our tree."""
         return cls(error.message, error.hint, error.column, rows_stand)
 
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> TableFailure:
+        """From the JSON form."""
+        return cls(value["message"], value["hint"], value["column"], value["rows_stand"])
+
     def stored(self) -> dict[str, Any]:
         """JSON form."""
         return {

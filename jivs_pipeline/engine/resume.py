@@ -1,0 +1,103 @@
+"""What a run takes over from earlier runs of its migration, and what it does anew.
+
+What belongs here: reading checkpoints and the target's ledger, and judging them. What does not: the phases.
+
+Per table, what is proved stays: loaded tables are kept; where every extraction was finished and is still
+staged, the rest is loaded from it; else all that is not loaded is read again from one new snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jivs_pipeline.core.claims import Checkpoint
+from jivs_pipeline.core.errors import TerminalError
+from jivs_pipeline.core.plan import Plan, TablePlan
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.run import Extracted, Run, TableFailure
+
+__all__ = ["recall", "renew", "require_ledger", "resumable"]
+
+_VOLATILE = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode"}
+"""Parts of a table's plan that may change without its loaded rows being others."""
+
+
+def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) -> None:
+    """Fill the run with what its plan's tables have reached."""
+    planned = {t.target for t in run.plan.carried}
+    mine = [p for p in points if p.table in planned]
+    for point in mine:
+        if point.phase is Phase.EXTRACT and point.ok:
+            run.extracted[point.table] = Extracted.parse(point.generation, point.data)
+    ledger = run.target.ledger(run.key)
+    for point in mine:
+        if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:
+            # The target's own ledger has the last word: the target may have been restored or made anew.
+            there = ledger.loaded(point.table, point.generation)
+            if there == frozenset(c.index for c in run.extracted[point.table].chunks):
+                run.loaded.add(point.table)
+        if not point.ok:
+            run.failures[point.table] = TableFailure.parse(point.data)
+    note_refusals(run)
+    generations = {m.generation for t, m in run.extracted.items() if t not in run.loaded}
+    run.generation = generations.pop() if len(generations) == 1 else new_id()
+
+
+def note_refusals(run: Run) -> None:
+    """Tables that the plan refuses fail from the start."""
+    for table in run.plan.tables:
+        if table.refused:
+            run.failures[table.target] = TableFailure(table.refused, column=table.refused_column)
+
+
+def resumable(run: Run) -> bool:
+    """Whether the plan of before can be continued: no table refused, and every extraction finished and there."""
+    return (
+        bool(run.plan.tables)
+        and not any(t.refused for t in run.plan.tables)
+        and all(_stands(run, t) for t in run.plan.carried)
+    )
+
+
+def _stands(run: Run, table: TablePlan) -> bool:
+    manifest, failure = run.extracted.get(table.target), run.failures.get(table.target)
+    if manifest is None or (failure is not None and not failure.rows_stand):
+        return False
+    return table.target in run.loaded or all(
+        run.staging.has(run.key, manifest.generation, c.name, c.bytes) for c in manifest.chunks
+    )
+
+
+def renew(run: Run, fresh: Plan, generation: str) -> None:
+    """Go on by a new plan. Loaded tables keep the plan they were loaded by, where they are still the same."""
+    loaded = {t.target: t for t in run.plan.tables if t.target in run.loaded}
+
+    def same(table: TablePlan) -> TablePlan:
+        old = loaded.get(table.target)
+        if old is None or old.model_dump(exclude=_VOLATILE) != table.model_dump(exclude=_VOLATILE):
+            return table
+        return old
+
+    run.plan = fresh.model_copy(update={"tables": tuple(map(same, fresh.tables))})
+    kept = {t.target for t in run.plan.tables if loaded.get(t.target) is t}
+    run.extracted = {table: m for table, m in run.extracted.items() if table in kept}
+    run.loaded = set(run.extracted)
+    run.failures = {}
+    run.generation = generation
+
+
+def require_ledger(run: Run) -> None:
+    """No run succeeds while a planned chunk is missing from the target's ledger.
+
+    Raises:
+        TerminalError: one is.
+    """
+    ledger = run.target.ledger(run.key)
+    for table in run.sound:
+        manifest = run.extracted[table.target]
+        planned = {c.index for c in manifest.chunks}
+        if missing := planned - ledger.loaded(table.target, manifest.generation):
+            raise TerminalError(
+                f"The ledger of {table.target} lacks {len(missing)} of {len(planned)} chunks",
+                hint=f"Run {run.key} again; what is there is kept",
+            )
