@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Copying works on every file system and keeps caches intact; links would warn across devices.
 export UV_LINK_MODE := copy
 
-.PHONY: setup demo test faults check up lint clean
+.PHONY: setup demo test faults check up lint audit clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,10 @@ lint: $(STAMP)-dev
 	$(BIN)/lint-imports
 
 check: lint test
+
+# Needs the registry's advisories, which not every network lets through; hence no part of check.
+audit: $(STAMP)-dev
+	$(BIN)/pip-audit --progress-spinner off
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

@@ -275,6 +275,42 @@ def up(debug: Debug = False) -> None:
         run_stack(runtime.settings, runtime.dagster_environment(), runtime.control.target_tables)
 
 
+@app.command()
+def resume(
+    key: Key, source: SourceUrl = None, target: TargetUrl = None, json_: Json = False, debug: Debug = False
+) -> int:
+    """Go on with a migration that stopped, in the foreground. One that was begun by URLs needs them again."""
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        row = runtime.control.migration(key)
+        home = runtime.settings.home
+    urls = ((source, row["source_name"]), (target, row["target_name"]))
+    given = [parse_url(url, name, home=home) for url, name in urls if url]
+    return _run(parse_spec(row["spec"]), given, as_json=json_)
+
+
+@app.command()
+def pause(
+    key: Key,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when it is requested.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Stop a running migration at the end of a chunk; it can be resumed. Returns when it has stopped."""
+    from jivs_pipeline.console import print_statuses
+    from jivs_pipeline.engine.document import status_document
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        control = runtime.control
+        control.request_pause(key)
+        while not no_wait and control.migration(key)["status"] == "running" and not control.settle_dead(key):
+            time.sleep(0.3)
+        document = status_document(control.migration(key))
+    _print(document) if json_ else print_statuses([document])
+
+
 # Looking
 
 

@@ -204,7 +204,7 @@ class Runtime:
             new_id=lambda: uuid.uuid4().hex[:12],
             versions=_versions(),
             now=lambda: datetime.now(UTC),
-            pulse_seconds=min(5.0, self.settings.lease_seconds / 3),
+            pulse_seconds=min(1.0, self.settings.lease_seconds / 3),
         )
 
     def migration(self, spec: Spec, run_id: str, progress: Progress | None = None) -> Migration:

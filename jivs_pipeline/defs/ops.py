@@ -19,7 +19,7 @@ Handle = dict[str, Any]
 
 
 class PlanConfig(dg.Config):
-    """Run config of `plan`; empty where the spec is in the control database, as after `jivs submit`."""
+    """Run config of `plan`; empty where the spec is in the control database, as after an earlier run."""
 
     spec: dict[str, Any] | None = None
 

@@ -85,7 +85,7 @@ def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
         if table.mode in _BESIDE and ledger.merged:
             raise RefusedError(
                 f"Rows of an earlier extraction were already merged into {table.target}",
-                hint=f"Undo them first with: jivs rollback {run.key}",
+                hint="Take them out of the target and use another key",
             )
         run.target.reset(table)
     _apply(run, table, run.builder.create(run.key, table))

@@ -258,6 +258,35 @@ class Control:
         with self._transaction() as db:
             db.execute(_SQL["release"], {"key": claim.key, "owner": claim.owner.owner})
 
+    # From outside of a run
+
+    def request_pause(self, key: str) -> None:
+        """Ask the run of a migration to stop at the end of a chunk.
+
+        Raises:
+            ConfigError: there is no such migration.
+            ConflictError: it is not running.
+        """
+        row = self.migration(key)
+        with self._transaction() as db:
+            if db.execute(_SQL["request"], {"key": key, "what": "pause"}).rowcount == 0:
+                raise ConflictError(
+                    f"Migration {key!r} is {row['status']} and not running, so it cannot be paused",
+                    hint=f"See jivs status {key}",
+                )
+
+    def settle_dead(self, key: str) -> bool:
+        """Pause in place of a run whose process is gone. False while its holder may be alive, or when it has ended."""
+        with self._transaction() as db:
+            _one(db, "lock_migration", {"key": key})
+            if (holder := _holder(db, key)) is not None and not holder.gone:
+                return False
+            if db.execute(_SQL["settle"], {"key": key, "status": Status.PAUSED}).rowcount == 0:
+                return False
+            db.execute(_SQL["drop_lock"], {"key": key})
+            _event(db, key, EventType.PAUSED, {"status": Status.PAUSED, "run_id": holder and holder.run_id})
+            return True
+
     # Writing, fenced
 
     def set_phase(self, claim: Claim, phase: Phase) -> None:
@@ -395,12 +424,12 @@ def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:
             if row[f"{end}_fingerprint"] not in {"", connection.fingerprint}:
                 raise ConflictError(
                     f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
-                    hint="Use another --key, or roll the migration back first",
+                    hint="Use another --key",
                 )
     if before is Status.COMPLETED and row["spec_hash"] != spec.hash:
         raise ConflictError(
             f"Migration {spec.key!r} is completed, and its spec was another one",
-            hint=f"Use another key, or undo it first with: jivs rollback {spec.key}",
+            hint="Use another key for it",
         )
     if not allowed(before, Status.RUNNING):
         raise ConflictError(f"Migration {row['key']!r} is {before} and cannot run", hint="See jivs status")

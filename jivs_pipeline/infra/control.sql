@@ -71,13 +71,18 @@ UPDATE jivs.migrations
    SET status = %(status)s, error = %(error)s, result = %(result)s, finished_at = now(), requested = NULL
  WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
 
--- name: change_status
--- Compare-and-set from outside of a run.
-UPDATE jivs.migrations SET status = %(after)s
- WHERE key = %(key)s AND status = %(before)s;
+-- name: request
+-- Ask a running migration for something; its run sees it at the next heartbeat.
+UPDATE jivs.migrations SET requested = %(what)s WHERE key = %(key)s AND status = 'running';
 
--- name: save_result
-UPDATE jivs.migrations SET result = %(result)s WHERE key = %(key)s AND epoch = %(epoch)s;
+-- name: settle
+-- In place of a run that is gone: the epoch rises with the status, so that what it still sends is refused.
+UPDATE jivs.migrations
+   SET status = %(status)s, epoch = epoch + 1, requested = NULL, finished_at = now()
+ WHERE key = %(key)s AND status = 'running';
+
+-- name: drop_lock
+DELETE FROM jivs.migration_locks WHERE key = %(key)s;
 
 -- name: add_event
 -- The number comes from the migration's own row, which the caller has locked: no gaps, no late commits.

@@ -264,7 +264,7 @@ class PostgresqlTarget:
                     return False
                 raise TerminalError(
                     f"The ledger holds chunk {chunk.index} of {table.target} from another extraction",
-                    hint=f"Run jivs rollback {right.key}, then run again",
+                    hint="Drop the table in the target and run again",
                     table=table.target,
                 )
             failpoint("after_ledger_before_copy")
