@@ -81,10 +81,18 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> N
 
     A job that has begun is always waited for, so that nothing of it runs on when this returns.
     """
+    failed = threading.Event()
 
     def guarded(job: Callable[[], None]) -> None:
+        # Said by the worker itself: by the time the main thread hears of an error, others would have begun.
+        if failed.is_set():
+            return
         guard.check()
-        job()
+        try:
+            job()
+        except BaseException:
+            failed.set()
+            raise
 
     if not jobs:
         return

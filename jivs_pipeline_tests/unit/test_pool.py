@@ -126,8 +126,7 @@ def test_the_first_error_is_raised_and_what_has_not_begun_never_begins(workers):
 
     with pytest.raises(DataError, match="first"):
         run_all([lambda n=n: job(n) for n in range(50)], workers, Guard())
-    assert len(began) <= 3 + 10 * (workers - 1)
-    assert 49 not in began
+    assert began == [0] if workers == 1 else set(began) <= {0, 1, 2}
 
 
 def test_a_job_that_has_begun_is_waited_for():
