@@ -103,6 +103,8 @@ class Migration:
     @property
     def finished_before(self) -> bool:
         """Whether this very migration is already completed, so that there is nothing to do."""
+        if self._run is not None:
+            return False  # every op asks; one that was begun was not finished before
         row = self._services.control.find(self._spec.key)
         return bool(
             row
@@ -193,7 +195,7 @@ class Migration:
             self._planned()
 
     def validate(self) -> None:
-        """Phase 4: checks over the staged set: every staged file is there and whole in size."""
+        """Phase 4: checks over the staged set: every table that goes on has its manifest."""
         with self._phase(Phase.VALIDATE):
             run = self._planned()
             for table in run.sound:

@@ -16,7 +16,7 @@ from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
-__all__ = ["recall", "renew", "require_ledger", "resumable"]
+__all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
 
 _VOLATILE = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode"}
 """Parts of a table's plan that may change without its loaded rows being others."""

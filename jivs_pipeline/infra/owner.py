@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 from jivs_pipeline.core.claims import Owner
+from jivs_pipeline.infra.embedded.process import start_ticks
 
 __all__ = ["is_dead", "this_process"]
 
@@ -26,28 +27,10 @@ def _boot_id() -> str:
         return f"unknown-{uuid.getnode():x}"
 
 
-def _process_start(pid: int) -> str | None:
-    """Start time in clock ticks since boot, or None when no such process lives (a zombie is dead).
-
-    Raises:
-        OSError: it cannot be told: no /proc, no file left to open, or the process is hidden from us.
-    """
-    try:
-        # As bytes: a process may call itself anything.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
-    except (FileNotFoundError, ProcessLookupError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        raise
-    return None if fields[0] in {"Z", "X"} else fields[19]
-
-
 def this_process() -> Owner:
     """The calling process as an owner of something new."""
     try:
-        start = _process_start(os.getpid())
+        start = start_ticks(os.getpid())
     except OSError:
         start = None
     start = start or f"{time.time():.0f}"
@@ -59,6 +42,6 @@ def is_dead(boot_id: str, pid: int, process_start: str) -> bool:
     if boot_id.startswith("unknown-") or boot_id != _boot_id():
         return False
     try:
-        return _process_start(pid) != process_start
+        return start_ticks(pid) != process_start
     except OSError:
         return False

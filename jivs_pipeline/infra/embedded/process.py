@@ -26,6 +26,7 @@ __all__ = [
     "server_user",
     "spawn",
     "start_of",
+    "start_ticks",
     "stop_strays",
 ]
 
@@ -132,16 +133,30 @@ def can_use(user: ServerUser | None, *wanted: tuple[Path, int]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def start_of(pid: int) -> str:
-    """When a process started, as the kernel counts it: it tells two holders of one pid apart.
+def start_ticks(pid: int) -> str | None:
+    """Start time in clock ticks since boot, or None when no such process lives (a zombie is dead).
 
-    Empty when it is gone or a zombie, and always on systems without /proc.
+    Raises:
+        OSError: it cannot be told: no /proc, no file left to open, or the process is hidden from us.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # As bytes: a process may call itself anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        raise
+    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def start_of(pid: int) -> str:
+    """`start_ticks` for those who need no proof of death: empty when it is gone, a zombie, or cannot be told."""
+    try:
+        return start_ticks(pid) or ""
     except OSError:
         return ""
-    return "" if fields[0] in {b"Z", b"X"} else fields[19].decode()
 
 
 def is_alive(pid: int, start: str) -> bool:
