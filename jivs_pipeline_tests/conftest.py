@@ -1,3 +1,7 @@
 """Fixtures are in plugins, one per concern."""
 
-pytest_plugins = ["jivs_pipeline_tests.fix_cli", "jivs_pipeline_tests.fix_postgresql"]
+pytest_plugins = [
+    "jivs_pipeline_tests.fix_faults",
+    "jivs_pipeline_tests.fix_cli",
+    "jivs_pipeline_tests.fix_postgresql",
+]

@@ -1,0 +1,157 @@
+"""Rounds of the fault tests: how many, with which dice, and which of them have passed already.
+
+What belongs here: counting, seeding, remembering and the table at the end. What does not: the faults.
+
+`make test` runs a few rounds of each fault, `make faults` (JIVS_TEST_FAULTS=full) all that RELIABILITY.md asks
+for. Each round has dice of its own, seeded by JIVS_TEST_SEED, the fault's row and the round's number, so that one
+round can be repeated alone. Rounds that passed are noted in `.faults/`, by commit and seed: a `make faults` that was
+interrupted goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FULL = os.environ.get("JIVS_TEST_FAULTS") == "full"
+
+ROWS: dict[int, tuple[str, int]] = {
+    1: ("kill -9 at random points, engine", 1000),
+    2: ("kill at every failpoint, also during resume", 75),
+    3: ("kill -9 of run worker, code server, daemon, full stack", 60),
+    4: ("SIGSTOP past the lease, takeover, SIGCONT", 100),
+    5: ("stale worker wakes inside rollback or cleanup", 50),
+    6: ("backends terminated, PostgreSQL restarted", 120),
+    7: ("connection cut at the COMMIT reply", 200),
+    8: ("stall, half-open, reset", 200),
+    12: ("20 simultaneous resumes", 100),
+    14: ("disk full: staging, target", 30),
+    15: ("100 MB value under a 512 MB cap", 20),
+    16: ("clock +-400 s, jump back", 20),
+    17: ("cancel and rollback at random points", 200),
+    21: ("mutants killed", 20),
+    22: ("kill -9 of a whole `jivs run`, through Dagster", 200),
+}
+"""Rows of RELIABILITY.md (22 is the issue's own): what, and how many rounds are asked for."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before the workers start, so that all of them throw the same dice.
+    os.environ.setdefault("JIVS_TEST_SEED", str(random.SystemRandom().randrange(1 << 32)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"faults: {'all' if FULL else 'a few'} rounds, JIVS_TEST_SEED={os.environ['JIVS_TEST_SEED']}"
+
+
+def state_file() -> Path:
+    """Where this commit's rounds with this seed are noted."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return ROOT / ".faults" / f"{commit or 'no-commit'}-{os.environ['JIVS_TEST_SEED']}.jsonl"
+
+
+def noted() -> list[dict[str, Any]]:
+    """Everything noted so far."""
+    try:
+        return [json.loads(line) for line in state_file().read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+@dataclass
+class Round:
+    """One fault, once. Used as `with round: …`; what it notes stands in the sentence of a failure."""
+
+    row: int
+    number: int
+    rng: random.Random
+    faults: int = 1
+    """How many of the row's faults this round counts for; raise it where one round holds several."""
+    story: list[str] = field(default_factory=list)
+    _began: float = 0.0
+
+    def note(self, text: str) -> None:
+        """Something that happened, for whoever has to understand a failure."""
+        self.story.append(text)
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            return  # interrupted: it neither passed nor failed
+        if FULL:
+            line = {
+                "row": self.row,
+                "round": self.number,
+                "faults": self.faults,
+                "ok": error is None,
+                "seconds": round(time.monotonic() - self._began, 3),
+            }
+            path = state_file()
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if error is not None:
+            error.add_note(f"{self}")
+
+    def __str__(self) -> str:
+        seed = os.environ["JIVS_TEST_SEED"]
+        return f"row {self.row}, round {self.number}, JIVS_TEST_SEED={seed}: {'; '.join(self.story)}"
+
+
+def rounds(row: int, quick: int, *, part: str = "", full: int | None = None) -> Iterator[Round]:
+    """The rounds of a fault that have not passed yet.
+
+    Args:
+        quick: how many in `make test`.
+        part: where several tests share a row, the name of this one's part; numbers its rounds apart.
+        full: this part's share in `make faults`; the row's whole count by default.
+    """
+    seed = os.environ["JIVS_TEST_SEED"]
+    count = (full if full is not None else ROWS[row][1]) if FULL else quick
+    offset = sum(map(ord, part)) * 100_000
+    numbers = range(offset, offset + count)
+    passed = {n["round"]: n["faults"] for n in noted() if n["ok"] and n["row"] == row} if FULL else {}
+    passed = {number: faults for number, faults in passed.items() if number in numbers}
+    counted = sum(passed.values())
+    for number in numbers:
+        if counted >= count:
+            return
+        if number not in passed:
+            yield (one := Round(row, number, random.Random(f"{seed} {row} {number}")))
+            counted += one.faults
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if FULL and (lines := noted()):
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table(lines))
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The counts as a Markdown table."""
+    out = ["| # | fault | asked | done | violations | minutes |", "|---|---|---|---|---|---|"]
+    for row, (what, asked) in ROWS.items():
+        mine = [n for n in lines if n["row"] == row]
+        done = sum(n["faults"] for n in mine if n["ok"])
+        bad = len({n["round"] for n in mine if not n["ok"]})
+        minutes = sum(n["seconds"] for n in mine) / 60
+        out.append(f"| {row} | {what} | {asked:,} | {done:,} | {bad} | {minutes:.1f} |")
+    return "\n".join(out)
