@@ -10,9 +10,11 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +31,10 @@ from jivs_pipeline.core.errors import (
 )
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
+from jivs_pipeline.core.states import Status
+
+if TYPE_CHECKING:
+    from jivs_pipeline.engine.migrate import Services
 
 __all__ = ["main"]
 
@@ -45,6 +51,10 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="Migration key.")]
 
 # Throughput that `plan` assumes before this machine has been measured: 2 cores, copy lane.
 _ROWS_PER_SECOND, _BYTES_PER_SECOND = 250_000.0, 40e6
+
+
+# Whoever sits at a terminal learns of a conflict at once.
+_FOREGROUND = {"JIVS_LOCK_WAIT_SECONDS": "0"}
 
 
 def main() -> None:
@@ -152,7 +162,7 @@ def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
     from jivs_pipeline.engine.progress import Progress
     from jivs_pipeline.runtime import Runtime
 
-    with Runtime.from_environment(*given) as runtime:
+    with Runtime.from_environment(*given, defaults=_FOREGROUND) as runtime:
         progress = Progress()
         if (done := _nothing_to_do(runtime, spec)) is not None:
             if not as_json:
@@ -290,25 +300,77 @@ def resume(
     return _run(parse_spec(row["spec"]), given, as_json=json_)
 
 
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when it is requested.")]
+
+
 @app.command()
-def pause(
+def pause(key: Key, no_wait: NoWait = False, json_: Json = False, debug: Debug = False) -> None:
+    """Stop a running migration at the end of a chunk; it can be resumed. Returns when it has stopped."""
+    from jivs_pipeline.engine.steering import pause
+
+    with _steering(key) as (services, limit):
+        pause(services, key, wait_seconds=0 if no_wait else limit)
+        _print_status(services, key, as_json=json_)
+
+
+@app.command()
+def cancel(
     key: Key,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when it is requested.")] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Also take back what it did to the target.")
+    ] = False,
+    no_wait: NoWait = False,
+    target: TargetUrl = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Stop a running migration at the end of a chunk; it can be resumed. Returns when it has stopped."""
-    from jivs_pipeline.console import print_statuses
-    from jivs_pipeline.engine.document import status_document
+    """Stop a migration for good and remove what it staged. What it loaded stays, unless it is rolled back."""
+    from jivs_pipeline.engine.steering import cancel
+
+    if rollback and no_wait:
+        raise ConfigError("A rollback waits for the run to end", hint="Give --rollback without --no-wait")
+    with _steering(key, target) as (services, limit):
+        cancel(services, key, wait_seconds=0 if no_wait else limit)
+        if rollback:
+            _roll_back(services, key)
+        _print_status(services, key, as_json=json_)
+
+
+@app.command()
+def rollback(key: Key, target: TargetUrl = None, json_: Json = False, debug: Debug = False) -> None:
+    """Take back everything a migration did to its target; its key can then be used again."""
+    with _steering(key, target) as (services, _):
+        _roll_back(services, key)
+        _print_status(services, key, as_json=json_)
+
+
+@contextmanager
+def _steering(key: str, target: str | None = None) -> Iterator[tuple[Services, float]]:
+    """The services, with the target's URL where one is given, and how long a run may take to obey."""
     from jivs_pipeline.runtime import Runtime
 
-    with Runtime.from_environment() as runtime:
-        control = runtime.control
-        control.request_pause(key)
-        while not no_wait and control.migration(key)["status"] == "running" and not control.settle_dead(key):
-            time.sleep(0.3)
-        document = status_document(control.migration(key))
-    _print(document) if json_ else print_statuses([document])
+    with Runtime.from_environment(defaults=_FOREGROUND) as runtime:
+        row = runtime.control.migration(key)
+        given = [parse_url(target, row["target_name"], home=runtime.settings.home)] if target else []
+        runtime.connections = runtime.connections.with_given(*given)
+        yield runtime.services(), runtime.settings.load_timeout_seconds
+
+
+def _roll_back(services: Services, key: str) -> None:
+    from jivs_pipeline.engine.rollback import rollback
+    from jivs_pipeline.engine.steering import settle_dead
+
+    # A run that is gone cannot be cancelled any more, and need not be.
+    settle_dead(services, key, Status.FAILED)
+    rollback(services, key, f"rollback-{uuid.uuid4().hex[:12]}")
+
+
+def _print_status(services: Services, key: str, *, as_json: bool) -> None:
+    from jivs_pipeline.console import print_statuses
+    from jivs_pipeline.engine.document import status_document
+
+    document = status_document(services.control.migration(key))
+    _print(document) if as_json else print_statuses([document])
 
 
 # Looking

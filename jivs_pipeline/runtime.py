@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,17 +27,20 @@ from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.settings import Settings
 from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.migrate import Migration, Services
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
 from jivs_pipeline.infra.failpoints import arm
-from jivs_pipeline.infra.owner import this_process
+from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.redaction import redact_logs
 from jivs_pipeline.infra.staging import Staging
+from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
+from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
 
 __all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime"]
 
@@ -60,15 +63,21 @@ class Runtime:
         arm(settings.failpoint)
 
     @classmethod
-    def from_environment(cls, *given: Connection, environment: Mapping[str, str] | None = None) -> Self:
+    def from_environment(
+        cls,
+        *given: Connection,
+        environment: Mapping[str, str] | None = None,
+        defaults: Mapping[str, str] | None = None,
+    ) -> Self:
         """Settings and connections of this process.
 
         Args:
             given: connections that the command line named by URL.
             environment: instead of `os.environ`, for tests.
+            defaults: for variables that the environment does not set, where the caller's differ from the usual.
         """
         redact_logs(logging.getLogger())
-        environment = os.environ if environment is None else environment
+        environment = {**(defaults or {}), **(os.environ if environment is None else environment)}
         settings = Settings.from_environment(environment)
         file = _read_connections(settings.connections)
         book = ConnectionBook(dict(environment), file, home=settings.home).with_given(*given)
@@ -84,6 +93,8 @@ class Runtime:
         """Release what was opened; embedded servers stop when their last user is gone."""
         if "control" in self.__dict__:
             self.control.close()
+        if "taking" in self.__dict__:
+            self.taking.leases.close()
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None
@@ -116,6 +127,12 @@ class Runtime:
         control = Control(self.control_url, timeout_seconds=self.settings.io_timeout_seconds)
         control.open()
         return control
+
+    @cached_property
+    def taking(self) -> Taking:
+        """How this process takes migrations."""
+        leases = Leases(self.redis_url, self.settings.lease_seconds)
+        return Taking(leases, self.settings.lock_wait_seconds)
 
     @contextmanager
     def control_connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -169,6 +186,12 @@ class Runtime:
         ):
             yield source, target
 
+    @contextmanager
+    def opened_target(self, spec: Spec) -> Iterator[PostgresqlTarget]:
+        """The target of a spec, connected for as long as the block runs."""
+        with closing(self.open_target(self.resolve(spec.target))) as target:
+            yield target
+
     def open_source(self, connection: Connection) -> Source:
         """A source of the connection's dialect, connected."""
         if connection.dialect == "sqlite":
@@ -190,6 +213,16 @@ class Runtime:
             connection,
             io_timeout_seconds=self.settings.io_timeout_seconds,
             load_timeout_seconds=self.settings.load_timeout_seconds,
+            watch=self._watch,
+        )
+
+    def _watch(self, connection: Connection, key: str, epoch: int) -> Watchdog:
+        return start_watchdog(
+            connection,
+            key,
+            epoch,
+            io_timeout_seconds=self.settings.io_timeout_seconds,
+            load_timeout_seconds=self.settings.load_timeout_seconds,
         )
 
     def services(self) -> Services:
@@ -198,8 +231,11 @@ class Runtime:
             control=self.control,
             staging=Staging(self.settings.staging_directory),
             builder=ddl,
+            leases=self.taking.leases,
             opened=self.opened,
+            opened_target=self.opened_target,
             take=self._take,
+            take_over=self._take_over,
             reports=self.settings.home / "reports",
             new_id=lambda: uuid.uuid4().hex[:12],
             versions=_versions(),
@@ -211,9 +247,23 @@ class Runtime:
         """A run of `spec`, not yet begun."""
         return Migration(self.services(), spec, run_id, progress)
 
-    def _take(self, spec: Spec, run_id: str, floor: int) -> Claim:
-        claim = partial(self.control.claim, spec, self.ends(spec), this_process(), run_id, floor=floor)
-        return claim(lease_seconds=self.settings.lease_seconds)
+    def _take(self, spec: Spec, run_id: str, floor: int) -> Claim | None:
+        ends, lease = self.ends(spec), self.settings.lease_seconds
+        return self.taking.take(
+            spec.key,
+            run_id,
+            lambda owner: self.control.claim(spec, ends, owner, run_id, lease_seconds=lease, floor=floor),
+        )
+
+    def _take_over(self, key: str, run_id: str, floor: int) -> Claim:
+        lease = self.settings.lease_seconds
+        return self.taking.take(
+            key,
+            run_id,
+            lambda owner: self.control.take_over(
+                key, owner, run_id, Status.ROLLED_BACK, lease_seconds=lease, floor=floor
+            ),
+        )
 
     def dagster_environment(self) -> dict[str, str]:
         """What a process that runs Dagster must have in its environment; makes DAGSTER_HOME."""

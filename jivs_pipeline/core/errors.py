@@ -9,9 +9,10 @@ whether trying the same thing again can help; the policy that acts on it lives w
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
+    "CancelledRun",
     "ConfigError",
     "ConflictError",
     "ConnectionFailed",
@@ -109,6 +110,18 @@ class ConflictError(JivsError):
 
     code = "conflict"
     exit_code = ExitCode.CONFLICT
+    held = False
+    """Whether it is a holder that is in the way, who may go, and not a state."""
+
+    @classmethod
+    def held_by(cls, key: str, pid: int, host: str, since: str, run_id: str) -> Self:
+        """Somebody holds the migration: who, since when, and what to do."""
+        error = cls(
+            f"Migration {key!r} is held by process {pid} on {host} since {since} (run {run_id})",
+            hint=f"Wait for it, or stop it with: jivs pause {key}",
+        )
+        error.held = True
+        return error
 
 
 class FencedError(ConflictError):
@@ -142,6 +155,13 @@ class MismatchError(TerminalError):
     exit_code = ExitCode.MISMATCH
 
 
+class CancelledRun(JivsError):
+    """The run was cancelled: what it loaded stays until it is resumed or rolled back, what it staged is gone."""
+
+    code = "cancelled"
+    exit_code = ExitCode.INTERRUPTED
+
+
 class PausedRun(JivsError):
     """The run stopped at a chunk boundary because it was asked to pause; it can be resumed."""
 
@@ -150,7 +170,7 @@ class PausedRun(JivsError):
 
 
 class InterruptedRun(JivsError):
-    """The run was interrupted or cancelled; it can be resumed."""
+    """The run was interrupted; it can be resumed."""
 
     code = "interrupted"
     exit_code = ExitCode.INTERRUPTED

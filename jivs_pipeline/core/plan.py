@@ -122,6 +122,8 @@ class TablePlan(_Value):
     bytes: int = 0
     refused: str | None = None
     refused_column: str | None = None
+    existing_key: tuple[str, ...] = ()
+    """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
     definition: Table | None = None
     """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
 

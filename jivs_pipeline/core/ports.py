@@ -149,12 +149,13 @@ class Dependent:
 
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
-    """Something in the target that already bears a name. `kind` is pg_class.relkind."""
+    """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart."""
 
     name: str
     kind: str
     columns: tuple[ExistingColumn, ...] = ()
     dependents: tuple[Dependent, ...] = ()
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,10 @@ def _phase(
     migration: Migration | None = None
     try:
         migration = session.of(context.partition_key, context.run_id, given)
-        if migration.finished_before:
+        if not migration.begin():
             context.log.info(f"Migration {context.partition_key!r} is already completed; nothing to do")
             yield None
             return
-        migration.begin()
         yield migration
     except JivsError as error:
         _abort(migration, error)

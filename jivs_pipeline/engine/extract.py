@@ -33,7 +33,9 @@ def extract(run: Run) -> None:
     if not tables:
         return
     # Nothing of an extraction that is not used any more stays on disk.
-    run.staging.discard(run.key, keep={run.generation, *(m.generation for m in run.extracted.values())})
+    run.staging.discard(
+        run.key, run.epoch, keep={run.generation, *(m.generation for m in run.extracted.values())}
+    )
     run.staging.prepare(run.key, run.generation)
     _check_room(run, tables)
     readers = min(run.spec.parallelism, run.spec.limits.source_connections)

@@ -11,7 +11,6 @@ not loaded is read again from a new one.
 from __future__ import annotations
 
 import resource
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.connections import redact
 from jivs_pipeline.core.errors import (
+    CancelledRun,
     FencedError,
     InterruptedRun,
     JivsError,
@@ -39,9 +39,10 @@ from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.planning import build_plan
 from jivs_pipeline.engine.pool import Guard
-from jivs_pipeline.engine.ports import Builder, ControlDatabase, StagingArea, Target
+from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
-from jivs_pipeline.engine.report import write_report
+from jivs_pipeline.engine.pulse import Pulse
+from jivs_pipeline.engine.report import pending_report
 from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_ledger, resumable
 from jivs_pipeline.engine.run import Run, expected
 
@@ -53,8 +54,9 @@ class Services:
     """What a migration needs from outside; `runtime.py` makes it.
 
     Attributes:
-        opened: connects to both ends of a spec, for as long as the block runs.
-        take: registers the run in the control database: (spec, run id, floor) -> claim.
+        opened: connects to both ends of a spec, for as long as the block runs; `opened_target` to its target alone.
+        take: lease and claim of a run: (spec, run id, floor) -> claim, or None when it is completed already.
+        take_over: the same for a rollback: (key, run id, floor) -> claim.
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
         new_id: makes ids of extractions.
@@ -64,13 +66,24 @@ class Services:
     control: ControlDatabase
     staging: StagingArea
     builder: Builder
+    leases: LeaseService
     opened: Callable[[Spec], AbstractContextManager[tuple[Source, Target]]]
-    take: Callable[[Spec, str, int], Claim]
+    opened_target: Callable[[Spec], AbstractContextManager[Target]]
+    take: Callable[[Spec, str, int], Claim | None]
+    take_over: Callable[[str, str, int], Claim]
     reports: Path
     new_id: Callable[[], str]
     versions: Mapping[str, str]
     now: Callable[[], datetime]
     pulse_seconds: float = 5.0
+
+
+_STATUS_OF: dict[type[JivsError], Status] = {
+    PausedRun: Status.PAUSED,
+    InterruptedRun: Status.PAUSED,
+    CancelledRun: Status.CANCELLED,
+}
+"""How a run ends that was asked to; every other error fails it."""
 
 
 class Migration:
@@ -92,8 +105,7 @@ class Migration:
         self.error: JivsError | None = None
         self._run: Run | None = None
         self._claim: Claim | None = None
-        self._pulse: threading.Thread | None = None
-        self._over = threading.Event()
+        self._pulse: Pulse | None = None
         self._ended = False
         self._first = True
         self._open = ExitStack()
@@ -103,8 +115,6 @@ class Migration:
     @property
     def finished_before(self) -> bool:
         """Whether this very migration is already completed, so that there is nothing to do."""
-        if self._run is not None:
-            return False  # every op asks; one that was begun was not finished before
         row = self._services.control.find(self._spec.key)
         return bool(
             row
@@ -113,8 +123,11 @@ class Migration:
             and row["epoch"] > 0
         )
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Open both ends and take the migration: conflict, or a new epoch and a heartbeat.
+
+        Returns:
+            False when it is completed already, perhaps by the run that was waited for.
 
         Raises:
             ConfigError: an end does not let us in; the migration's state is as before.
@@ -122,12 +135,19 @@ class Migration:
         """
         services, spec = self._services, self._spec
         if self._run is not None:
-            return
+            return True  # every op asks
+        if self.finished_before:
+            return False
         with ExitStack() as opening:
             source, target = opening.enter_context(services.opened(spec))
             claim = services.take(spec, self._run_id, target.ledger(spec.key).epoch)
+            if claim is None:
+                return False
             self._open = opening.pop_all()
         self._claim = claim
+        self._pulse = Pulse(
+            services.control, services.leases, claim, self.guard, self.progress, services.pulse_seconds
+        )
         self.guard.on_interrupt(target.interrupt)
         empty = Plan(
             key=spec.key, spec_hash=spec.hash, source=spec.source, target=spec.target, source_dialect="",
@@ -140,32 +160,47 @@ class Migration:
             progress=self.progress, plan=claim.plan or empty,
         )  # fmt: skip
         if claim.plan is not None:
-            recall(self._run, services.control.checkpoints(spec.key), services.new_id)
-        self._pulse = threading.Thread(target=self._keep_pulse, name="jivs-heartbeat", daemon=True)
-        self._pulse.start()
+            recall(self._run, services.control.checkpoints(spec.key), self._new_generation)
+        return True
 
     def close(self) -> None:
-        """Release everything; the lock too, where the run did not end."""
-        self._over.set()
+        """Release everything; a run that did not end goes on later."""
+        if self._claim is not None and not self._ended and self.error is None:
+            # Such as a launch of some of the ops only.
+            self.abort(InterruptedRun("The run ended before its last phase", hint="Run it again to go on"))
         if self._pulse is not None:
-            self._pulse.join(timeout=10)
+            self._pulse.stop()
         with suppress(Exception):
             self._open.close()
-        if self._claim is not None and not self._ended:
-            with suppress(JivsError):
-                self._services.control.release(self._claim)
+        if self._claim is not None:
+            if not self._ended:
+                with suppress(JivsError):
+                    self._services.control.release(self._claim)
+            self._services.leases.release(self._claim.key)
 
     def abort(self, error: BaseException) -> None:
-        """Record why the run stops: `paused`, `failed` or nothing when another run owns the migration."""
+        """Record why the run stops: `paused`, `cancelled`, `failed`, or nothing when another run owns the migration."""
         known = error if isinstance(error, JivsError) else TerminalError(
             f"{type(error).__name__}: {redact(str(error).splitlines()[0] if str(error) else 'no message')}",
             hint="Run again with --debug; if it stays, please report it",
         )  # fmt: skip
+        if self._claim is not None and not self._ended:
+            # Whatever an overtaken run stumbles over, that it was overtaken is the reason.
+            try:
+                self._services.control.heartbeat(self._claim)
+            except FencedError as fenced:
+                self.error = known = fenced
+            except JivsError:
+                pass
         if self.error is None:
             self.error = known
         if self._ended or isinstance(known, FencedError) or self._claim is None:
             return
-        status = Status.PAUSED if isinstance(known, PausedRun | InterruptedRun) else Status.FAILED
+        status = _STATUS_OF.get(type(known), Status.FAILED)
+        if status is Status.CANCELLED:
+            # Before the state says so: a cancelled migration keeps no rows outside of the target.
+            with suppress(JivsError):
+                self._services.staging.discard(self._claim.key, self._claim.epoch)
         with suppress(FencedError):
             self._end(status, known)
 
@@ -179,7 +214,7 @@ class Migration:
                 # Steps that failed are tried again on the rows that stand.
                 run.failures = {}
             else:
-                renew(run, build_plan(run.spec, run.source, run.target), self._services.new_id())
+                renew(run, build_plan(run.spec, run.source, run.target), self._new_generation())
                 note_refusals(run)
             self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
             return run.plan
@@ -238,7 +273,7 @@ class Migration:
             require_ledger(run)
             if not run.failures and not different:
                 run.target.release()
-                self._services.staging.discard(run.key)
+                self._services.staging.discard(run.key, run.epoch)
         if run.failures:
             raise self._verdict(Status.FAILED, _failed_tables(run))
         if different:
@@ -317,26 +352,6 @@ class Migration:
             for earlier in list(Phase)[: list(Phase).index(phase)]:
                 getattr(self, earlier.value)()
 
-    def _keep_pulse(self) -> None:
-        claim, control = self._the_claim(), self._services.control
-        while not self._over.wait(self._services.pulse_seconds):
-            try:
-                wanted = control.heartbeat(claim)
-                if self.progress.phase in {Phase.EXTRACT, Phase.LOAD}:
-                    control.progress(claim, self.progress.rows, self.progress.bytes)
-            except FencedError as error:
-                if not self._over.is_set() and not self._ended:
-                    self.guard.stop(error)
-                return
-            except JivsError:
-                continue
-            if wanted == "pause":
-                self.guard.stop(
-                    PausedRun(
-                        f"Migration {claim.key!r} was paused", hint=f"Go on with: jivs resume {claim.key}"
-                    )
-                )
-
     def _verdict(self, status: Status, error: JivsError) -> JivsError:
         self._end(status, error)
         self.error = error
@@ -355,22 +370,18 @@ class Migration:
             row, control.checkpoints(claim.key), control.performance(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
         )  # fmt: skip
-        document["report"] = _write_report(document, services.reports / f"{claim.key}.html")
-        control.end(claim, status, error=fields, result=document)
-        self._ended = True
+        # The page is put in place once the state stands: an overtaken run must not replace its successor's.
+        with pending_report(document, services.reports / f"{claim.key}.html") as report:
+            document["report"] = report
+            control.end(claim, status, error=fields, result=document)
+            self._ended = True
+
+    def _new_generation(self) -> str:
+        """Names an extraction by the epoch that makes it, so that no older run can take it for its own."""
+        return f"{self._the_claim().epoch:010d}-{self._services.new_id()}"
 
     def _failures(self) -> Mapping[str, Mapping[str, Any]]:
         return {t: f.stored() for t, f in self._run.failures.items()} if self._run else {}
-
-
-def _write_report(document: dict[str, Any], path: Path) -> str | None:
-    """The report's path, or None: a full disk must not decide how a migration ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_report({**document, "report": str(path)}, path)
-    except (OSError, JivsError):
-        return None
-    return str(path)
 
 
 def _failed_tables(run: Run) -> TerminalError:

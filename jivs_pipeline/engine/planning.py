@@ -257,13 +257,25 @@ def _plan_table(
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
         definition=definer.define(spec.target_schema, names[table.name]),
+        existing_key=_existing_key(there, columns),
     )
+    if plan.mode is TableMode.APPEND and not plan.existing_key:
+        reason = (
+            "append: the target's table has no key among these columns, so there is no rollback of these rows"
+        )
+        warnings.append(PlanWarning(table=table.qualified, kind="lossy", reason=reason))
     if survey.refused:
         first = survey.refused[0]
         return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
     if problem := _name_problem(plan) or _fit_problem(plan, there, existing):
         return plan.model_copy(update={"refused": problem})
     return plan
+
+
+def _existing_key(existing: ExistingTable | None, columns: Sequence[ColumnPlan]) -> tuple[str, ...]:
+    """The key by which appended rows can be told from those of before: all of it has to be carried."""
+    carried = {c.target for c in columns}
+    return existing.key if existing and carried.issuperset(existing.key) else ()
 
 
 def _rename(column: ColumnPlan, rule: TableRule) -> ColumnPlan:

@@ -10,13 +10,15 @@ The page has no script, no font and no address to load; its content security pol
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from jivs_pipeline.core.errors import ResourceError
+from jivs_pipeline.core.errors import JivsError, ResourceError
 from jivs_pipeline.engine.chart import (
     DASH,
     STYLE,
@@ -51,7 +53,7 @@ from jivs_pipeline.engine.verdict import (
     verdict,
 )
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["pending_report", "render_report", "write_report"]
 
 # --- the page ---------------------------------------------------------------------------------------------
 
@@ -364,6 +366,28 @@ def write_report(document: Document, path: Path) -> None:
         _replace(path, page)
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def pending_report(document: Document, path: Path) -> Generator[str | None]:
+    """Write the page beside `path` and put it there when the block has ended well.
+
+    Yields:
+        Its path, or None where it cannot be written: a full disk must not decide how a migration ends.
+    """
+    beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.html")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_report({**document, "report": str(path)}, beside)
+    except (OSError, JivsError):
+        yield None
+        return
+    try:
+        yield str(path)
+        with suppress(OSError):
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, reason: str) -> ResourceError:

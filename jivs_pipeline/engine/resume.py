@@ -18,7 +18,7 @@ from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
 
-_VOLATILE = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode"}
+_VOLATILE = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode", "existing_key"}
 """Parts of a table's plan that may change without its loaded rows being others."""
 
 

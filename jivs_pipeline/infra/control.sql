@@ -14,6 +14,10 @@ ON CONFLICT (key) DO NOTHING;
 -- The row, locked until the transaction ends: every change of state goes through here.
 SELECT * FROM jivs.migrations WHERE key = %(key)s FOR UPDATE;
 
+-- name: fence
+-- Whether a run's epoch is still the migration's.
+SELECT FROM jivs.migrations WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
+
 -- name: read_lock
 -- The holder, with its silence measured by the control database's clock: clocks of machines differ.
 SELECT owner::text, epoch, run_id, host, boot_id, pid, process_start, acquired_at, lease_seconds,
@@ -72,25 +76,47 @@ UPDATE jivs.migrations
  WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';
 
 -- name: request
--- Ask a running migration for something; its run sees it at the next heartbeat.
-UPDATE jivs.migrations SET requested = %(what)s WHERE key = %(key)s AND status = 'running';
+-- Ask a running migration for something; its run sees it at the next heartbeat. Of two who ask for the same, one
+-- wins; a cancel goes before a pause, and nothing before a cancel.
+UPDATE jivs.migrations SET requested = %(what)s
+ WHERE key = %(key)s AND status = 'running' AND (requested IS NULL OR (requested = 'pause' AND %(what)s = 'cancel'));
 
 -- name: settle
--- In place of a run that is gone: the epoch rises with the status, so that what it still sends is refused.
+-- In place of a run that is gone, or where no run is: the epoch rises with the status, so that what an earlier run
+-- still sends is refused.
 UPDATE jivs.migrations
-   SET status = %(status)s, epoch = epoch + 1, requested = NULL, finished_at = now()
- WHERE key = %(key)s AND status = 'running';
+   SET status = %(status)s, epoch = epoch + 1, requested = NULL, finished_at = now(), error = %(error)s,
+       result = CASE WHEN status = 'running' THEN NULL ELSE result END
+ WHERE key = %(key)s AND status = %(before)s;
+
+-- name: take_over
+-- A new epoch without a run, for who undoes what runs have done.
+UPDATE jivs.migrations SET epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s, requested = NULL
+ WHERE key = %(key)s
+RETURNING epoch;
+
+-- name: forget_migration
+-- After a rollback nothing is left of the plan and of what was reached; the key can begin anew.
+WITH gone AS (DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s)
+UPDATE jivs.migrations
+   SET status = 'rolled_back', plan = NULL, plan_hash = NULL, result = NULL, error = NULL, requested = NULL,
+       rows_total = 0, rows_done = 0, bytes_done = 0, finished_at = now()
+ WHERE key = %(key)s AND epoch = %(epoch)s;
 
 -- name: drop_lock
 DELETE FROM jivs.migration_locks WHERE key = %(key)s;
 
 -- name: add_event
 -- The number comes from the migration's own row, which the caller has locked: no gaps, no late commits.
+-- No row comes back when the token stands: this change was committed before, and must not be made twice.
 WITH numbered AS (
-    UPDATE jivs.migrations SET event_seq = event_seq + 1 WHERE key = %(key)s RETURNING key, event_seq
+    UPDATE jivs.migrations m SET event_seq = event_seq + 1
+     WHERE m.key = %(key)s
+       AND NOT EXISTS (SELECT FROM jivs.migration_events e WHERE e.key = m.key AND e.token = %(token)s::uuid)
+    RETURNING key, event_seq
 )
-INSERT INTO jivs.migration_events (key, seq, type, data)
-SELECT key, event_seq, %(type)s, %(data)s FROM numbered
+INSERT INTO jivs.migration_events (key, seq, type, data, token)
+SELECT key, event_seq, %(type)s, %(data)s, %(token)s::uuid FROM numbered
 RETURNING seq;
 
 -- name: events
@@ -145,7 +171,11 @@ INSERT INTO jivs.migration_performance_metrics
        (key, run_id, epoch, phase, seconds, rows, bytes, cpu_seconds, peak_rss_bytes, samples, started_at)
 SELECT key, %(run_id)s, epoch, %(phase)s, %(seconds)s, %(rows)s, %(bytes)s, %(cpu_seconds)s, %(peak_rss)s, %(samples)s,
        now() - make_interval(secs => %(seconds)s)
-  FROM jivs.migrations WHERE key = %(key)s AND epoch = %(epoch)s;
+  FROM jivs.migrations
+ WHERE key = %(key)s AND epoch = %(epoch)s
+   -- The same measurement sent again: its commit was not acknowledged.
+   AND NOT EXISTS (SELECT FROM jivs.migration_performance_metrics p
+                    WHERE p.key = %(key)s AND p.run_id = %(run_id)s AND p.phase = %(phase)s AND p.seconds = %(seconds)s);
 
 -- name: performance
 -- Phases of all runs of a migration since it was last begun anew, oldest first.

@@ -9,15 +9,16 @@ text from a catalog or a checked spec and are put in as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, LiteralString, cast
+from collections.abc import Iterable, Mapping
+from typing import LiteralString
 
 from psycopg import sql
 
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Index, IndexPart, Key, Table
 from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import TableMode, TablePlan, Wire
+from jivs_pipeline.infra.merge import merge, side
+from jivs_pipeline.infra.steps import LEDGER, Step, kept_schema, landing, names, raw, table_name
 
 __all__ = [
     "LEDGER",
@@ -34,62 +35,6 @@ __all__ = [
     "number",
 ]
 
-LEDGER = "jivs_ledger"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One catalog change: its statements commit together with its row in the ledger.
-
-    Attributes:
-        table: `schema.table` of the target it belongs to, or `*`.
-        name: unique per table; a step that the ledger has is never done again.
-        undo: what a rollback does about it.
-    """
-
-    table: str
-    name: str
-    statements: tuple[sql.SQL | sql.Composed, ...]
-    undo: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-def _raw(text: str) -> sql.SQL:
-    """SQL that a catalog or a checked spec gave us as text."""
-    return sql.SQL(cast("LiteralString", text))
-
-
-def _names(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _table(schema: str, name: str) -> sql.Identifier:
-    return sql.Identifier(schema, name)
-
-
-def _side_name(key: str, table: TablePlan, what: str) -> str:
-    return f"{what}_{short_hash(key, table.target)}"
-
-
-def landing(key: str, table: TablePlan) -> sql.Identifier:
-    """Where the chunks are copied to: the table itself, or beside it when it existed before."""
-    if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
-        return _table(LEDGER, _side_name(key, table, "side"))
-    return _table(table.target_schema, table.target_table)
-
-
-def kept(key: str, table: TablePlan) -> sql.Identifier:
-    """Where the rows (truncate) or the table (replace) of before are kept, so that a rollback can bring them back.
-
-    A replaced table gets a schema of its own: its indexes and sequences move along under their names.
-    """
-    if table.mode is TableMode.REPLACE:
-        return _table(_kept_schema(key, table), table.target_table)
-    return _table(LEDGER, _side_name(key, table, "kept"))
-
-
-def _kept_schema(key: str, table: TablePlan) -> str:
-    return _side_name(key, table, "jivs_kept")
-
 
 def copy_statement(key: str, table: TablePlan) -> sql.Composed:
     """COPY … FROM STDIN into the landing table."""
@@ -98,9 +43,7 @@ def copy_statement(key: str, table: TablePlan) -> sql.Composed:
         Wire.TEXT: sql.SQL("FORMAT text, ENCODING 'UTF8'"),
         Wire.CSV: sql.SQL("FORMAT csv, ENCODING 'UTF8'"),
     }[table.wire]
-    columns = (
-        sql.SQL("({})").format(_names(c.target for c in table.columns)) if table.columns else sql.SQL("")
-    )
+    columns = sql.SQL("({})").format(names(c.target for c in table.columns)) if table.columns else sql.SQL("")
     return sql.SQL("COPY {} {} FROM STDIN ({})").format(landing(key, table), columns, options)
 
 
@@ -110,27 +53,16 @@ def copy_statement(key: str, table: TablePlan) -> sql.Composed:
 def create(key: str, table: TablePlan) -> list[Step]:
     """Steps that make the landing table; a table that is replaced is set aside first."""
     steps: list[Step] = []
-    name = _table(table.target_schema, table.target_table)
+    name = table_name(table.target_schema, table.target_table)
     if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
-        columns = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(c.target), _raw(c.target_type)) for c in table.columns
-        )
-        side = landing(key, table)
-        return [
-            Step(
-                table.target,
-                "side",
-                (sql.SQL("CREATE TABLE {} ({})").format(side, columns),),
-                {"drop_side": True},
-            )
-        ]
+        return [side(key, table)]
     if table.mode is TableMode.REPLACE:
-        schema = sql.Identifier(_kept_schema(key, table))
+        schema = sql.Identifier(kept_schema(key, table))
         statements = (
             sql.SQL("CREATE SCHEMA {}").format(schema),
             sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(name, schema),
         )
-        steps.append(Step(table.target, "set aside", statements, {"restore": _kept_schema(key, table)}))
+        steps.append(Step(table.target, "set aside", statements, {"restore": kept_schema(key, table)}))
     steps.append(Step(table.target, "create", tuple(_create_statements(table)), {"drop": True}))
     return steps
 
@@ -147,13 +79,13 @@ def _create_statements(table: TablePlan) -> Iterable[sql.SQL | sql.Composed]:
         if column.identity and column.identity.sequence:
             sequences.append((column, column.identity.sequence))
     kind = sql.SQL("UNLOGGED ") if definition and definition.unlogged else sql.SQL("")
-    name = _table(table.target_schema, table.target_table)
+    name = table_name(table.target_schema, table.target_table)
     yield sql.SQL("CREATE {}TABLE {} ({})").format(kind, name, sql.SQL(", ").join(parts))
     for column, sequence in sequences:
-        qualified = _table(table.target_schema, sequence)
+        qualified = table_name(table.target_schema, sequence)
         planned_type = carried[column.name].target_type if column.name in carried else "bigint"
         yield sql.SQL("CREATE SEQUENCE {} AS {} {}").format(
-            qualified, _raw(planned_type), _sequence_options(column)
+            qualified, raw(planned_type), _sequence_options(column)
         )
         yield sql.SQL("ALTER SEQUENCE {} OWNED BY {}").format(
             qualified, sql.Identifier(table.target_schema, table.target_table, column.name)
@@ -183,16 +115,16 @@ def _sequence_options(column: Column) -> sql.Composed:
 
 
 def _column(column: Column, type_: str) -> sql.Composed:
-    parts: list[sql.Composable] = [sql.Identifier(column.name), _raw(type_)]
+    parts: list[sql.Composable] = [sql.Identifier(column.name), raw(type_)]
     if column.collation:
-        parts.append(sql.SQL("COLLATE ") + _raw(column.collation))
+        parts.append(sql.SQL("COLLATE ") + raw(column.collation))
     if column.generated is not None:
-        parts.append(sql.SQL("GENERATED ALWAYS AS ({}) STORED").format(_raw(column.generated)))
+        parts.append(sql.SQL("GENERATED ALWAYS AS ({}) STORED").format(raw(column.generated)))
     elif column.identity is not None and not column.identity.sequence:
         when = sql.SQL("ALWAYS" if column.identity.always else "BY DEFAULT")
         parts.append(sql.SQL("GENERATED {} AS IDENTITY ({})").format(when, _sequence_options(column)))
     elif column.default is not None and column.identity is None:
-        parts.append(sql.SQL("DEFAULT ") + _raw(column.default))
+        parts.append(sql.SQL("DEFAULT ") + raw(column.default))
     if not column.nullable:
         parts.append(sql.SQL("NOT NULL"))
     return sql.SQL(" ").join(parts)
@@ -201,55 +133,10 @@ def _column(column: Column, type_: str) -> sql.Composed:
 # After the load
 
 
-def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
-    """One step that moves side tables into the tables that existed before, in the given order.
-
-    One transaction for all: readers of the target see everything or nothing, and foreign keys among
-    the tables hold at every statement when the order is parents first.
-    """
-    emptied = [t for t in tables if t.mode is TableMode.TRUNCATE]
-    beside = [t for t in tables if t.mode in {TableMode.TRUNCATE, TableMode.APPEND}]
-    if not beside:
-        return []
-    statements: list[sql.SQL | sql.Composed] = []
-    for table in emptied:
-        name = _table(table.target_schema, table.target_table)
-        statements.append(sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept(key, table), name))
-    if emptied:
-        statements.append(
-            sql.SQL("TRUNCATE {}").format(
-                sql.SQL(", ").join(_table(t.target_schema, t.target_table) for t in emptied)
-            )
-        )
-    for table in beside:
-        name, columns = (
-            _table(table.target_schema, table.target_table),
-            _names(c.target for c in table.columns),
-        )
-        # Triggers of the user's would change or double the rows; DISABLE TRIGGER is part of this transaction.
-        # ENABLE TRIGGER USER would also wake those that were asleep before, hence the list of those that were not.
-        statements += [
-            sql.SQL(
-                "SELECT set_config('jivs.triggers', coalesce(string_agg(format('ALTER TABLE %s ENABLE %sTRIGGER %I',"
-                " {name}, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, tgname), '; '),"
-                " 'RESET jivs.triggers'), true)"
-                " FROM pg_trigger WHERE tgrelid = {name}::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
-            ).format(name=sql.Literal(name.as_string())),
-            sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name),
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
-                name, columns, columns, landing(key, table)
-            ),
-            sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'"),
-        ]
-    # What was appended is needed to take it away again; what was emptied is kept beside it.
-    statements += [sql.SQL("DROP TABLE {}").format(landing(key, table)) for table in emptied]
-    return [Step("*", "merge", tuple(statements), {"merged": [t.target for t in beside]})]
-
-
 def _alter(table: TablePlan, name: str | None, rest: sql.Composable) -> sql.Composed:
     constraint = sql.SQL("CONSTRAINT {} ").format(sql.Identifier(name)) if name else sql.SQL("")
     return sql.SQL("ALTER TABLE {} ADD {}{}").format(
-        _table(table.target_schema, table.target_table), constraint, rest
+        table_name(table.target_schema, table.target_table), constraint, rest
     )
 
 
@@ -261,9 +148,9 @@ def _deferral(key: Key | ForeignKey) -> sql.SQL:
 
 def _key_clause(key: Key, kind: LiteralString) -> sql.Composed:
     distinct = sql.SQL(" NULLS NOT DISTINCT" if key.nulls_not_distinct else "")
-    include = sql.SQL(" INCLUDE ({})").format(_names(key.include)) if key.include else sql.SQL("")
+    include = sql.SQL(" INCLUDE ({})").format(names(key.include)) if key.include else sql.SQL("")
     return sql.SQL("{}{} ({}){}{}").format(
-        sql.SQL(kind), distinct, _names(key.columns), include, _deferral(key)
+        sql.SQL(kind), distinct, names(key.columns), include, _deferral(key)
     )
 
 
@@ -297,20 +184,20 @@ def build_indexes(table: TablePlan) -> list[Step]:
 
 def _check(table: TablePlan, check: Check) -> sql.Composed:
     suffix = sql.SQL((" NO INHERIT" if check.no_inherit else "") + ("" if check.valid else " NOT VALID"))
-    return _alter(table, check.name, sql.SQL("CHECK ({}){}").format(_raw(check.expression), suffix))
+    return _alter(table, check.name, sql.SQL("CHECK ({}){}").format(raw(check.expression), suffix))
 
 
 def _index_part(part: IndexPart) -> sql.Composed:
     body = (
         sql.Identifier(part.column)
         if part.column is not None
-        else sql.SQL("({})").format(_raw(part.expression or ""))
+        else sql.SQL("({})").format(raw(part.expression or ""))
     )
     pieces: list[sql.Composable] = [body]
     if part.collation:
-        pieces.append(sql.SQL("COLLATE ") + _raw(part.collation))
+        pieces.append(sql.SQL("COLLATE ") + raw(part.collation))
     if part.opclass:
-        pieces.append(_raw(part.opclass))
+        pieces.append(raw(part.opclass))
     if part.descending:
         pieces.append(sql.SQL("DESC"))
     if part.nulls_first is not None:
@@ -323,19 +210,19 @@ def _index(table: TablePlan, index: Index) -> sql.Composed:
         sql.SQL("CREATE {}INDEX {} ON {} USING {} ({})").format(
             sql.SQL("UNIQUE " if index.unique else ""),
             sql.Identifier(index.name),
-            _table(table.target_schema, table.target_table),
+            table_name(table.target_schema, table.target_table),
             sql.Identifier(index.method),
             sql.SQL(", ").join(map(_index_part, index.parts)),
         )
     ]
     if index.include:
-        parts.append(sql.SQL("INCLUDE ({})").format(_names(index.include)))
+        parts.append(sql.SQL("INCLUDE ({})").format(names(index.include)))
     if index.nulls_not_distinct:
         parts.append(sql.SQL("NULLS NOT DISTINCT"))
     if index.with_options:
-        parts.append(sql.SQL("WITH ({})").format(sql.SQL(", ").join(map(_raw, index.with_options))))
+        parts.append(sql.SQL("WITH ({})").format(sql.SQL(", ").join(map(raw, index.with_options))))
     if index.predicate:
-        parts.append(sql.SQL("WHERE ({})").format(_raw(index.predicate)))
+        parts.append(sql.SQL("WHERE ({})").format(raw(index.predicate)))
     return sql.SQL(" ").join(parts)
 
 
@@ -353,7 +240,7 @@ def build_references(table: TablePlan) -> list[Step]:
         if key.valid:
             statements.append(
                 sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
-                    _table(table.target_schema, table.target_table), sql.Identifier(name)
+                    table_name(table.target_schema, table.target_table), sql.Identifier(name)
                 )
             )
         steps.append(Step(table.target, f"foreign key {name}", tuple(statements)))
@@ -374,12 +261,12 @@ def _reference_name(definition: Table, key: ForeignKey, position: int) -> str:
 
 def _reference(key: ForeignKey) -> sql.Composed:
     return sql.SQL("FOREIGN KEY ({}) REFERENCES {} ({}){} ON DELETE {} ON UPDATE {}{}").format(
-        _names(key.columns),
-        _table(key.target_schema, key.target_table),
-        _names(key.target_columns),
+        names(key.columns),
+        table_name(key.target_schema, key.target_table),
+        names(key.target_columns),
         sql.SQL(" MATCH FULL" if key.match_full else ""),
-        _raw(key.on_delete),
-        _raw(key.on_update),
+        raw(key.on_delete),
+        raw(key.on_update),
         _deferral(key),
     )
 
@@ -387,7 +274,7 @@ def _reference(key: ForeignKey) -> sql.Composed:
 def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
     """Self-numbering columns go on where the source would, and never inside what is there."""
     statements: list[sql.SQL | sql.Composed] = []
-    name = _table(table.target_schema, table.target_table)
+    name = table_name(table.target_schema, table.target_table)
     for column in table.definition.columns if table.definition else ():
         if column.identity is None or (value := next_values.get(column.name)) is None:
             continue
@@ -427,7 +314,7 @@ def describe(table: TablePlan) -> list[Step]:
     definition = table.definition
     if definition is None:
         return []
-    name = _table(table.target_schema, table.target_table)
+    name = table_name(table.target_schema, table.target_table)
     statements: list[sql.SQL | sql.Composed] = []
     if definition.comment:
         statements.append(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(definition.comment)))
@@ -440,7 +327,7 @@ def describe(table: TablePlan) -> list[Step]:
     ]
     statements += [
         sql.SQL("COMMENT ON INDEX {} IS {}").format(
-            _table(table.target_schema, i.name), sql.Literal(i.comment)
+            table_name(table.target_schema, i.name), sql.Literal(i.comment)
         )
         for i in definition.indexes
         if i.comment
@@ -458,5 +345,5 @@ def describe(table: TablePlan) -> list[Step]:
 
 def analyze(table: TablePlan) -> list[Step]:
     """Statistics for the planner of the target."""
-    name = _table(table.target_schema, table.target_table)
+    name = table_name(table.target_schema, table.target_table)
     return [Step(table.target, "analyze", (sql.SQL("ANALYZE {}").format(name),))]

@@ -172,8 +172,11 @@ class Staging:
         except OSError as error:
             raise self._trouble(error) from error
 
-    def discard(self, key: str, keep: Collection[str] = ()) -> None:
+    def discard(self, key: str, epoch: int, keep: Collection[str] = ()) -> None:
         """Remove the files of a migration, but for some generations. They hold row values, so it must not fail silently.
+
+        Args:
+            epoch: of who removes; generations of a higher one are a successor's and stay.
 
         Raises:
             ResourceError: something is left.
@@ -183,10 +186,11 @@ class Staging:
             for generation in directory.iterdir() if directory.is_dir() else ():
                 if generation.is_symlink() or not generation.is_dir():
                     generation.unlink()
-                elif generation.name not in keep:
+                elif generation.name not in keep and _epoch_of(generation.name) <= epoch:
                     shutil.rmtree(generation)
             if not keep and directory.is_dir():
-                directory.rmdir()
+                with suppress(OSError):  # a successor's files are in there
+                    directory.rmdir()
         except OSError as error:
             raise self._trouble(error) from error
 
@@ -203,3 +207,9 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _epoch_of(generation: str) -> int:
+    """The epoch that a generation's name begins with; 0 where it names none."""
+    digits = generation.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0

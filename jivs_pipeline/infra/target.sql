@@ -31,6 +31,39 @@ SELECT t.relname, d.kind, d.name, o.nspname, c.relname
   JOIN pg_class c ON c.oid = d.relation JOIN pg_namespace o ON o.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND t.relname = ANY (%(names)s);
 
+-- name: keys
+-- For each table the columns of a key that tells its rows apart: the primary key, else a unique index without NULLs.
+SELECT DISTINCT ON (t.relname) t.relname, array_agg(a.attname::text ORDER BY a.attnum) AS columns
+  FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+ WHERE n.nspname = %(schema)s AND t.relname = ANY (%(names)s) AND i.indisunique AND i.indisvalid
+   AND i.indpred IS NULL AND i.indexprs IS NULL AND a.attgenerated = ''
+ GROUP BY t.relname, i.indexrelid, i.indisprimary
+HAVING bool_and(a.attnotnull)
+ ORDER BY t.relname, i.indisprimary DESC, i.indexrelid;
+
+-- name: latest_step
+SELECT "table", step, undo FROM jivs_ledger.steps WHERE key = %(key)s ORDER BY number DESC LIMIT 1;
+
+-- name: forget_step
+DELETE FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step = %(step)s;
+
+-- name: forget_chunks
+DELETE FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s;
+
+-- name: forget_all
+-- What is left when every step is undone; the epoch stays, so that whatever an earlier run still sends is refused.
+WITH c AS (DELETE FROM jivs_ledger.chunks WHERE key = %(key)s)
+DELETE FROM jivs_ledger.backends b
+ WHERE b.key = %(key)s
+   AND b.epoch < (SELECT m.epoch FROM jivs_ledger.migrations m WHERE m.key = %(key)s);
+
+-- name: plain_columns
+-- Columns that a statement can fill, in order.
+SELECT attname::text FROM pg_attribute
+ WHERE attrelid = to_regclass(%(relation)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ ORDER BY attnum;
+
 -- name: has_ledger
 SELECT to_regclass('jivs_ledger.steps') IS NOT NULL AND to_regclass('jivs_ledger.revisions') IS NOT NULL;
 
@@ -92,6 +125,10 @@ ON CONFLICT (key, "table", chunk) DO NOTHING;
 
 -- name: chunk_generation
 SELECT generation FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;
+
+-- name: limit_statement
+-- For the rest of the transaction.
+SELECT set_config('statement_timeout', %(milliseconds)s, true);
 
 -- name: add_step
 INSERT INTO jivs_ledger.steps (key, "table", step, generation, epoch, undo)

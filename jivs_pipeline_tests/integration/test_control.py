@@ -82,7 +82,9 @@ def _claim(
     lease: float = 300,
     floor: int = 0,
 ) -> Claim:
-    return control.claim(spec, _ENDS, owner or this_process(), run_id, lease_seconds=lease, floor=floor)
+    claim = control.claim(spec, _ENDS, owner or this_process(), run_id, lease_seconds=lease, floor=floor)
+    assert claim is not None
+    return claim
 
 
 def _elsewhere() -> Owner:
@@ -396,13 +398,22 @@ def test_a_run_without_a_plan_has_nothing_to_continue(control: Control) -> None:
     assert _types(control)[-1] == "started"
 
 
-@pytest.mark.parametrize("status", [Status.COMPLETED, Status.ROLLED_BACK, Status.QUEUED])
+def test_what_is_completed_is_not_claimed_again(control: Control, db: psycopg.Connection[Any]) -> None:
+    """Who waited while somebody else finished it has nothing to do, and changes nothing."""
+    _end(control, _claim(control), Status.COMPLETED)
+    before = db.execute("SELECT * FROM jivs.migrations").fetchall()
+    assert control.claim(_SPEC, _ENDS, this_process(), "late", lease_seconds=300) is None
+    assert db.execute("SELECT * FROM jivs.migrations").fetchall() == before
+    assert control.holder("shop") is None
+
+
+@pytest.mark.parametrize("status", [Status.ROLLED_BACK, Status.QUEUED])
 def test_the_next_run_begins_anew(control: Control, db: psycopg.Connection[Any], status: Status) -> None:
     """After what is finished, undone or queued again, nothing of before is handed over."""
     claim = _claim(control)
     control.save_plan(claim, _PLAN, [])
     control.measure(claim, Phase.LOAD, _MEASURED)
-    _end(control, claim, Status.COMPLETED if status is Status.COMPLETED else Status.FAILED)
+    _end(control, claim, Status.FAILED)
     db.execute("UPDATE jivs.migrations SET status = %s", (status,))
     began = control.migration("shop")["started_at"]
     again = _claim(control)

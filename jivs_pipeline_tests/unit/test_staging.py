@@ -151,7 +151,7 @@ def test_killed_before_the_rename_the_file_is_not_there(staging, root):
     assert subprocess.run([sys.executable, "-c", code, root], check=False).returncode == -9
     assert not staging.has(KEY, GENERATION, NAME, 1)
     assert len(files(root)) == 1  # the temporary one, which goes with the generation
-    staging.discard(KEY)
+    staging.discard(KEY, 1)
     assert files(root) == []
 
 
@@ -267,16 +267,28 @@ def test_discarding_leaves_one_generation_or_nothing(staging, root):
     staging.prepare(KEY, "g2")
     put(staging, generation="g2")
     staging.prepare("other", GENERATION)
-    staging.discard(KEY, keep={"g2"})
+    staging.discard(KEY, 1, keep={"g2"})
     assert files(root) == [f"{short_hash(KEY)}/g2/{NAME}"]
-    staging.discard(KEY)
+    staging.discard(KEY, 1)
     assert [p.name for p in root.iterdir()] == [short_hash("other")]
-    staging.discard(KEY)
+    staging.discard(KEY, 1)
 
 
 def test_discarding_does_not_follow_links(staging, root, tmp_path):
     (precious := tmp_path / "precious").mkdir()
     (precious / "file").write_text("x")
     (root / short_hash(KEY) / "g3").symlink_to(precious)
-    staging.discard(KEY)
+    staging.discard(KEY, 1)
     assert (precious / "file").exists()
+
+
+def test_a_stale_run_does_not_remove_what_its_successor_staged(staging, root):
+    for generation in ("0000000001-a", "0000000002-b"):
+        staging.prepare(KEY, generation)
+        with staging.writing(KEY, generation, "f") as file:
+            file.write(b"x")
+    staging.discard(KEY, 1)
+    assert not staging.has(KEY, "0000000001-a", "f", 1)
+    assert staging.has(KEY, "0000000002-b", "f", 1)
+    staging.discard(KEY, 2)
+    assert not any(root.iterdir())

@@ -1,0 +1,320 @@
+"""Who holds a migration: taking it, keeping it, giving it back, and what others may do about it.
+
+What belongs here: the verbs on locks, epochs and requests of the control database. What does not: what a run
+records about its work (`control.py`), the lease in Redis (`leases.py`) and waiting for either (`taking.py`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from jivs_pipeline.core.claims import Claim, Ends, Owner
+from jivs_pipeline.core.errors import ConfigError, ConflictError, FencedError, TerminalError
+from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType
+from jivs_pipeline.core.names import did_you_mean
+from jivs_pipeline.core.plan import Plan
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.states import RESUMABLE, Status, allowed
+from jivs_pipeline.infra.control_link import ControlLink, Db, Row
+from jivs_pipeline.infra.named_sql import load_blocks
+from jivs_pipeline.infra.owner import is_dead
+
+__all__ = ["SQL", "Claims", "Holder", "add_event", "held", "one", "overtaken", "token"]
+
+SQL = load_blocks("jivs_pipeline.infra", "control.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a migration now, and for how many seconds nothing was heard from them."""
+
+    owner: str
+    run_id: str
+    host: str
+    boot_id: str
+    pid: int
+    process_start: str
+    since: str
+    silent_seconds: float
+    lease_seconds: float
+
+    @property
+    def gone(self) -> bool:
+        """Whether the migration may be taken: the holder is proved dead, or silent beyond its lease."""
+        return self.silent_seconds > self.lease_seconds or is_dead(self.boot_id, self.pid, self.process_start)
+
+
+class Claims:
+    """Verbs about who holds a migration. Thread-safe; each is one transaction and harmless when done twice.
+
+    Args:
+        url: PostgreSQL URL of the control database.
+        timeout_seconds: longest silence, and how long a lost server is waited for.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float = 30.0) -> None:
+        self._link = ControlLink(url, timeout_seconds=timeout_seconds)
+
+    def open(self) -> None:
+        """Connect, and bring the schema up to date where it is not."""
+        self._link.open()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._link.close()
+
+    def holder(self, key: str) -> Holder | None:
+        """Who holds the migration, or None."""
+        return self._link.do(lambda db: _holder(db, key))
+
+    # Taking
+
+    def claim(
+        self, spec: Spec, ends: Ends, owner: Owner, run_id: str, *, lease_seconds: float, floor: int = 0
+    ) -> Claim | None:
+        """Take the migration for a run: status `running`, a new epoch, the lock, and the event, at once.
+
+        Args:
+            floor: the highest epoch the target's ledger has seen for this key.
+
+        Returns:
+            None when this very migration is completed, so that there is nothing to run.
+
+        Raises:
+            ConflictError: somebody else holds it, its state does not allow a run, or the key belongs to
+                other databases.
+        """
+        names = {
+            **ends.parameters(),
+            "key": spec.key,
+            "spec": Jsonb(spec.model_dump(mode="json")),
+            "spec_hash": spec.hash,
+        }
+
+        def work(db: Db) -> Claim | None:
+            db.execute(SQL["register"], names)
+            row = one(db, "lock_migration", {"key": spec.key})
+            if (holder := _holder(db, spec.key)) is not None and holder.owner == owner.owner:
+                # The commit of an earlier attempt stands.
+                return _claim(spec, owner, run_id, row["epoch"], row["plan"])
+            if holder is not None and not holder.gone:
+                raise held(spec.key, holder)
+            before = Status(row["status"])
+            if before is Status.COMPLETED and row["spec_hash"] == spec.hash and row["epoch"] > 0:
+                return None
+            _check_claim(row, before, spec, ends)
+            fresh = before not in RESUMABLE
+            plan = None if fresh else row["plan"]
+            taken = {**names, "floor": floor, "run_id": run_id, "fresh": fresh}
+            epoch: int = one(db, "take", taken)["epoch"]
+            _write_lock(db, spec.key, owner, epoch, run_id, lease_seconds)
+            kind = EventType.STARTED if plan is None else EventType.RESUMED
+            add_event(db, spec.key, kind, {"run_id": run_id, "epoch": epoch}, token())
+            return _claim(spec, owner, run_id, epoch, plan)
+
+        return self._link.do(work)
+
+    def take_over(
+        self, key: str, owner: Owner, run_id: str, after: Status, *, lease_seconds: float, floor: int
+    ) -> Claim:
+        """Take a migration that does not run, to undo what its runs did: the lock and a new epoch, no other state.
+
+        Raises:
+            ConflictError: somebody else holds it, or its state does not allow `after`.
+        """
+
+        def work(db: Db) -> Claim:
+            row = one(db, "lock_migration", {"key": key})
+            spec = Spec.model_validate(row["spec"])
+            holder = _holder(db, key)
+            if holder is not None and holder.owner == owner.owner:
+                return _claim(spec, owner, run_id, row["epoch"], row["plan"])
+            if holder is not None and not holder.gone:
+                raise held(key, holder)
+            if not allowed(Status(row["status"]), after):
+                raise ConflictError(
+                    f"Migration {key!r} is {row['status']} and cannot become {after}",
+                    hint=f"See jivs status {key}",
+                )
+            epoch: int = one(db, "take_over", {"key": key, "floor": floor, "run_id": run_id})["epoch"]
+            _write_lock(db, key, owner, epoch, run_id, lease_seconds)
+            return _claim(spec, owner, run_id, epoch, row["plan"])
+
+        return self._link.do(work)
+
+    # Keeping
+
+    def heartbeat(self, claim: Claim) -> str | None:
+        """Renew the lock. Returns what was asked of this run meanwhile: `pause`, `cancel` or None.
+
+        Raises:
+            FencedError: the lock or the epoch is another run's now.
+        """
+        parameters = {"key": claim.key, "owner": claim.owner.owner, "epoch": claim.epoch}
+        row = self._link.do(lambda db: db.execute(SQL["heartbeat"], parameters).fetchone())
+        if row is None:
+            raise overtaken(claim)
+        return row["requested"]
+
+    def release(self, claim: Claim) -> None:
+        """Give the lock back; nothing happens if it is another's already."""
+        parameters = {"key": claim.key, "owner": claim.owner.owner}
+        self._link.do(lambda db: db.execute(SQL["release"], parameters))
+
+    # From outside of a run
+
+    def request(self, key: str, what: str) -> None:
+        """Ask the run of a migration to `pause` at the end of a chunk, or to `cancel` at once.
+
+        Raises:
+            ConfigError: there is no such migration.
+            ConflictError: it is not running, or was asked for the same by somebody else.
+        """
+
+        def work(db: Db) -> None:
+            row = _migration(db, key)
+            if db.execute(SQL["request"], {"key": key, "what": what}).rowcount == 1:
+                return
+            asked = f"has already been asked to {row['requested']}" if row["requested"] else "is not running"
+            raise ConflictError(
+                f"Migration {key!r} is {row['status']} and {asked}, so there is nothing to {what}",
+                hint=f"See jivs status {key}",
+            )
+
+        self._link.do(work)
+
+    def settle(self, key: str, before: Status, after: Status, error: Mapping[str, str] | None = None) -> bool:
+        """Change the state in place of a run: of one that is gone, or where none runs.
+
+        Returns:
+            False while a holder may be alive, and when the state is not `before`.
+        """
+        made = token()
+
+        def work(db: Db) -> bool:
+            _migration(db, key)
+            one(db, "lock_migration", {"key": key})
+            holder = _holder(db, key)
+            if holder is not None and not holder.gone:
+                return False
+            data = {"status": after, "run_id": holder.run_id if holder else None}
+            # First, because after a commit that was not acknowledged the state is no longer `before`.
+            if not add_event(db, key, EVENT_OF_STATUS[after], data, made):
+                return True
+            change = {"key": key, "before": before, "status": after, "error": Jsonb(error) if error else None}
+            if db.execute(SQL["settle"], change).rowcount == 0:
+                db.rollback()
+                return False
+            db.execute(SQL["drop_lock"], {"key": key})
+            return True
+
+        return self._link.do(work)
+
+    def forget(self, claim: Claim) -> None:
+        """After a rollback: status `rolled_back`, no plan, no checkpoints, no lock; the key may begin anew.
+
+        Raises:
+            FencedError: somebody else holds it by now.
+        """
+        made = token()
+
+        def work(db: Db) -> None:
+            one(db, "lock_migration", {"key": claim.key})
+            data = {"status": Status.ROLLED_BACK, "run_id": claim.run_id}
+            if not add_event(db, claim.key, EventType.ROLLED_BACK, data, made):
+                return
+            done = db.execute(SQL["forget_migration"], {"key": claim.key, "epoch": claim.epoch})
+            if done.rowcount != 1:
+                raise overtaken(claim)
+            db.execute(SQL["release"], {"key": claim.key, "owner": claim.owner.owner})
+
+        self._link.do(work)
+
+
+def token() -> str:
+    """Marks one change, so that it is not made twice when it is sent twice."""
+    return str(uuid.uuid4())
+
+
+def one(db: Db, name: str, parameters: Mapping[str, Any]) -> Row:
+    """The row that the block must give."""
+    row = db.execute(SQL[name], parameters).fetchone()
+    if row is None:
+        raise TerminalError(f"The control database gave no answer to {name}", hint="Run jivs db status")
+    return row
+
+
+def add_event(db: Db, key: str, kind: EventType, data: Mapping[str, Any], token: str) -> bool:
+    """Write an event; the caller has locked the migration's row. False when the token stands already."""
+    event = {"key": key, "type": kind, "data": Jsonb(dict(data)), "token": token}
+    return db.execute(SQL["add_event"], event).fetchone() is not None
+
+
+def held(key: str, holder: Holder) -> ConflictError:
+    """Somebody else has it: who, since when, and what to do."""
+    return ConflictError.held_by(key, holder.pid, holder.host, holder.since, holder.run_id)
+
+
+def overtaken(claim: Claim) -> FencedError:
+    """Another run has it now."""
+    return FencedError(
+        f"Another run has taken migration {claim.key!r} over from epoch {claim.epoch}",
+        hint=f"Nothing was written since; see jivs status {claim.key}",
+    )
+
+
+def _migration(db: Db, key: str) -> Row:
+    row = db.execute(SQL["migration"], {"key": key}).fetchone()
+    if row is None:
+        keys = [r["key"] for r in db.execute(SQL["migrations"]).fetchall()]
+        raise ConfigError(f"There is no migration {key!r}", hint=did_you_mean(key, keys, "known migrations"))
+    return row
+
+
+def _holder(db: Db, key: str) -> Holder | None:
+    row = db.execute(SQL["read_lock"], {"key": key}).fetchone()
+    if row is None:
+        return None
+    return Holder(
+        row["owner"], row["run_id"], row["host"], row["boot_id"], row["pid"], row["process_start"],
+        row["acquired_at"].isoformat(timespec="seconds"), row["silent_seconds"], row["lease_seconds"],
+    )  # fmt: skip
+
+
+def _write_lock(db: Db, key: str, owner: Owner, epoch: int, run_id: str, lease_seconds: float) -> None:
+    lock = {
+        "key": key, "owner": owner.owner, "epoch": epoch, "run_id": run_id, "host": owner.host,
+        "boot_id": owner.boot_id, "pid": owner.pid, "process_start": owner.process_start,
+        "lease_seconds": lease_seconds,
+    }  # fmt: skip
+    db.execute(SQL["write_lock"], lock)
+
+
+def _claim(spec: Spec, owner: Owner, run_id: str, epoch: int, stored: Mapping[str, Any] | None) -> Claim:
+    plan = Plan.model_validate(stored) if stored else None
+    # The plan's own spec: the row's may be that of a run which ended before it had planned anything.
+    same_spec = plan is not None and plan.spec_hash == spec.hash
+    return Claim(spec.key, epoch, run_id, owner, plan is not None, plan, same_spec)
+
+
+def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:
+    """A key stands for one migration: what was planned for it is not silently replaced by something else."""
+    if before is not Status.ROLLED_BACK and row["plan"] is not None:
+        for end, connection in (("source", ends.source), ("target", ends.target)):
+            if row[f"{end}_fingerprint"] not in {"", connection.fingerprint}:
+                raise ConflictError(
+                    f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
+                    hint="Use another --key",
+                )
+    if before is Status.COMPLETED:
+        raise ConflictError(
+            f"Migration {spec.key!r} is completed, and its spec was another one",
+            hint="Use another key for it, or take it back first: jivs rollback",
+        )
+    if not allowed(before, Status.RUNNING):
+        raise ConflictError(f"Migration {row['key']!r} is {before} and cannot run", hint="See jivs status")

@@ -1,0 +1,143 @@
+"""The way to the control database: a pool, one transaction per verb, and trying again when the server was lost.
+
+What belongs here: connecting, transactions, retrying, errors. What does not: the verbs (`control.py`).
+
+A verb is tried again when the connection broke, also when it broke at the commit: whether that commit stands
+cannot be known then, so every verb has to be harmless when it is done twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from jivs_pipeline.core.errors import (
+    ConfigError,
+    ConflictError,
+    JivsError,
+    ResourceError,
+    TerminalError,
+    TransientError,
+)
+from jivs_pipeline.infra import revisions
+from jivs_pipeline.infra.failpoints import failpoint
+from jivs_pipeline.infra.postgresql import Session, map_error
+
+__all__ = ["ControlLink", "Db", "Row"]
+
+_FORBIDDEN_CHANGE = "JV001"  # raised by jivs.check_transition
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+_T = TypeVar("_T")
+Row = dict[str, Any]
+Db = psycopg.Connection[Row]
+
+
+class ControlLink:
+    """Sessions of the control database. Thread-safe.
+
+    Args:
+        url: PostgreSQL URL.
+        timeout_seconds: longest silence of the server, and how long a lost server is waited for.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        seconds = max(1, round(timeout_seconds))
+
+        def configure(session: Db) -> None:
+            cast("Session", session).patience = timeout_seconds
+
+        self._pool: ConnectionPool[Db] = ConnectionPool(
+            url,
+            connection_class=cast("type[Db]", Session),
+            min_size=1,
+            max_size=4,
+            timeout=timeout_seconds,
+            kwargs={
+                "row_factory": dict_row,
+                "application_name": "jivs control",
+                "connect_timeout": min(10, max(2, seconds)),
+                "tcp_user_timeout": seconds * 1000,
+                "options": "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=20s"
+                " -c idle_in_transaction_session_timeout=60s",
+            },
+            configure=configure,
+            # A server that restarted leaves dead connections in the pool; a verb must not pay for them.
+            check=_check,
+            open=False,
+        )
+        self._timeout = timeout_seconds
+
+    def open(self) -> None:
+        """Connect, and bring the schema up to date where it is not.
+
+        Raises:
+            ConfigError: the control database does not let us in.
+        """
+        try:
+            self._pool.open(wait=True, timeout=self._timeout)
+        except PoolTimeout as error:
+            self._pool.close()
+            raise ConfigError(
+                "The control database does not answer", hint="Check JIVS_CONTROL_URL and that its server runs"
+            ) from error
+        with self._pool.connection() as connection:
+            if revisions.pending(connection, "control"):
+                revisions.upgrade(connection, "control")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close(timeout=2)
+
+    def do(self, work: Callable[[Db], _T]) -> _T:
+        """Run `work` in one transaction, and again while the server is lost for no longer than the timeout.
+
+        Raises:
+            ConflictError: the state machine forbids the change.
+            ResourceError: the server's disk is full.
+            TerminalError: the server is gone.
+        """
+        lost_at: float | None = None
+        pause = _PAUSE_SECONDS
+        while True:
+            try:
+                with self._pool.connection() as connection:
+                    result = work(connection)
+                    failpoint("control_before_commit")
+                failpoint("control_after_commit")
+            except PoolTimeout as error:
+                raise _gone() from error
+            except (psycopg.Error, TransientError) as error:
+                known = _mapped(error) if isinstance(error, psycopg.Error) else error
+                if not known.transient:
+                    raise known from error
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > self._timeout:
+                    raise _gone() from error
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                return result
+
+
+def _check(session: psycopg.Connection[Any]) -> None:
+    ConnectionPool.check_connection(session)
+
+
+def _mapped(error: psycopg.Error) -> JivsError:
+    if isinstance(error, psycopg.errors.DiskFull):
+        return ResourceError("The control database's disk is full", hint="Free space and run again")
+    if error.sqlstate == _FORBIDDEN_CHANGE:
+        return ConflictError(
+            f"The control database refuses: {error.diag.message_primary}", hint="See jivs status"
+        )
+    return map_error(error, "the control database")
+
+
+def _gone() -> TerminalError:
+    # Not a transient error: it was waited for here, and whoever asked must not wait once more.
+    return TerminalError("The control database does not answer", hint="Start it and run again")

@@ -1,0 +1,116 @@
+"""Tables that were there before and keep their place: chunks land beside them and are moved in at the end.
+
+What belongs here: the side table, and the one step that merges. What does not: taking it back (`undo.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from jivs_pipeline.core.plan import TableMode, TablePlan
+from jivs_pipeline.infra.steps import Step, kept, landing, names, numbers, raw, table_name
+
+__all__ = ["merge", "quiet_triggers", "side", "wake_triggers"]
+
+
+def side(key: str, table: TablePlan) -> Step:
+    """The table that the chunks are copied to, and how far the sequences of the table itself are before the merge."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(c.target), raw(c.target_type)) for c in table.columns
+    )
+    statements: list[sql.SQL | sql.Composed] = [
+        sql.SQL("CREATE TABLE {} ({})").format(landing(key, table), columns)
+    ]
+    numbered = [c.name for c in table.definition.columns if c.identity] if table.definition else []
+    if numbered:
+        kept_numbers = numbers(key, table.target)
+        statements.append(
+            sql.SQL(
+                'CREATE TABLE {} ("column" text, last bigint, called boolean, high numeric, low numeric)'
+            ).format(kept_numbers)
+        )
+        statements += [_keep_number(table, column, kept_numbers) for column in numbered]
+    return Step(table.target, "side", tuple(statements), {"drop_side": True, "numbers": bool(numbered)})
+
+
+def _keep_number(table: TablePlan, column: str, where: sql.Identifier) -> sql.Composed:
+    """Only a statement that names the sequence can read it, and only the server knows its name."""
+    relation = table_name(table.target_schema, table.target_table).as_string()
+    body = sql.SQL(
+        "DECLARE s regclass := pg_get_serial_sequence({relation}, {column})::regclass; BEGIN IF s IS NOT NULL THEN"
+        " EXECUTE format('INSERT INTO %s SELECT %L, last_value, is_called, (SELECT max(%I) FROM %s),"
+        " (SELECT min(%I) FROM %s) FROM %s', {where}, {column}, {column}, {relation}, {column}, {relation}, s);"
+        " END IF; END"
+    ).format(relation=sql.Literal(relation), column=sql.Literal(column), where=sql.Literal(where.as_string()))
+    return sql.SQL("DO {}").format(sql.Literal(body.as_string()))
+
+
+def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
+    """One step that moves side tables into the tables that existed before, in the given order.
+
+    One transaction for all: readers of the target see everything or nothing, and foreign keys among
+    the tables hold at every statement when the order is parents first.
+    """
+    emptied = [t for t in tables if t.mode is TableMode.TRUNCATE]
+    beside = [t for t in tables if t.mode in {TableMode.TRUNCATE, TableMode.APPEND}]
+    if not beside:
+        return []
+    statements: list[sql.SQL | sql.Composed] = []
+    for table in emptied:
+        name = table_name(table.target_schema, table.target_table)
+        statements.append(sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept(key, table), name))
+    if emptied:
+        statements.append(
+            sql.SQL("TRUNCATE {}").format(
+                sql.SQL(", ").join(table_name(t.target_schema, t.target_table) for t in emptied)
+            )
+        )
+    for table in beside:
+        name, columns = (
+            table_name(table.target_schema, table.target_table),
+            names(c.target for c in table.columns),
+        )
+        statements += [
+            *quiet_triggers(name),
+            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
+                name, columns, columns, landing(key, table)
+            ),
+            wake_triggers(),
+        ]
+    # What was appended is needed to take it away again; what was emptied is kept beside it.
+    statements += [sql.SQL("DROP TABLE {}").format(landing(key, table)) for table in emptied]
+    undo = {
+        # In the order of the merge: parents first.
+        "merged": [
+            {
+                "table": [t.target_schema, t.target_table],
+                "emptied": t.mode is TableMode.TRUNCATE,
+                "key": list(t.existing_key),
+            }
+            for t in beside
+        ]
+    }
+    return [Step("*", "merge", tuple(statements), undo)]
+
+
+def quiet_triggers(name: sql.Identifier) -> list[sql.SQL | sql.Composed]:
+    """Put the user's triggers to sleep, which would change or double rows, for the rest of the transaction.
+
+    ENABLE TRIGGER USER would also wake those that were asleep before, hence the list of those that were not.
+    """
+    return [
+        sql.SQL(
+            "SELECT set_config('jivs.triggers', coalesce(string_agg(format('ALTER TABLE %s ENABLE %sTRIGGER %I',"
+            " {name}, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, tgname), '; '),"
+            " 'RESET jivs.triggers'), true)"
+            " FROM pg_trigger WHERE tgrelid = {name}::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+        ).format(name=sql.Literal(name.as_string())),
+        sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name),
+    ]
+
+
+def wake_triggers() -> sql.SQL:
+    """Wake the triggers that `quiet_triggers` has put to sleep."""
+    return sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'")

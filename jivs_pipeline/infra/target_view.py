@@ -1,0 +1,111 @@
+"""Looking at a target: who is there, what bears which name, what the ledger says, and digests of what was loaded.
+
+What belongs here: everything that only reads. What does not: writing (`target.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from psycopg import sql
+
+from jivs_pipeline.core.digest import Digest, Spelling
+from jivs_pipeline.core.model import ServerInfo
+from jivs_pipeline.core.plan import TablePlan
+from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, LedgerView
+from jivs_pipeline.infra import ddl, digests
+from jivs_pipeline.infra.postgresql import mapped
+from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, value
+
+__all__ = ["TargetView"]
+
+
+class TargetView(TargetSessions):
+    """What can be known of a target. Methods may be called from several threads."""
+
+    def info(self) -> ServerInfo:
+        """Who is there."""
+        with self._reading() as db:
+            version = str(db.info.server_version // 10000)
+            row = db.execute("SELECT current_setting('server_version')").fetchone()
+        shown = str(row[0]).split()[0] if row else version
+        return ServerInfo(self._connection.name, "postgresql", shown, self._encoding or "UTF8")
+
+    def inspect(self, schema: str, names: Sequence[str]) -> Mapping[str, ExistingTable]:
+        """What already bears these names in the schema, by name."""
+        parameters = {"schema": schema, "names": list(names)}
+        with self._reading() as db:
+            kinds = dict(db.execute(SQL["relations"], parameters).fetchall())
+            columns = db.execute(SQL["columns"], parameters).fetchall()
+            dependents = db.execute(SQL["dependents"], parameters).fetchall()
+            keys = dict(db.execute(SQL["keys"], parameters).fetchall())
+        return {
+            name: ExistingTable(
+                name,
+                kind,
+                tuple(ExistingColumn(*rest) for relation, *rest in columns if relation == name),
+                tuple(Dependent(*rest) for relation, *rest in dependents if relation == name),
+                tuple(keys.get(name, ())),
+            )
+            for name, kind in kinds.items()
+        }
+
+    def ledger(self, key: str) -> LedgerView:
+        """What the ledger says of a migration; empty where there is no ledger."""
+        with self._reading() as db:
+            if not value(db, "has_ledger"):
+                return LedgerView()
+            parameters = {"key": key}
+            epoch = db.execute(SQL["ledger_epoch"], parameters).fetchone()
+            steps = db.execute(SQL["ledger_steps"], parameters).fetchall()
+            chunks = db.execute(SQL["ledger_chunks"], parameters).fetchall()
+        return LedgerView(
+            epoch=epoch[0] if epoch else 0,
+            steps={(table, step): (generation, undo) for table, step, generation, undo in steps},
+            chunks={
+                (table, chunk): (generation, rows, size) for table, chunk, generation, rows, size in chunks
+            },
+        )
+
+    def digests(self, table: TablePlan) -> tuple[Digest, ...]:
+        """Digests of the loaded rows, computed by the target: one per chunk where an integer key tells the chunks
+        apart, else one for the whole table.
+        """
+        right = self._claimed()
+        relation = ddl.landing(right.key, table) if table.mode == "append" else _relation(table)
+        return self._digests_of(table, relation)
+
+    def digests_now(self, table: TablePlan) -> tuple[Digest, ...]:
+        """The same of the table as it is now, without a claim: for `jivs verify`."""
+        return self._digests_of(table, _relation(table))
+
+    def count(self, table: TablePlan) -> int:
+        """Rows of the loaded table."""
+        right = self._right
+        relation = ddl.landing(right.key, table) if right and table.mode == "append" else _relation(table)
+        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
+            row = db.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(relation)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _digests_of(self, table: TablePlan, relation: sql.Composable) -> tuple[Digest, ...]:
+        only = sql.SQL("ONLY {}").format(relation)
+        groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
+        if table.spelling is Spelling.RECORD:
+            query = digests.record_digest(only, [c.target for c in table.columns], groups=groups)
+        else:
+            spelled = [(c.target, c.canon) for c in table.columns]
+            query = digests.canonical_digest(only, spelled, groups=groups, utf8=self._encoding == "UTF8")
+        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
+            rows = db.execute(query).fetchall()
+        if groups is None:
+            return tuple(Digest(*map(int, row)) for row in rows)
+        found = {chunk: Digest(*map(int, parts)) for chunk, *parts in rows}
+        return tuple(found.get(c.index, Digest()) for c in table.chunks)
+
+
+def _bounds(table: TablePlan) -> list[int]:
+    return [int(c.lower[0]) for c in table.chunks if c.lower is not None]
+
+
+def _relation(table: TablePlan) -> sql.Identifier:
+    return sql.Identifier(table.target_schema, table.target_table)

@@ -1,0 +1,170 @@
+"""Taking back what a migration did to its target, step by step, latest first.
+
+What belongs here: what undoing each kind of step means. What does not: the fence and the transaction around it
+(`target.py`), and when a rollback happens (`engine/rollback.py`).
+
+Only what the ledger says that this migration made is dropped, and never with CASCADE: what others have built on it
+stops the rollback with a sentence. The ledger row goes in the same transaction, so a rollback that was killed goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from jivs_pipeline.core.errors import ConflictError, TerminalError
+from jivs_pipeline.core.names import qualified
+from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
+from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.steps import LEDGER, numbers, side_name, table_name
+from jivs_pipeline.infra.target_sessions import SQL
+
+__all__ = ["check", "undo_latest"]
+
+
+def check(undo: Mapping[str, Any]) -> None:
+    """Look whether a step can be undone.
+
+    Raises:
+        ConflictError: rows were appended to a table whose rows no key tells apart.
+    """
+    for merged in undo.get("merged", ()):
+        if not merged["emptied"] and not merged["key"]:
+            raise ConflictError(
+                f"The rows appended to {qualified(*merged['table'])} cannot be told from those that were there before,"
+                " because the table has no key",
+                hint="Take them out by hand, if they are to go",
+            )
+
+
+def undo_latest(db: Session, key: str) -> str | None:
+    """Undo steps from the latest on, up to the first that has an effect; None when the ledger has none any more."""
+    while (row := db.execute(SQL["latest_step"], {"key": key}).fetchone()) is not None:
+        table, step, undo = row
+        acted = _undo(db, key, table, step, undo)
+        names = {"key": key, "table": table, "step": step}
+        db.execute(SQL["forget_step"], names)
+        if undo.get("drop") or undo.get("drop_side"):
+            db.execute(SQL["forget_chunks"], names)
+        if acted:
+            return f"{step} of {table}"
+    db.execute(SQL["forget_all"], {"key": key})
+    return None
+
+
+def _undo(db: Session, key: str, table: str, step: str, undo: Mapping[str, Any]) -> bool:
+    if undo.get("drop"):
+        _drop(db, table)
+    elif schema := undo.get("restore"):
+        _restore(db, table, schema)
+    elif merged := undo.get("merged"):
+        _unmerge(db, key, merged)
+    elif undo.get("drop_side"):
+        db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_side(key, table, "side")))
+        if undo.get("numbers"):
+            _restore_numbers(db, key, table)
+    elif schema := undo.get("drop_schema"):
+        _drop_schema(db, schema)
+    elif step.startswith("foreign key "):
+        # Its parent may go before the table that it is on.
+        drop = sql.SQL("ALTER TABLE IF EXISTS {} DROP CONSTRAINT IF EXISTS {}")
+        db.execute(drop.format(_name(table), sql.Identifier(step.removeprefix("foreign key "))))
+    else:
+        return False  # goes with its table
+    return True
+
+
+def _name(table: str) -> sql.Identifier:
+    # A schema of ours has no dot; a table's name may.
+    schema, _, name = table.partition(".")
+    return table_name(schema, name)
+
+
+def _side(key: str, table: str, what: str) -> sql.Identifier:
+    return table_name(LEDGER, side_name(key, table, what))
+
+
+def _drop(db: Session, table: str) -> None:
+    try:
+        db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_name(table)))
+    except psycopg.errors.DependentObjectsStillExist as error:
+        # DETAIL holds names of objects here, not rows.
+        others = "; ".join((error.diag.message_detail or "other objects depend on it").splitlines())
+        raise TerminalError(
+            f"Table {table} cannot be dropped: {others}",
+            hint="Drop what was built on it since, then roll back again",
+            table=table,
+        ) from error
+
+
+def _restore(db: Session, table: str, schema: str) -> None:
+    """The table of before comes back with its indexes, sequences and triggers: it never was another one."""
+    name = _name(table)
+    kept = table_name(schema, table.partition(".")[2])
+    db.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(kept, sql.Identifier(table.partition(".")[0])))
+    db.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
+    db.execute(sql.SQL("SELECT {}::regclass").format(sql.Literal(name.as_string())))
+
+
+def _drop_schema(db: Session, schema: str) -> None:
+    try:
+        with db.transaction():
+            db.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(sql.Identifier(schema)))
+    except psycopg.errors.DependentObjectsStillExist:
+        # Somebody else's are in it by now, so it is theirs.
+        return
+
+
+def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
+    """Put back what was emptied and take out what was appended, children first, in one go."""
+    names = {qualified(*m["table"]): table_name(*m["table"]) for m in merged}
+    for m in reversed(merged):
+        if m["emptied"]:
+            continue
+        table = qualified(*m["table"])
+        same = sql.SQL(" AND ").join(
+            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in m["key"]
+        )
+        for statement in quiet_triggers(names[table]):
+            db.execute(statement)
+        delete = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
+        db.execute(delete.format(names[table], _side(key, table, "side"), same))
+        db.execute(wake_triggers())
+    emptied = [qualified(*m["table"]) for m in merged if m["emptied"]]
+    if emptied:
+        db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names[t] for t in emptied)))
+    for table in emptied:
+        kept, name = _side(key, table, "kept"), names[table]
+        found = db.execute(SQL["plain_columns"], {"relation": name.as_string()}).fetchall()
+        columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in found)
+        for statement in quiet_triggers(name):
+            db.execute(statement)
+        insert = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}")
+        db.execute(insert.format(name, columns, columns, kept))
+        db.execute(wake_triggers())
+        db.execute(sql.SQL("DROP TABLE {}").format(kept))
+
+
+def _restore_numbers(db: Session, key: str, table: str) -> None:
+    """Sequences go back to where they were, unless rows that came since have used their numbers."""
+    kept, name = numbers(key, table), _name(table)
+    query = sql.SQL('SELECT "column", last, called, high, low FROM {}').format(kept)
+    for column, last, called, high, low in db.execute(query).fetchall():
+        restore = sql.SQL(
+            "SELECT setval(pg_get_serial_sequence({label}, {column})::regclass, {last}, {called})"
+            " FROM (SELECT max({name})::numeric AS high, min({name})::numeric AS low FROM {table}) t,"
+            " pg_sequence s WHERE s.seqrelid = pg_get_serial_sequence({label}, {column})::regclass AND coalesce("
+            " CASE WHEN s.seqincrement > 0 THEN t.high <= greatest({last}, {high}::numeric)"
+            " ELSE t.low >= least({last}, {low}::numeric) END, true)"
+        )
+        db.execute(
+            restore.format(
+                label=sql.Literal(name.as_string()), column=sql.Literal(column), name=sql.Identifier(column),
+                last=sql.Literal(last), called=sql.Literal(called), high=sql.Literal(high), low=sql.Literal(low),
+                table=name,
+            )
+        )  # fmt: skip
+    db.execute(sql.SQL("DROP TABLE {}").format(kept))
