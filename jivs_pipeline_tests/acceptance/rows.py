@@ -90,23 +90,38 @@ def assert_same_table(
     """Every row of the SQLite table, `times` times, and none else, with every type exact. Returns the rows."""
     name = target_table or table
     with closing(sqlite3.connect(source)) as lite, psycopg.connect(target) as db:
-        lite.text_factory = lambda b: b.decode()
         there = columns(db, schema, name)
         info = [r[1] for r in lite.execute(f"PRAGMA table_info({_quoted(table)})")]
         wanted = [c for c in info if c not in dropped]
         assert [(renamed or {}).get(c, c) for c in wanted] == list(there), f"columns of {name}"
-        listed = ", ".join(map(_quoted, wanted))
-        rows = lite.execute(f"SELECT {listed} FROM {_quoted(table)} WHERE {where}").fetchall()
-        types = list(there.values())
-        expected = Counter(
-            tuple(_typed(_expected(v, t)) for v, t in zip(row, types, strict=True)) for row in rows
-        )
-        found = db.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name))).fetchall()
-        actual = Counter(tuple(map(_typed, row)) for row in found)
+    expected = sqlite_rows(source, table, list(there.values()), names=wanted, where=where)
+    with psycopg.connect(target) as db:
+        actual = rows_of(db, name, schema)
     if times != 1:
         expected = Counter({row: n * times for row, n in expected.items()})
+    assert_same_rows(table, expected, actual)
+    return sum(actual.values())
+
+
+def sqlite_rows(
+    source: Path, table: str, types: Sequence[str], *, names: Sequence[str] = (), where: str = "1"
+) -> Counter[Any]:
+    """The rows of a SQLite table as they must be in columns of these PostgreSQL types, with their types."""
+    with closing(sqlite3.connect(source)) as lite:
+        lite.text_factory = lambda b: b.decode()
+        listed = ", ".join(map(_quoted, names)) or "*"
+        rows = lite.execute(f"SELECT {listed} FROM {_quoted(table)} WHERE {where}").fetchall()
+    return Counter(tuple(_typed(_expected(v, t)) for v, t in zip(row, types, strict=True)) for row in rows)
+
+
+def rows_of(db: psycopg.Connection[Any], table: str, schema: str = "public") -> Counter[Any]:
+    """The rows of a PostgreSQL table as they are, with their types."""
+    found = db.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, table))).fetchall()
+    return Counter(tuple(map(_typed, row)) for row in found)
+
+
+def assert_same_rows(table: str, expected: Counter[Any], actual: Counter[Any]) -> None:
     assert expected == actual, f"{table}: {_difference(expected, actual)}"
-    return len(found)
 
 
 def _quoted(name: str) -> str:
