@@ -24,16 +24,16 @@ from uuid import uuid4
 
 import pytest
 
+KILL, GO_ON = signal.SIGKILL, signal.SIGCONT
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30, pause: float = 0.01) -> Any:
-    """Ask until the answer is true, and return it; fails with `what` after `seconds`."""
+def until(condition: Callable[[], object], what: str, seconds: float = 30, pause: float = 0.01) -> None:
+    """Ask until the answer is true; fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what() if callable(what) else what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(pause)
-    return answer
 
 
 @dataclass
@@ -88,9 +88,38 @@ class Forked:
     @property
     def document(self) -> dict[str, Any]:
         """What `jivs run` would print; the error document where it ended by an error."""
-        found = [line.get("document", line) for line in self.lines() if "phase" not in line]
+        found = [line.get("document", line) for line in self.lines() if line.keys() & {"document", "error"}]
         assert found, f"ended without a document: {self}"
         return found[-1]
+
+    @property
+    def passed(self) -> dict[str, int]:
+        """How often it came by each failpoint, where one was set and it was not killed."""
+        return next((line["passed"] for line in self.lines() if "passed" in line), {})
+
+    def wait_begun(self, seconds: float = 30) -> bool:
+        """Until it has taken its migration or ended; whether it has taken it."""
+        until(lambda: self.poll() is not None or self.phases, f"beginning of {self}", seconds, 0.003)
+        return bool(self.phases)
+
+    def wait_asleep(self, seconds: float = 30) -> None:
+        """Until it waits at a failpoint."""
+
+        def there() -> bool:
+            assert self.poll() is None, f"ended before it slept: {self}"
+            return any("asleep" in line for line in self.lines())
+
+        until(there, f"a sleep of {self}", seconds, 0.003)
+
+    def stop(self) -> None:
+        """Stop it; it stands still when this returns."""
+        self.signal(signal.SIGSTOP)
+
+        def still() -> bool:
+            assert self.poll() is None, f"ended before it was stopped: {self}"
+            return Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+
+        until(still, f"stop of {self}", 10, 0.002)
 
     def wait_for(self, phase: str, seconds: float = 30) -> None:
         """Until it has entered the phase."""
@@ -181,6 +210,3 @@ def engine(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
     started = Engine(tmp_path_factory.mktemp("engine"), jivs_home[0])
     yield started
     started.stop()
-
-
-KILL, STOP, GO_ON = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT

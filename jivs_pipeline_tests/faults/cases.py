@@ -7,6 +7,7 @@ modes. What does not: the faults.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,9 +20,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.contract import check_run
 from jivs_pipeline_tests.acceptance.rows import (
     assert_same_rows,
+    catalog,
     columns,
     constraints,
     indexes,
@@ -124,6 +127,7 @@ class Case:
     target: str
     before: dict[str, Counter[Any]]
     staging: Path
+    control_url: str
     lease: float | None = None
 
     @property
@@ -145,6 +149,39 @@ class Case:
     def start(self, failpoint: str = "", clock: list[tuple[float, float]] | None = None) -> Forked:
         more = {"JIVS_FAILPOINT": failpoint} if failpoint else {}
         return self.engine.start(self.spec, {**self.environment, **more}, clock)
+
+    def take_over(self, seconds: float, clock: list[tuple[float, float]] | None = None) -> Forked:
+        """Start runs until one is not in conflict with the holder; fails after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            run = self.start(clock=clock)
+            if run.wait_begun():
+                return run
+            assert run.wait() == 3, run
+            assert run.document["error"]["code"] == "conflict", run
+            assert time.monotonic() < deadline, f"no takeover within {seconds:g} s: {run}"
+
+    def control(self, query: str) -> Any:
+        """The first row of a query on the control database; `%(key)s` is the migration's."""
+        with psycopg.connect(self.control_url) as db:
+            return db.execute(query, {"key": self.key}).fetchone()  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def everything(self) -> dict[str, Any]:
+        """All that a run could have changed in the target, and what the control database says of the migration."""
+        with psycopg.connect(self.target) as db:
+            numbers = db.execute(
+                "SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2"
+            )
+            found: dict[str, Any] = {**catalog(self.target), "numbers": numbers.fetchall()}
+        for table, order in (
+            ("migrations", "1"),
+            ("migration_checkpoints", "table_name, phase"),
+            ("migration_events", "seq"),
+        ):
+            found[table] = self.control(
+                f"SELECT json_agg(t ORDER BY {order})::text FROM jivs.{table} t WHERE key = %(key)s"
+            )
+        return found
 
     @property
     def staged(self) -> list[Path]:
@@ -269,7 +306,7 @@ class Cases:
         case = Case(
             one, self.engine, f"k-{name[2:]}", mode, self.sources[dialect],
             with_parts(self.server, database=name), {} if mode == "create" else self.before,
-            self.directory / f"staging-{name}", lease,
+            self.directory / f"staging-{name}", with_parts(self.server, database=CONTROL), lease,
         )  # fmt: skip
         one.note(f"{dialect}, {mode}")
         try:

@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg_pool
@@ -31,6 +32,7 @@ from jivs_pipeline.core.errors import ExitCode, InterruptedRun, JivsError
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import migrate
+from jivs_pipeline.infra import failpoints
 from jivs_pipeline.infra.sources import postgresql, sqlite
 from jivs_pipeline.runtime import Runtime
 
@@ -124,6 +126,8 @@ def _run(run: dict[str, Any], out: int) -> int:
     def say(**line: Any) -> None:
         os.write(out, json.dumps(line, default=str).encode() + b"\n")
 
+    # Whoever waits at a failpoint says so, and nobody has to guess when to strike.
+    failpoints.time = SimpleNamespace(sleep=lambda seconds: (say(asleep=seconds), time.sleep(seconds)))  # pyright: ignore
     code: int = ExitCode.DONE
     key = run["spec"]["key"]
     with Runtime.from_environment(environment=run["environment"]) as runtime:
@@ -148,6 +152,7 @@ def _run(run: dict[str, Any], out: int) -> int:
             raise
         finally:
             migration.close()
+            say(passed=failpoints._passed)
     return code
 
 

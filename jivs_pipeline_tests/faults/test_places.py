@@ -1,0 +1,143 @@
+"""Row 2: runs are killed at every place that has a name, in first runs and in those that go on after a kill.
+
+What belongs here: which kinds of migrations come by which places, and the kills there. What does not: places that
+only other commands come by; `ELSEWHERE` says where those are.
+
+Nobody lists the places: they are read from the source, and which migration comes by which is asked of a run. A new
+one that no scenario comes by fails `test_kill_at_every_place`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import jivs_pipeline
+from jivs_pipeline_tests.faults.cases import Case, Cases
+from jivs_pipeline_tests.fix_engine import KILL, Forked
+from jivs_pipeline_tests.fix_faults import Round, rounds
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+SEED = os.environ["JIVS_TEST_SEED"]
+
+ELSEWHERE: dict[str, str] = {}
+"""Place -> the file of this package whose tests kill there."""
+
+
+def _nothing(case: Case) -> None:
+    """A first run."""
+
+
+def _lose_staging(case: Case) -> None:
+    """Half of it is loaded and the rest is gone from the disk, so what is loaded is read and loaded anew."""
+    _die(case, "after_copy_before_commit@8")
+    shutil.rmtree(case.staging)
+    case.round.note("staging lost")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A kind of run."""
+
+    mode: str
+    dialect: str
+    prepare: Callable[[Case], None] = _nothing
+
+
+SCENARIOS = (
+    Scenario("create", "sqlite"),
+    Scenario("create", "postgresql"),
+    Scenario("replace", "postgresql"),
+    Scenario("truncate", "sqlite"),
+    Scenario("append", "postgresql"),
+    Scenario("create", "sqlite", _lose_staging),
+    Scenario("append", "sqlite", _lose_staging),
+)
+
+
+def places() -> set[str]:
+    """The names of all failpoints in the package."""
+    call = re.compile(r"""\bfailpoint\(\s*["'](\w+)["']\s*\)""")
+    files = Path(jivs_pipeline.__file__).parent.rglob("*.py")
+    return {name for file in files for name in call.findall(file.read_text())}
+
+
+def _die(case: Case, place: str) -> Forked:
+    run = case.start(f"{place}:kill")
+    code = run.wait()
+    case.round.note(f"{place} → {code}")
+    assert code == -KILL, f"{place} was not passed: {run}"
+    return run
+
+
+def _uncounted(name: str) -> Round:
+    """A round for what is done in each `make faults`, beside the row's count."""
+    return Round(2, -1, random.Random(f"{SEED} {name}"), faults=0)
+
+
+Passed = Callable[[Scenario], dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def passed(cases: Cases) -> Passed:
+    """How often an undisturbed run of a scenario comes by each place, in the order of the first times."""
+
+    @cache
+    def ask(scenario: Scenario) -> dict[str, int]:
+        with cases.case(_uncounted("ask"), scenario.mode, scenario.dialect) as case:
+            scenario.prepare(case)
+            run = case.start("nowhere:sleep=0")
+            assert run.wait() == 0, run
+            case.judge(run)
+            assert run.passed, run
+            return run.passed
+
+    return ask
+
+
+def test_kill_at_every_place(cases: Cases, passed: Passed) -> None:
+    """One migration dies at each place, one after the other, and ends complete; another for what it did not come by."""
+    missing = places() - set(ELSEWHERE)
+    for scenario in SCENARIOS:
+        if chain := [p for p in passed(scenario) if p in missing] if missing else []:
+            with (one := _uncounted("chain")), cases.case(one, scenario.mode, scenario.dialect) as case:
+                scenario.prepare(case)
+                for place in chain:
+                    _die(case, place)
+                case.complete()
+            missing -= set(chain)
+    assert not missing, "no scenario comes by these places"
+    for place, file in ELSEWHERE.items():
+        assert place in Path(__file__).with_name(file).read_text(), f"{file} does not kill at {place}"
+
+
+def test_kill_at_any_place(cases: Cases, passed: Passed) -> None:
+    """Each place three times: in a first run, in one that goes on after a kill, and twice in a row."""
+    here = sorted(places() - set(ELSEWHERE))
+    random.Random(SEED).shuffle(here)
+    for one in rounds(2, 3, part="each", full=3 * len(here)):
+        with one:
+            place, kind = here[one.number // 3 % len(here)], one.number % 3
+            scenario = one.rng.choice([s for s in SCENARIOS if place in passed(s)])
+            counts = passed(scenario)
+            at = f"{place}@{one.rng.randint(1, counts[place])}"
+            with cases.case(one, scenario.mode, scenario.dialect) as case:
+                scenario.prepare(case)
+                if kind == 1:
+                    # Killed while it reads, it does everything again and so comes by the place.
+                    _die(case, f"before_staging_rename@{one.rng.randint(1, counts['before_staging_rename'])}")
+                _die(case, at)
+                if kind == 2:
+                    # What it was doing may be done, and nothing else of that kind left.
+                    run = case.start(f"{place}:kill")
+                    assert run.wait() in {-KILL, 0}, run
+                case.complete()
