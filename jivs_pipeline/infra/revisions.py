@@ -75,8 +75,9 @@ def revisions(area: str) -> tuple[Revision, ...]:
 
 def _applied(connection: psycopg.Connection[Any], schema: str) -> dict[int, str]:
     with connection.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute("SELECT to_regclass(%s)", (f"{schema}.revisions",)).fetchone()
-        if row is None or row[0] is None:
+        # Not to_regclass: a session that asked before others made the table may remember that there is none.
+        made = "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = 'revisions'"
+        if cursor.execute(made, (schema,)).fetchone() is None:
             return {}
         query = sql.SQL("SELECT number, checksum FROM {}.revisions").format(sql.Identifier(schema))
         return dict(cursor.execute(query).fetchall())

@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,31 @@ def test_eight_upgrades_at_once_apply_each_revision_once(database: str, area: st
     with ThreadPoolExecutor(8) as pool:
         applied = sorted(pool.map(upgrade, range(8)))
     assert applied == [0] * 7 + [len(revisions.revisions(area))]
+
+
+@_BOTH
+def test_a_session_that_has_looked_before_sees_what_others_made(
+    database: str, db: psycopg.Connection[Any], area: str
+) -> None:
+    """The server remembers for a session that a name did not exist, also while it waits for its turn."""
+    schema = _SCHEMAS[area]
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with (
+        psycopg.connect(database, autocommit=True) as one,
+        psycopg.connect(database, autocommit=True) as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for session in (one, two):
+            assert session.execute("SELECT to_regclass(%s)", (f"{schema}.revisions",)).fetchone() == (None,)
+        with db.transaction():
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (revisions._LOCK,))
+            upgrades = [pool.submit(revisions.upgrade, session, area) for session in (one, two)]
+            deadline = time.monotonic() + 20
+            while db.execute(waiting).fetchone() != (2,):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        applied = sorted(len(u.result(20)) for u in upgrades)
+    assert applied == [0, len(revisions.revisions(area))]
 
 
 @_BOTH
