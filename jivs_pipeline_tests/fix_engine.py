@@ -36,7 +36,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30, pause
         time.sleep(pause)
 
 
-@dataclass
+@dataclass(repr=False)
 class Forked:
     """One run of the engine."""
 
@@ -111,6 +111,19 @@ class Forked:
 
         until(there, f"a sleep of {self}", seconds, 0.003)
 
+    def go_on(self) -> None:
+        """Sleep no longer at failpoints."""
+        self.out.with_name(f"{self.out.name}.go").touch()
+
+    def wait_at_gate(self) -> None:
+        """Until it is ready to begin."""
+
+        def there() -> bool:
+            assert self.poll() is None, f"ended before the gate: {self}"
+            return any("at_gate" in line for line in self.lines())
+
+        until(there, f"{self} at the gate", 60, 0.003)
+
     def stop(self) -> None:
         """Stop it; it stands still when this returns."""
         self.signal(signal.SIGSTOP)
@@ -130,7 +143,7 @@ class Forked:
 
         until(there, f"phase {phase} of {self}", seconds, 0.003)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         errors = self.err.read_text()[-2000:] if self.err.exists() else ""
         said = [line.get("phase") or str(line)[:600] for line in self.lines()]
         return f"engine run {self.pid} → {self.engine.codes.get(self.pid)}, said {said} {errors}"
@@ -163,13 +176,19 @@ class Engine:
         spec: Mapping[str, Any],
         environment: Mapping[str, str],
         clock: list[tuple[float, float]] | None = None,
+        gate: Path | None = None,
     ) -> Forked:
-        """Fork a run. `clock` makes its wall clocks wrong: from each second on, by so many seconds."""
+        """Fork a run.
+
+        Args:
+            clock: makes its wall clocks wrong: from each second on, by so many seconds.
+            gate: it is ready to begin, and does when this file is there.
+        """
         number = next(self._numbers)
         out, err = (self.directory / f"{number}.{end}" for end in ("out", "err"))
         run = {
             "spec": spec, "environment": self._environment(environment), "id": uuid4().hex, "clock": clock or [],
-            "out": str(out), "err": str(err),
+            "out": str(out), "err": str(err), "go": f"{out}.go", "gate": str(gate or ""),
         }  # fmt: skip
         known = len(self._pids)
         self.say({"run": run})

@@ -146,9 +146,17 @@ class Case:
             "JIVS_STAGING_URL": str(self.staging), "JIVS_LOCK_WAIT_SECONDS": "0", **lease,
         }  # fmt: skip
 
-    def start(self, failpoint: str = "", clock: list[tuple[float, float]] | None = None) -> Forked:
-        more = {"JIVS_FAILPOINT": failpoint} if failpoint else {}
-        return self.engine.start(self.spec, {**self.environment, **more}, clock)
+    def start(
+        self,
+        failpoint: str = "",
+        clock: list[tuple[float, float]] | None = None,
+        gate: Path | None = None,
+        **more: str,
+    ) -> Forked:
+        """Begin a run, see `Engine.start`. `more` goes into its environment."""
+        if failpoint:
+            more["JIVS_FAILPOINT"] = failpoint
+        return self.engine.start(self.spec, {**self.environment, **more}, clock, gate)
 
     def take_over(self, seconds: float, clock: list[tuple[float, float]] | None = None) -> Forked:
         """Start runs until one is not in conflict with the holder; fails after `seconds`."""

@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,11 +127,19 @@ def _run(run: dict[str, Any], out: int) -> int:
     def say(**line: Any) -> None:
         os.write(out, json.dumps(line, default=str).encode() + b"\n")
 
-    # Whoever waits at a failpoint says so, and nobody has to guess when to strike.
-    failpoints.time = SimpleNamespace(sleep=lambda seconds: (say(asleep=seconds), time.sleep(seconds)))  # pyright: ignore
+    def sleep(seconds: float) -> None:
+        # Whoever waits at a failpoint says so, and nobody has to guess when to strike, or to wait for the end.
+        say(asleep=seconds)
+        _wait_for(run["go"], seconds)
+
+    failpoints.time = SimpleNamespace(sleep=sleep)  # pyright: ignore[reportAttributeAccessIssue]
     code: int = ExitCode.DONE
     key = run["spec"]["key"]
     with Runtime.from_environment(environment=run["environment"]) as runtime:
+        if run["gate"]:
+            runtime.control.control_id()
+            say(at_gate=True)
+            _wait_for(run["gate"], 60)
         migration = runtime.migration(parse_spec(run["spec"]), run["id"])
         try:
             if not migration.finished_before:
@@ -142,8 +151,9 @@ def _run(run: dict[str, Any], out: int) -> int:
             say(document=migration.document())
         except JivsError as error:
             migration.abort(error)
-            say(**error.document())
-            code = error.exit_code
+            told = migration.error or error
+            say(**told.document())
+            code = told.exit_code
         except KeyboardInterrupt:
             migration.abort(InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {key}"))
             code = ExitCode.INTERRUPTED
@@ -154,6 +164,12 @@ def _run(run: dict[str, Any], out: int) -> int:
             migration.close()
             say(passed=failpoints._passed)
     return code
+
+
+def _wait_for(file: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not Path(file).exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def _shift_clocks(steps: list[tuple[float, float]]) -> None:
