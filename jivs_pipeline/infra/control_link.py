@@ -63,7 +63,8 @@ class ControlLink:
                 "connect_timeout": min(10, max(2, seconds)),
                 "tcp_user_timeout": seconds * 1000,
                 "options": "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=20s"
-                " -c idle_in_transaction_session_timeout=60s",
+                # Who stands still inside a transaction must not keep its successor from the migration's row.
+                " -c idle_in_transaction_session_timeout=5s",
             },
             configure=configure,
             # A server that restarted leaves dead connections in the pool; a verb must not pay for them.

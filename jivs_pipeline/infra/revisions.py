@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from jivs_pipeline.core.errors import TerminalError
+from jivs_pipeline.infra.failpoints import failpoint
 
 __all__ = ["Revision", "RevisionState", "pending", "state", "upgrade"]
 
@@ -100,6 +101,8 @@ def pending(connection: psycopg.Connection[Any], area: str) -> bool:
 @contextmanager
 def _locked(connection: psycopg.Connection[Any]) -> Iterator[None]:
     with connection.transaction():
+        # Whoever stands still in here, holding the lock, would stop everybody else.
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         yield
 
@@ -133,6 +136,7 @@ def upgrade(connection: psycopg.Connection[Any], area: str) -> tuple[Revision, .
                     f"Revision {revision.number:04d}_{revision.name} of schema {schema} was changed after it was applied",
                     hint="Reinstall jivs_pipeline; revisions are never edited",
                 )
+        failpoint("inside_upgrade")
     return tuple(done)
 
 

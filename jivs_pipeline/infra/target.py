@@ -109,7 +109,11 @@ class PostgresqlTarget(TargetView):
                 with db.transaction():
                     # A backend that came between the two statements holds the row: end it and try again.
                     db.execute("SET LOCAL lock_timeout = '1s'")
-                    return db.execute(SQL["claim"], parameters).fetchone() is not None
+                    # This session is in no ledger: if we stand still in here, the server has to end it by itself.
+                    db.execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")
+                    claimed = db.execute(SQL["claim"], parameters).fetchone() is not None
+                    failpoint("inside_claim")
+                    return claimed
             except psycopg.errors.LockNotAvailable:
                 time.sleep(0.05 * attempt)
         raise TransientError("The ledger is locked by somebody else", hint="Look at pg_locks on the target")

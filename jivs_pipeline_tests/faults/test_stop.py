@@ -11,23 +11,26 @@ import pytest
 
 from jivs_pipeline_tests.faults.cases import Case, Cases
 from jivs_pipeline_tests.fix_engine import GO_ON, Forked
-from jivs_pipeline_tests.fix_faults import rounds
+from jivs_pipeline_tests.fix_faults import Round, rounds
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 LEASE = 1.0
 TAKEOVER = 10.0
-PLACES = (
-    "after_ledger_before_copy",  # between the check of the epoch and the COPY
-    "after_copy_before_commit",
-    "before_commit",
-    "after_commit",
-    "inside_step",
-)
+PLACES = {
+    "inside_upgrade": 1,
+    "inside_claim": 1,
+    "after_ledger_before_copy": 10,  # between the check of the epoch and the COPY
+    "after_copy_before_commit": 10,
+    "before_commit": 10,
+    "after_commit": 10,
+    "inside_step": 6,
+}
+"""Where a stop hurts, and how often a run comes by at least."""
 
 
 def test_a_stopped_worker_is_replaced_and_refused(cases: Cases) -> None:
-    for one in rounds(4, quick=4):
+    for one in rounds(4, quick=6):
         with one, cases.case(one, lease=LEASE) as case:
             stale, stopped = _stopped(case, at_random=one.number % 2 == 1)
             beaten = _silence(case)
@@ -53,9 +56,7 @@ def test_a_stopped_worker_is_replaced_and_refused(cases: Cases) -> None:
 def _stopped(case: Case, *, at_random: bool) -> tuple[Forked, float]:
     """A run that stands still inside the load, at a place inside of a transaction or anywhere, and since when."""
     rng = case.round.rng
-    place = (
-        f"before_commit@{rng.randint(20, 25)}" if at_random else f"{rng.choice(PLACES)}@{rng.randint(1, 6)}"
-    )
+    place = f"before_commit@{rng.randint(20, 25)}" if at_random else _place(case.round)
     run = case.start(f"{place}:sleep=3")
     if at_random:
         # The load cannot end before: it will wait at the place.
@@ -67,6 +68,11 @@ def _stopped(case: Case, *, at_random: bool) -> tuple[Forked, float]:
         case.round.note(f"stopped at {place}")
     run.stop()
     return run, time.monotonic()
+
+
+def _place(one: Round) -> str:
+    place = sorted(PLACES)[one.number // 2 % len(PLACES)]
+    return f"{place}@{one.rng.randint(1, PLACES[place])}"
 
 
 def _silence(case: Case) -> float:
