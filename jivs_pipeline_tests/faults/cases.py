@@ -174,6 +174,11 @@ class Case:
         with psycopg.connect(self.control_url) as db:
             return db.execute(query, {"key": self.key}).fetchone()  # pyright: ignore[reportArgumentType, reportCallIssue]
 
+    def silence(self) -> float:
+        """For how many seconds the holder has been silent; its lease counts from there."""
+        age = "SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 FROM jivs.migration_locks WHERE key = %(key)s"
+        return self.control(age)[0]
+
     def everything(self) -> dict[str, Any]:
         """All that a run could have changed in the target, and what the control database says of the migration."""
         with psycopg.connect(self.target) as db:

@@ -33,7 +33,7 @@ def test_a_stopped_worker_is_replaced_and_refused(cases: Cases) -> None:
     for one in rounds(4, quick=6):
         with one, cases.case(one, lease=LEASE) as case:
             stale, stopped = _stopped(case, at_random=one.number % 2 == 1)
-            beaten = _silence(case)
+            beaten = case.silence()
             successor = case.take_over(LEASE + TAKEOVER)
             took = time.monotonic() - stopped
             one.note(f"taken over after {took:.2f} s")
@@ -73,13 +73,6 @@ def _stopped(case: Case, *, at_random: bool) -> tuple[Forked, float]:
 def _place(one: Round) -> str:
     place = sorted(PLACES)[one.number // 2 % len(PLACES)]
     return f"{place}@{one.rng.randint(1, PLACES[place])}"
-
-
-def _silence(case: Case) -> float:
-    """For how long the holder has been silent already; its lease counts from there."""
-    return case.control(
-        "SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 FROM jivs.migration_locks WHERE key = %(key)s"
-    )[0]
 
 
 def _wake(stale: Forked) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 
 import psycopg_pool
 
-from jivs_pipeline.core.errors import ExitCode, InterruptedRun, JivsError
+from jivs_pipeline.core.errors import ExitCode, InterruptedRun, TerminalError
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import migrate
@@ -149,17 +149,15 @@ def _run(run: dict[str, Any], out: int) -> int:
                     say(phase=phase.value)
                     getattr(migration, phase.value)()
             say(document=migration.document())
-        except JivsError as error:
-            migration.abort(error)
-            told = migration.error or error
-            say(**told.document())
-            code = told.exit_code
         except KeyboardInterrupt:
             migration.abort(InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {key}"))
             code = ExitCode.INTERRUPTED
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as the ops do, and the command after them
             migration.abort(error)
-            raise
+            told = migration.error or TerminalError(f"{type(error).__name__}: {error}")
+            say(**told.document())
+            code = told.exit_code
+            os.write(2, traceback.format_exc().encode())
         finally:
             migration.close()
             say(passed=failpoints._passed)
