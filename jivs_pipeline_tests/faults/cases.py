@@ -177,7 +177,9 @@ class Case:
     def silence(self) -> float:
         """For how many seconds the holder has been silent; its lease counts from there."""
         age = "SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 FROM jivs.migration_locks WHERE key = %(key)s"
-        return self.control(age)[0]
+        found = self.control(age)[0]
+        assert 0 <= found < 20, f"the heartbeat is {found:.1f} s old"
+        return found
 
     def everything(self) -> dict[str, Any]:
         """All that a run could have changed in the target, and what the control database says of the migration."""

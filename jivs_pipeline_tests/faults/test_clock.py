@@ -21,14 +21,19 @@ TAKEOVER = 10.0
 Clock = list[tuple[float, float]]
 
 
-def _clock(one: Round) -> Clock:
+def _clock(one: Round, first: float = 0) -> Clock:
     """Far ahead or far behind from the start, and in some runs it jumps to the other side."""
-    first = one.rng.choice((OFF, -OFF))
+    first = first or one.rng.choice((OFF, -OFF))
     steps = [(0.0, first)]
     if one.rng.random() < 0.6:
         steps.append((one.rng.uniform(0.05, 1.0), -first))
     one.note(f"clock {steps}")
     return steps
+
+
+def _worse(one: Round, off: float) -> float:
+    """The first rounds go in the direction that would do harm if the holder's clock were believed."""
+    return off if one.number // 2 % 2 == 0 else -off
 
 
 def test_wrong_clocks_decide_nothing(cases: Cases) -> None:
@@ -41,8 +46,8 @@ def test_wrong_clocks_decide_nothing(cases: Cases) -> None:
 def _keeps(case: Case) -> None:
     """A live holder keeps its migration for longer than its lease, whatever it and the others believe."""
     lease = case.lease or 0
-    rng = case.round.rng
-    holder = case.start(f"after_ledger_before_copy@{rng.randint(1, 20)}:sleep=60", clock=_clock(case.round))
+    place = f"after_ledger_before_copy@{case.round.rng.randint(1, 20)}"
+    holder = case.start(f"{place}:sleep=60", clock=_clock(case.round, _worse(case.round, -OFF)))
     holder.wait_asleep()
     until = time.monotonic() + lease + 1
     while time.monotonic() < until:
@@ -59,7 +64,7 @@ def _loses(case: Case) -> None:
     """One that stands still loses it to a run with another wrong clock: after its lease, and in time."""
     lease = case.lease or 0
     place = f"before_commit@{case.round.rng.randint(2, 20)}"
-    stale = case.start(f"{place}:sleep=60", clock=_clock(case.round))
+    stale = case.start(f"{place}:sleep=60", clock=_clock(case.round, _worse(case.round, OFF)))
     stale.wait_asleep()
     stale.stop()
     stopped = time.monotonic()
