@@ -28,7 +28,7 @@ KILL, GO_ON = signal.SIGKILL, signal.SIGCONT
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30, pause: float = 0.01) -> None:
+def until(condition: Callable[[], object], what: object, seconds: float = 30, pause: float = 0.01) -> None:
     """Ask until the answer is true; fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -6,6 +6,8 @@ modes. What does not: the faults.
 
 from __future__ import annotations
 
+import os
+import random
 import sqlite3
 import time
 from collections import Counter
@@ -34,8 +36,8 @@ from jivs_pipeline_tests.acceptance.rows import (
     sqlite_rows,
     tables_of,
 )
-from jivs_pipeline_tests.fix_cli import database_of, with_parts
-from jivs_pipeline_tests.fix_engine import Engine, Forked, until
+from jivs_pipeline_tests.fix_cli import Ended, database_of, with_parts
+from jivs_pipeline_tests.fix_engine import KILL, Engine, Forked, until
 from jivs_pipeline_tests.fix_faults import Round
 
 MODES = ("create", "replace", "truncate", "append")
@@ -158,6 +160,14 @@ class Case:
             more["JIVS_FAILPOINT"] = failpoint
         return self.engine.start(self.spec, {**self.environment, **more}, clock, gate)
 
+    def die(self, place: str) -> Forked:
+        """A run that is killed at the named place."""
+        run = self.start(f"{place}:kill")
+        code = run.wait()
+        self.round.note(f"{place} → {code}")
+        assert code == -KILL, f"{place} was not passed: {run}"
+        return run
+
     def take_over(self, seconds: float, clock: list[tuple[float, float]] | None = None) -> Forked:
         """Start runs until one is not in conflict with the holder; fails after `seconds`."""
         deadline = time.monotonic() + seconds
@@ -216,7 +226,7 @@ class Case:
             assert second.phases == [], second
             assert ledger(self.target, self.key) == loaded
 
-    def judge(self, run: Forked) -> None:
+    def judge(self, run: Forked | Ended) -> None:
         """The run's document says so, and the target has what it must have and nothing else."""
         check_run(run.document)
         self._judge_rows()
@@ -274,6 +284,11 @@ class Case:
 
 def sum_of(rows: Counter[Any]) -> int:
     return sum(rows.values())
+
+
+def uncounted(row: int) -> Round:
+    """A round for what is done in each `make faults`, beside the row's count."""
+    return Round(row, -1, random.Random(os.environ["JIVS_TEST_SEED"]), faults=0)
 
 
 class Cases:

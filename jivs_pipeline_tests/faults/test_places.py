@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 import jivs_pipeline
-from jivs_pipeline_tests.faults.cases import Case, Cases
-from jivs_pipeline_tests.fix_engine import KILL, Forked
-from jivs_pipeline_tests.fix_faults import Round, rounds
+from jivs_pipeline_tests.faults.cases import Case, Cases, uncounted
+from jivs_pipeline_tests.fix_engine import KILL
+from jivs_pipeline_tests.fix_faults import rounds
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
@@ -39,7 +39,7 @@ def _nothing(case: Case) -> None:
 
 def _lose_staging(case: Case) -> None:
     """Half of it is loaded and the rest is gone from the disk, so what is loaded is read and loaded anew."""
-    _die(case, "after_copy_before_commit@8")
+    case.die("after_copy_before_commit@8")
     shutil.rmtree(case.staging)
     case.round.note("staging lost")
 
@@ -71,19 +71,6 @@ def places() -> set[str]:
     return {name for file in files for name in call.findall(file.read_text())}
 
 
-def _die(case: Case, place: str) -> Forked:
-    run = case.start(f"{place}:kill")
-    code = run.wait()
-    case.round.note(f"{place} → {code}")
-    assert code == -KILL, f"{place} was not passed: {run}"
-    return run
-
-
-def _uncounted(name: str) -> Round:
-    """A round for what is done in each `make faults`, beside the row's count."""
-    return Round(2, -1, random.Random(f"{SEED} {name}"), faults=0)
-
-
 Passed = Callable[[Scenario], dict[str, int]]
 
 
@@ -93,7 +80,7 @@ def passed(cases: Cases) -> Passed:
 
     @cache
     def ask(scenario: Scenario) -> dict[str, int]:
-        with cases.case(_uncounted("ask"), scenario.mode, scenario.dialect) as case:
+        with cases.case(uncounted(2), scenario.mode, scenario.dialect) as case:
             scenario.prepare(case)
             run = case.start("nowhere:sleep=0")
             assert run.wait() == 0, run
@@ -109,10 +96,10 @@ def test_kill_at_every_place(cases: Cases, passed: Passed) -> None:
     missing = places() - set(ELSEWHERE)
     for scenario in SCENARIOS:
         if chain := [p for p in passed(scenario) if p in missing] if missing else []:
-            with (one := _uncounted("chain")), cases.case(one, scenario.mode, scenario.dialect) as case:
+            with (one := uncounted(2)), cases.case(one, scenario.mode, scenario.dialect) as case:
                 scenario.prepare(case)
                 for place in chain:
-                    _die(case, place)
+                    case.die(place)
                 case.complete()
             missing -= set(chain)
     assert not missing, "no scenario comes by these places"
@@ -134,8 +121,8 @@ def test_kill_at_any_place(cases: Cases, passed: Passed) -> None:
                 scenario.prepare(case)
                 if kind == 1:
                     # Killed while it reads, it does everything again and so comes by the place.
-                    _die(case, f"before_staging_rename@{one.rng.randint(1, counts['before_staging_rename'])}")
-                _die(case, at)
+                    case.die(f"before_staging_rename@{one.rng.randint(1, counts['before_staging_rename'])}")
+                case.die(at)
                 if kind == 2:
                     # What it was doing may be done, and nothing else of that kind left.
                     run = case.start(f"{place}:kill")
