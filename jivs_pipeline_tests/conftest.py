@@ -5,4 +5,6 @@ pytest_plugins = [
     "jivs_pipeline_tests.fix_cli",
     "jivs_pipeline_tests.fix_engine",
     "jivs_pipeline_tests.fix_postgresql",
+    "jivs_pipeline_tests.faults.here",
+    "jivs_pipeline_tests.faults.servers",
 ]

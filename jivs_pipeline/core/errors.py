@@ -25,6 +25,7 @@ __all__ = [
     "PausedRun",
     "RefusedError",
     "ResourceError",
+    "SnapshotLost",
     "SpecError",
     "TerminalError",
     "TransientError",
@@ -84,6 +85,12 @@ class TransientError(JivsError):
 
     code = "transient"
     transient = True
+
+
+class SnapshotLost(TransientError):
+    """The view that rows were read from is gone: the same chunk can only be read as part of a new extraction."""
+
+    code = "snapshot"
 
 
 class ConfigError(TerminalError):

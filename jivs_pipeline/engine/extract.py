@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import pyarrow as pa
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, TerminalError
+from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, SnapshotLost, TerminalError
 from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.states import Phase
@@ -28,7 +29,11 @@ __all__ = ["extract"]
 
 
 def extract(run: Run) -> None:
-    """Stage all tables that have no manifest yet."""
+    """Stage all tables that have no manifest yet.
+
+    Raises:
+        SnapshotLost: everything that this extraction staged is void; it may be begun anew.
+    """
     tables = [t for t in run.sound if t.target not in run.extracted]
     if not tables:
         return
@@ -39,7 +44,9 @@ def extract(run: Run) -> None:
     run.staging.prepare(run.key, run.generation)
     _check_room(run, tables)
     readers = min(run.spec.parallelism, run.spec.limits.source_connections)
-    with run.source.snapshot(readers) as snapshot:
+    told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
+    with ExitStack() as opened:
+        snapshot = with_retries(lambda: opened.enter_context(run.source.snapshot(readers)), run.guard, told)
         tasks = {t.target: _TableTask(run, t, snapshot) for t in tables}
         jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
         run_all(jobs, readers, run.guard)
@@ -73,9 +80,9 @@ class _TableTask:
         self._began = self._began or time.monotonic()
         told = partial(run.checkpoints.retried, table.target, Phase.EXTRACT, chunk.index)
         try:
-            with_retries(partial(self._stage, chunk), run.guard, told)
+            with_retries(partial(self._stage, chunk), run.guard, told, but=(SnapshotLost,))
             if len(self._files) == len(table.chunks):
-                self._record()
+                with_retries(self._record, run.guard, told, but=(SnapshotLost,))
         except (ConflictError, ResourceError):
             raise
         except JivsError as error:

@@ -28,11 +28,12 @@ _BESIDE = frozenset({TableMode.TRUNCATE, TableMode.APPEND})
 
 def load(run: Run) -> None:
     """Bring the target to what the plan says; what the ledger already has is not done again."""
-    claim(run)
-    ledger = run.target.ledger(run.key)
     tables = [t for t in run.sound if t.target in run.extracted]
+    told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
+    with_retries(partial(claim, run), run.guard, told)
     for schema in sorted({t.target_schema for t in tables}):
-        run.target.ensure_schema(schema)
+        with_retries(partial(run.target.ensure_schema, schema), run.guard, told)
+    ledger = with_retries(partial(run.target.ledger, run.key), run.guard, told)
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
@@ -58,7 +59,7 @@ def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stan
         return
     told = partial(run.checkpoints.retried, table.target, Phase.LOAD, None)
     try:
-        with_retries(lambda: (job(), None)[1], run.guard, told)
+        with_retries(job, run.guard, told)
     except (ConflictError, ResourceError):
         raise
     except JivsError as error:

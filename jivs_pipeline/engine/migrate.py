@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.connections import redact
@@ -27,6 +28,7 @@ from jivs_pipeline.core.errors import (
     JivsError,
     MismatchError,
     PausedRun,
+    SnapshotLost,
     SpecError,
     TerminalError,
 )
@@ -38,7 +40,7 @@ from jivs_pipeline.engine import extract, load, verify
 from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.planning import build_plan
-from jivs_pipeline.engine.pool import Guard
+from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.pulse import Pulse
@@ -47,6 +49,8 @@ from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_le
 from jivs_pipeline.engine.run import Run, expected
 
 __all__ = ["Migration", "Services"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +142,11 @@ class Migration:
             return True  # every op asks
         if self.finished_before:
             return False
-        with ExitStack() as opening:
-            source, target = opening.enter_context(services.opened(spec))
-            claim = services.take(spec, self._run_id, target.ledger(spec.key).epoch)
-            if claim is None:
-                return False
-            self._open = opening.pop_all()
+        source, target, floor = with_retries(self._open_ends, self.guard, lambda *_: None)
+        claim = services.take(spec, self._run_id, floor)
+        if claim is None:
+            self._open.close()
+            return False
         self._claim = claim
         self._pulse = Pulse(
             services.control, services.leases, claim, self.guard, self.progress, services.pulse_seconds
@@ -160,8 +163,17 @@ class Migration:
             progress=self.progress, plan=claim.plan or empty,
         )  # fmt: skip
         if claim.plan is not None:
-            recall(self._run, services.control.checkpoints(spec.key), self._new_generation)
+            points = services.control.checkpoints(spec.key)
+            self._patiently(Phase.PLAN, partial(recall, self._run, points, self._new_generation))
         return True
+
+    def _open_ends(self) -> tuple[Source, Target, int]:
+        """Both ends, and the highest epoch that the target knows."""
+        with ExitStack() as opening:
+            source, target = opening.enter_context(self._services.opened(self._spec))
+            floor = target.ledger(self._spec.key).epoch
+            self._open = opening.pop_all()
+        return source, target, floor
 
     def close(self) -> None:
         """Release everything; a run that did not end goes on later."""
@@ -214,7 +226,8 @@ class Migration:
                 # Steps that failed are tried again on the rows that stand.
                 run.failures = {}
             else:
-                renew(run, build_plan(run.spec, run.source, run.target), self._new_generation())
+                fresh = self._patiently(Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target))
+                renew(run, fresh, self._new_generation())
                 note_refusals(run)
             self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
             return run.plan
@@ -222,7 +235,18 @@ class Migration:
     def extract(self) -> None:
         """Phase 2: rows of one snapshot into staging."""
         with self._phase(Phase.EXTRACT):
-            extract.extract(self._planned())
+            with_retries(
+                partial(extract.extract, self._planned()), self.guard, self._extract_anew, only=SnapshotLost
+            )
+
+    def _extract_anew(self, attempt: int, error: JivsError, delay: float) -> None:
+        """Forget what was staged from a snapshot that is lost: all tables have to be of one."""
+        run = self._the_run()
+        run.checkpoints.retried("*", Phase.EXTRACT, None, attempt, error, delay)
+        renew(run, run.plan, self._new_generation())
+        note_refusals(run)
+        self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
+        self.progress.enter(Phase.EXTRACT, expected(run.sound, run.extracted))
 
     def transform(self) -> None:
         """Phase 3: rules over the staged set. Renames, drops and filters were done while reading."""
@@ -270,9 +294,9 @@ class Migration:
                 p.table: p.data for p in points if p.phase is Phase.VERIFY and p.data.get("equal") is not None
             }
             different = [t.target for t in run.sound if not verified.get(t.target, {"equal": False})["equal"]]
-            require_ledger(run)
+            self._patiently(Phase.FINISH, partial(require_ledger, run))
             if not run.failures and not different:
-                run.target.release()
+                self._patiently(Phase.FINISH, run.target.release)
                 self._services.staging.discard(run.key, run.epoch)
         if run.failures:
             raise self._verdict(Status.FAILED, _failed_tables(run))
@@ -308,6 +332,10 @@ class Migration:
         if not run.plan.tables:
             raise SpecError(f"Migration {run.key!r} has no plan yet", hint="Run it from its first op, plan")
         return run
+
+    def _patiently(self, phase: Phase, job: Callable[[], _T]) -> _T:
+        """A job of the run as a whole: a fault of the moment does not end it."""
+        return with_retries(job, self.guard, partial(self._the_run().checkpoints.retried, "*", phase, None))
 
     @contextmanager
     def _phase(self, phase: Phase) -> Iterator[None]:

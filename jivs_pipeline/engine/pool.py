@@ -121,14 +121,21 @@ def _raise_first(futures: Iterable[Future[None]]) -> None:
 
 
 def with_retries(
-    job: Callable[[], None], guard: Guard, told: Callable[[int, JivsError, float], None]
-) -> None:
+    job: Callable[[], _T],
+    guard: Guard,
+    told: Callable[[int, JivsError, float], None],
+    *,
+    only: type[JivsError] = JivsError,
+    but: tuple[type[JivsError], ...] = (),
+) -> _T:
     """Run `job`, trying transient errors again: 3 attempts, 2 s doubled, with jitter.
 
     This is the only layer that retries; drivers and callers do not.
 
     Args:
         told: called before each wait with the attempt's number, its error and the delay in seconds.
+        only: the errors that this job may be tried again for, where an inner one has its own retries.
+        but: the errors that are left to an outer one.
     """
 
     def tell(state: RetryCallState) -> None:
@@ -136,10 +143,13 @@ def with_retries(
         if isinstance(error, JivsError) and state.next_action is not None:
             told(state.attempt_number, error, state.next_action.sleep)
 
-    Retrying(
+    def again(error: BaseException) -> bool:
+        return isinstance(error, only) and error.transient and not isinstance(error, but)
+
+    return Retrying(
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_exponential(multiplier=FIRST_DELAY_SECONDS, exp_base=2) + wait_random(0, 1),
-        retry=retry_if_exception(lambda error: isinstance(error, JivsError) and error.transient),
+        retry=retry_if_exception(again),
         sleep=guard.sleep,
         before_sleep=tell,
         reraise=True,

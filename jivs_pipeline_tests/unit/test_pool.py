@@ -13,6 +13,7 @@ from jivs_pipeline.core.errors import (
     InterruptedRun,
     JivsError,
     PausedRun,
+    SnapshotLost,
     TransientError,
 )
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
@@ -230,6 +231,22 @@ def test_nothing_else_is_tried_again(error):
         with_retries(failing(error, error), guard, lambda *_: pytest.fail("told"))
     assert caught.value is error
     assert guard.waits == []
+
+
+def test_an_error_that_is_left_to_an_outer_retry_is_tried_again_there_only():
+    guard, outer = Fast(), Fast()
+    tried: list[int] = []
+
+    def inner() -> None:
+        tried.append(1)
+        with_retries(failing(SnapshotLost("s")), guard, lambda *_: pytest.fail("told"), but=(SnapshotLost,))
+
+    with pytest.raises(SnapshotLost):
+        with_retries(inner, outer, lambda *_: None, only=SnapshotLost)
+    assert (len(tried), guard.waits, len(outer.waits)) == (3, [], 2)
+    with pytest.raises(TransientError):
+        with_retries(failing(TransientError("t")), outer, lambda *_: None, only=SnapshotLost)
+    assert len(outer.waits) == 2
 
 
 def test_a_stop_ends_the_waiting_for_another_attempt():

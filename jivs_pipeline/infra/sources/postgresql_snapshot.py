@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest, Spelling
-from jivs_pipeline.core.errors import TerminalError, TransientError
+from jivs_pipeline.core.errors import SnapshotLost, TerminalError, TransientError
 from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan, Wire
 from jivs_pipeline.core.ports import Piece
 from jivs_pipeline.infra import digests
@@ -220,8 +220,8 @@ class PostgresqlSnapshot:
             self._open.add(session)
         return session
 
-    def _gone(self) -> TransientError:
-        return TransientError(
+    def _gone(self) -> SnapshotLost:
+        return SnapshotLost(
             f"{self._place}: the snapshot is gone, because the session that held it was lost",
             hint="Run again; extraction begins anew with another snapshot",
         )
@@ -235,7 +235,7 @@ def _hold(session: Session, table: TablePlan) -> None:
     names = {"schema": table.source_schema, "name": table.source_table}
     row = session.execute(SQL["untouched"], names).fetchone()
     if row is None or not row[0]:
-        raise TransientError(
+        raise SnapshotLost(
             f"{table.source} was truncated, rewritten or replaced after the snapshot was taken",
             hint="Run again; extraction begins anew with another snapshot",
             table=table.target,
