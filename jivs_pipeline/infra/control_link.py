@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -26,7 +27,7 @@ from jivs_pipeline.core.errors import (
 )
 from jivs_pipeline.infra import revisions
 from jivs_pipeline.infra.failpoints import failpoint
-from jivs_pipeline.infra.postgresql import Session, map_error
+from jivs_pipeline.infra.postgresql import Patient, map_error, wire_limits
 
 __all__ = ["ControlLink", "Db", "Row"]
 
@@ -46,27 +47,27 @@ class ControlLink:
     """
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        seconds = max(1, round(timeout_seconds))
-
-        def configure(session: Db) -> None:
-            cast("Session", session).patience = timeout_seconds
-
-        self._pool: ConnectionPool[Db] = ConnectionPool(
+        try:
+            limits = wire_limits(url, timeout_seconds)
+        except psycopg.Error:
+            # The parser's message quotes the URL.
+            raise ConfigError(
+                "The URL of the control database cannot be read",
+                hint="Check the characters in JIVS_CONTROL_URL; special ones need %XX",
+            ) from None
+        self._pool: ConnectionPool[Patient[Row]] = ConnectionPool(
             url,
-            connection_class=cast("type[Db]", Session),
+            connection_class=Patient[Row],
             min_size=1,
             max_size=4,
             timeout=timeout_seconds,
             kwargs={
                 "row_factory": dict_row,
                 "application_name": "jivs control",
-                "connect_timeout": min(10, max(2, seconds)),
-                "tcp_user_timeout": seconds * 1000,
-                "options": "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=20s"
-                # Who stands still inside a transaction must not keep its successor from the migration's row.
-                " -c idle_in_transaction_session_timeout=5s",
+                **limits,
+                "options": f"-c timezone=UTC {_limits(timeout_seconds)}",
             },
-            configure=configure,
+            configure=partial(_configure, timeout_seconds),
             # A server that restarted leaves dead connections in the pool; a verb must not pay for them.
             check=_check,
             open=False,
@@ -123,6 +124,20 @@ class ControlLink:
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 return result
+
+
+def _limits(timeout_seconds: float) -> str:
+    """The server gives up before we do, and whoever stands still in a transaction does not keep its successor out."""
+    limits = {
+        "statement_timeout": min(30.0, timeout_seconds),
+        "lock_timeout": min(20.0, timeout_seconds * 2 / 3),
+        "idle_in_transaction_session_timeout": 5.0,
+    }
+    return " ".join(f"-c {name}={round(seconds * 1000)}ms" for name, seconds in limits.items())
+
+
+def _configure(timeout_seconds: float, connection: Patient[Row]) -> None:
+    connection.patience = timeout_seconds
 
 
 def _check(session: psycopg.Connection[Any]) -> None:

@@ -25,13 +25,14 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
 from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
 
-__all__ = ["OLDEST_VERSION", "Session", "connect", "map_error", "mapped", "pin"]
+__all__ = ["OLDEST_VERSION", "Patient", "Session", "connect", "map_error", "mapped", "pin", "wire_limits"]
 
 OLDEST_VERSION = 120000
 """Older servers print floats with 17 digits, so that their digests could never equal a newer server's."""
 
 _CONNECT_SECONDS = 10
 _RV = TypeVar("_RV")
+_Row = TypeVar("_Row")
 
 _PINNED: dict[str, str] = {
     "client_encoding": "UTF8",
@@ -62,8 +63,8 @@ _PINNED_SINCE: dict[str, tuple[int, str]] = {
 }
 
 
-class Session(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that never waits for ever.
+class Patient(psycopg.Connection[_Row]):
+    """A connection that never waits for ever, whatever kind of rows it gives.
 
     `patience` seconds without a byte from the server make it ask `alive` (from another connection) whether
     the server still works on this session's statement. Without `alive`, or when it says no, the session is
@@ -73,7 +74,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     patience: float = 30.0
     longest: float = math.inf
-    alive: Callable[[Session], bool] | None = None
+    alive: Callable[[Self], bool] | None = None
 
     def wait(self, gen: Generator[Any, Any, _RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
         """Consume `gen` as psycopg does, in pieces no longer than `patience` without news."""
@@ -102,6 +103,14 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         if not works:
             self.drop()
             raise psycopg.OperationalError(f"no answer for {self.patience:g} s")
+
+    def drop(self) -> None:
+        """Close the socket now: no message to the server, no waiting, whatever the connection was doing."""
+        self.pgconn.finish()
+
+
+class Session(Patient[tuple[Any, ...]]):
+    """A patient connection with what both ends of a migration need besides."""
 
     def copy_out(
         self, statement: sql.Composed, piece_bytes: int = 1 << 18
@@ -166,10 +175,6 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             raise psycopg.OperationalError(f"no data for {self.patience:g} s inside a COPY")
         self.pgconn.consume_input()
 
-    def drop(self) -> None:
-        """Close the socket now: no message to the server, no waiting, whatever the connection was doing."""
-        self.pgconn.finish()
-
     def reset_transaction(self) -> None:
         """Roll back what is open, so that the session can be used again; a broken session is dropped."""
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
@@ -208,7 +213,12 @@ def connect(
         ConnectionFailed: wrong password, no such database, unreachable, TLS trouble.
         TransientError: full or restarting server; with `reconnect`, an unreachable one too.
     """
-    parameters = _parameters(connection, io_timeout_seconds)
+    try:
+        parameters = wire_limits(connection.url, io_timeout_seconds)
+    except psycopg.Error:
+        # The parser's message quotes the URL.
+        problem = f"The URL of connection {connection.name!r} cannot be read"
+        raise ConnectionFailed(problem, hint="Check the characters in it; special ones need %XX") from None
     try:
         # Our statements are few and long: preparing them saves nothing and breaks behind a pooler.
         session = Session.connect(
@@ -229,13 +239,13 @@ def connect(
     return session
 
 
-def _parameters(connection: Connection, io_timeout_seconds: float) -> dict[str, int]:
-    try:
-        given = conninfo.conninfo_to_dict(connection.url)
-    except psycopg.Error:
-        # The parser's message quotes the URL.
-        problem = f"The URL of connection {connection.name!r} cannot be read"
-        raise ConnectionFailed(problem, hint="Check the characters in it; special ones need %XX") from None
+def wire_limits(url: str, io_timeout_seconds: float) -> dict[str, int]:
+    """What libpq has to know of the longest silence, as far as the URL does not say it.
+
+    Raises:
+        psycopg.Error: the URL cannot be read; the message quotes it.
+    """
+    given = conninfo.conninfo_to_dict(url)
     seconds = max(1, round(io_timeout_seconds))
     defaults = {
         "connect_timeout": min(_CONNECT_SECONDS, max(2, seconds)),

@@ -182,6 +182,8 @@ _MOMENT = "Try again in a moment"
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
     ("too many (clients|connections)|remaining connection slots", "has no connection slot free", _MOMENT),
     ("starting up|shutting down|recovery mode|not yet accepting", "is starting up or shutting down", _MOMENT),
+    # Somebody was there and went in the middle of the greeting.
+    ("closed the connection unexpectedly|connection reset", "ended the connection", _MOMENT),
     ("no password supplied", "asks for a password", "Put it into the URL or into ~/.pgpass"),
     ("authentication failed", "does not accept the user or password", "Check the user and the password"),
     ("database .* does not exist", "has no such database", "Check the database's name, or create it"),

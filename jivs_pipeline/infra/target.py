@@ -12,6 +12,7 @@ together: with the ledger first, rows were lost in 4 of 6 killed migrations; wit
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -187,6 +188,8 @@ class PostgresqlTarget(TargetView):
                     table=table.target,
                 )
             db.execute(SQL["limit_statement"], {"milliseconds": str(int(self._load_timeout * 1000))})
+            # Nothing in here may take longer, so after that not even work excuses silence.
+            db.longest = self._load_timeout + self._io_timeout
             failpoint("after_ledger_before_copy")
             arrived = _copy(db, ddl.copy_statement(right.key, table), pieces)
             failpoint("after_copy_before_commit")
@@ -196,6 +199,7 @@ class PostgresqlTarget(TargetView):
                     hint="Run again; the chunk was not committed",
                     table=table.target,
                 )
+            db.longest = math.inf
         return True
 
     def apply(self, step: ddl.Step, generation: str) -> bool:

@@ -159,6 +159,15 @@ DELETE FROM jivs_ledger.steps
 WITH s AS (DELETE FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step <> 'set aside')
 DELETE FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s;
 
--- name: active
--- Whether a session is at work or waits for a lock: silence alone does not mean that it is dead.
-SELECT state <> 'idle' FROM pg_stat_activity WHERE pid = %(pid)s;
+-- name: at_work
+-- Whether a session computes or waits for a lock or the disk: silence alone does not mean that it is dead. One
+-- that waits for its client, or has nothing to do, will never say a word again.
+SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client' FROM pg_stat_activity WHERE pid = %(pid)s;
+
+-- name: mark
+-- What tells this server process from one that has its number later.
+SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid();
+
+-- name: terminate_lost
+-- Ends a server process whose connection we have given up: it may not know, and hold its locks for hours.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(since)s::timestamptz;

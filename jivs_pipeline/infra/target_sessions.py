@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,14 @@ class Right:
     application_name: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A server process of ours; `since` tells it from one that has its number later."""
+
+    pid: int
+    since: str
+
+
 class TargetSessions:
     """Sessions of one target. Methods may be called from several threads.
 
@@ -47,7 +56,8 @@ class TargetSessions:
         self._io_timeout = io_timeout_seconds
         self._right: Right | None = None
         self._idle: list[Session] = []
-        self._open: list[Session] = []
+        self._open: dict[Session, _Mark] = {}
+        self._lost: list[_Mark] = []
         self._lock = threading.Lock()
         self._ask_lock = threading.Lock()
         self._reader = self._session("jivs", reconnect=False, read_only=True)
@@ -56,7 +66,7 @@ class TargetSessions:
     def close(self) -> None:
         """Release all connections; a transaction that is open is rolled back by the server."""
         with self._lock:
-            sessions, self._open, self._idle = self._open, [], []
+            sessions, self._open, self._idle = [*self._open], {}, []
         for session in sessions:
             with suppress(psycopg.Error):
                 session.close()
@@ -65,9 +75,10 @@ class TargetSessions:
         """Cancel what the server is busy with for us, from any thread; the statements fail, nothing is committed."""
         with self._lock:
             sessions = list(self._open)
-        for session in sessions:
-            with suppress(psycopg.Error):
-                session.cancel_safe(timeout=2)
+        if sessions:
+            # At the same time: where the network is silent, each takes its whole time.
+            with ThreadPoolExecutor(len(sessions), thread_name_prefix="jivs-interrupt") as pool:
+                pool.map(_interrupt, sessions)
 
     def _claimed(self) -> Right:
         if self._right is None:
@@ -84,10 +95,26 @@ class TargetSessions:
             reconnect=reconnect,
             read_only=read_only,
         )
-        with self._lock:
-            self._open.append(session)
         session.alive = self._at_work
+        try:
+            with mapped(f"target {self._connection.name!r}"):
+                self._terminate_lost(session)
+                mark = session.execute(SQL["mark"]).fetchone()
+        except BaseException:
+            session.drop()
+            raise
+        with self._lock:
+            self._open[session] = _Mark(*mark) if mark else _Mark(0, "-infinity")
         return session
+
+    def _terminate_lost(self, session: Session) -> None:
+        """End what is left in the server of connections that broke; the locks they hold would stop their successors."""
+        with self._lock:
+            lost = list(self._lost)
+        for mark in lost:
+            session.execute(SQL["terminate_lost"], {"pid": mark.pid, "since": mark.since})
+        with self._lock:
+            self._lost = [mark for mark in self._lost if mark not in lost]
 
     def _at_work(self, session: Session) -> bool:
         # A session of its own: the silent one cannot be asked, and the reader may be the silent one.
@@ -96,7 +123,7 @@ class TargetSessions:
                 self._connection, application_name="jivs", io_timeout_seconds=self._io_timeout, reconnect=True
             )
             try:
-                row = asker.execute(SQL["active"], {"pid": session.info.backend_pid}).fetchone()
+                row = asker.execute(SQL["at_work"], {"pid": session.info.backend_pid}).fetchone()
                 return bool(row and row[0])
             finally:
                 asker.close()
@@ -121,8 +148,9 @@ class TargetSessions:
 
     def _drop(self, session: Session) -> None:
         with self._lock:
-            if session in self._open:
-                self._open.remove(session)
+            mark = self._open.pop(session, None)
+            if mark is not None and session.closed:
+                self._lost.append(mark)
         with suppress(psycopg.Error):
             session.close()
 
@@ -136,6 +164,7 @@ class TargetSessions:
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         if self._reader.closed or self._reader.broken:
+            self._drop(self._reader)
             self._reader = self._session("jivs", read_only=True)
         with mapped(f"target {self._connection.name!r}"):
             yield self._reader
@@ -148,6 +177,11 @@ class TargetSessions:
             yield session
         finally:
             self._drop(session)
+
+
+def _interrupt(session: Session) -> None:
+    with suppress(psycopg.Error):
+        session.cancel_safe(timeout=2)
 
 
 def overtaken(right: Right) -> FencedError:

@@ -35,15 +35,19 @@ def _databases(here: Here) -> list[str]:
     return [urlsplit(url).path[1:] for url in urls]
 
 
-def _terminate(admin: psycopg.Connection, here: Here, run: Going, one: Round) -> int:
-    """End one session of the migration, or all; returns how many there were."""
+def _sessions(admin: psycopg.Connection, here: Here) -> int:
     count = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY (%s) AND application_name LIKE 'jivs%%'"
     )
+    row = admin.execute(count, (_databases(here),)).fetchone()
+    return row[0] if row else 0
+
+
+def _terminate(admin: psycopg.Connection, here: Here, run: Going, one: Round) -> int:
+    """End one session of the migration, or all; returns how many there were."""
     found = 0
-    while run.running and not found:
-        row = admin.execute(count, (_databases(here),)).fetchone()
-        found = row[0] if row else 0
+    while run.sleep(0.005) and not found:
+        found = _sessions(admin, here)
     everything = one.rng.random() < 0.3
     skip = 0 if everything else one.rng.randrange(max(1, found))
     ended = admin.execute(_TERMINATE, (_databases(here), 100 if everything else 1, skip)).fetchall()
@@ -103,7 +107,11 @@ def test_a_server_restarts(make_here: MakeHere, own_server: OwnServer, how: sign
                 "postgresql" if source else "sqlite", source=source, target=own_server.database()
             )
             run = here.start()
-            run.sleep(one.rng.uniform(0.05, 1.0))
+            # Before the first greeting a server that is not there is a wrong URL.
+            with psycopg.connect(own_server.url, autocommit=True) as admin:
+                while run.sleep(0.005) and not _sessions(admin, here):
+                    pass
+            run.sleep(one.rng.uniform(0, 1.0))
             one.note(
                 f"{'postgresql' if source else 'sqlite'}, {how.name} at {time.monotonic() - run.began:.3f} s"
             )

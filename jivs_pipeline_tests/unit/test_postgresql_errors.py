@@ -252,7 +252,12 @@ def test_an_unreachable_server_is_transient_once_it_was_there(text: str, sentenc
 
 
 @pytest.mark.parametrize(
-    "text", ["FATAL:  sorry, too many clients already", "FATAL:  the database system is starting up"]
+    "text",
+    [
+        "FATAL:  sorry, too many clients already",
+        "FATAL:  the database system is starting up",
+        "connection failed: server closed the connection unexpectedly",
+    ],
 )
 def test_a_full_or_starting_server_is_transient(text: str):
     assert type(connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False)) is TransientError
