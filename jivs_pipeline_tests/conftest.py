@@ -7,4 +7,5 @@ pytest_plugins = [
     "jivs_pipeline_tests.fix_postgresql",
     "jivs_pipeline_tests.faults.here",
     "jivs_pipeline_tests.faults.servers",
+    "jivs_pipeline_tests.faults.wire",
 ]

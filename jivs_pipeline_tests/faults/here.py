@@ -146,7 +146,6 @@ class Here:
 
     def complete(self, seconds: float = 60) -> None:
         """Run once more, undisturbed, and compare everything."""
-        self.urls = {}
         self.start().succeeded(seconds)
         self.check()
 

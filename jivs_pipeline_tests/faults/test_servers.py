@@ -60,7 +60,7 @@ def _terminate(admin: psycopg.Connection, here: Here, run: Going, one: Round) ->
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_sessions_are_terminated(make_here: MakeHere, jivs_home: tuple[object, str], dialect: str) -> None:
     with psycopg.connect(jivs_home[1], autocommit=True) as admin:
-        for one in rounds(6, quick=2, part=f"terminate {dialect}", full=50):
+        for one in rounds(6, quick=1, part=f"terminate {dialect}", full=50):
             with one:
                 here = make_here(dialect)
                 run = here.start()
