@@ -42,7 +42,7 @@ def extract(run: Run) -> None:
         run.key, run.epoch, keep={run.generation, *(m.generation for m in run.extracted.values())}
     )
     run.staging.prepare(run.key, run.generation)
-    _check_room(run, tables)
+    _check_room(run, sum(t.bytes for t in tables))
     readers = min(run.spec.parallelism, run.spec.limits.source_connections)
     told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
     with ExitStack() as opened:
@@ -52,11 +52,11 @@ def extract(run: Run) -> None:
         run_all(jobs, readers, run.guard)
 
 
-def _check_room(run: Run, tables: list[TablePlan]) -> None:
-    needed, free = sum(t.bytes for t in tables), run.staging.free_bytes()
-    if needed > free:
+def _check_room(run: Run, needed: int) -> None:
+    # At the beginning, and before each chunk: others fill disks, too, and estimates are wrong.
+    if needed > (free := run.staging.free_bytes()):
         raise ResourceError(
-            f"The staging area has {free >> 20:,} MiB free and about {needed >> 20:,} MiB are needed",
+            f"The staging area has {free >> 20:,} MiB free and about {-(-needed >> 20):,} MiB are needed",
             hint="Free space there or set JIVS_STAGING_URL, then run again",
         )
 
@@ -94,6 +94,7 @@ class _TableTask:
     def _stage(self, chunk: Chunk) -> None:
         run, table = self._run, self._table
         name = run.file_name(table, chunk)
+        _check_room(run, max(1, table.bytes // len(table.chunks)))
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(chunk, sink)
             size, file_hash = sink.bytes, sink.digest

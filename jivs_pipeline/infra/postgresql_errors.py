@@ -103,6 +103,8 @@ _HINTS: dict[str, str] = {
     "42501": "Grant the role what the message asks for",
     "53100": "Free space on the server and run again",
     "53200": "Lower parallelism or give the server more memory, and run again",
+    "53400": "Raise that limit of the server's and run again",
+    "58": "Look at the server's log and its disk, and run again",
     "53300": "Raise max_connections or lower limits.source_connections",
 }
 _COPY_CONTEXT = re.compile(

@@ -25,6 +25,8 @@ from jivs_pipeline.infra.failpoints import failpoint
 __all__ = ["StagedFile", "Staging"]
 
 _READ_BYTES = 1 << 20
+_RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 20
+"""Left to others on the disk, such as the embedded servers, which do not survive a full one: that, or a 20th."""
 
 
 class StagedFile:
@@ -163,12 +165,13 @@ class Staging:
             )
 
     def free_bytes(self) -> int:
-        """Room on the disk of the staging area."""
+        """Room on the disk of the staging area, without what is left to others."""
         place = self._root
         try:
             while not place.exists():
                 place = place.parent
-            return shutil.disk_usage(place).free
+            usage = shutil.disk_usage(place)
+            return max(0, usage.free - min(_RESERVE_BYTES, usage.total // _RESERVE_SHARE))
         except OSError as error:
             raise self._trouble(error) from error
 

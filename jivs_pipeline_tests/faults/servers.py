@@ -20,6 +20,7 @@ from jivs_pipeline.infra.embedded.binaries import usable_binaries
 from jivs_pipeline.infra.embedded.postgres import Postgres
 from jivs_pipeline.infra.embedded.process import server_user
 from jivs_pipeline.infra.embedded.server import free_port
+from jivs_pipeline_tests.fix_postgresql import at_database
 
 _PASSWORD = "own"
 
@@ -44,7 +45,12 @@ class OwnServer:
         name = f"own_{self._numbers}"
         with psycopg.connect(self.url, autocommit=True) as server:
             server.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}".encode())
-        return self.url.replace("/postgres", f"/{name}").replace(f"/{name}ql:", "/postgresql:")
+        return at_database(self.url, name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database that `database` has made."""
+        with psycopg.connect(self.url, autocommit=True) as server:
+            server.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)".encode())
 
     def stop(self, how: signal.Signals) -> None:
         """SIGINT: fast; SIGQUIT: at once, as a crash."""

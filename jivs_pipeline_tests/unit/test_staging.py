@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -257,6 +258,16 @@ def test_room_is_told_before_the_area_exists(root):
     assert not root.exists()
     disk = os.statvfs(root.parent.parent)
     assert 0 < Staging(root).free_bytes() <= disk.f_blocks * disk.f_frsize
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "ours"),
+    [(100 << 30, 80 << 30, (80 << 30) - (64 << 20)), (200 << 20, 11 << 20, 1 << 20), (200 << 20, 9 << 20, 0)],
+)
+def test_some_room_is_left_to_others(root, monkeypatch, total, free, ours):
+    """The embedded servers are on the same disk, and do not survive a full one."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(total, total - free, free))
+    assert Staging(root).free_bytes() == ours
 
 
 # Removal
