@@ -216,11 +216,15 @@ _UNREACHABLE: tuple[tuple[str, str, str], ...] = (
 def connect_error(error: psycopg.Error, connection: Connection, *, reconnect: bool) -> JivsError:
     """Our error for a failed attempt to connect.
 
-    A server that is full or restarts is a `TransientError`. Any other failure is for a person to look at
+    A server that is full or restarts is a `TransientError`, one without room on its disk a `ResourceError`.
+    Any other failure is for a person to look at
     (`ConnectionFailed`), unless the endpoint has answered before (`reconnect`) and cannot be reached now.
     """
     server = f"The PostgreSQL server of {connection.name!r} at {connection.place}"
     text = _one_line(str(error))
+    if "No space left on device" in text:
+        # A new session writes a file when the catalog's cache is old.
+        return ResourceError(f"{server} says that the server's disk is full", hint=_HINTS["53100"])
     for pattern, problem, hint in _REFUSALS:
         if re.search(pattern, text, re.IGNORECASE):
             return (TransientError if hint == _MOMENT else ConnectionFailed)(f"{server} {problem}", hint=hint)

@@ -23,8 +23,6 @@ import pytest
 
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.spec import Spec
-from jivs_pipeline.core.states import Phase
-from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.acceptance.rows import (
     assert_same_database,
     constraints,
@@ -34,26 +32,9 @@ from jivs_pipeline_tests.acceptance.rows import (
     next_value,
 )
 from jivs_pipeline_tests.faults.test_kill import POSTGRESQL, SQLITE
+from jivs_pipeline_tests.faults.worker import migrate
 
 ROWS = {"parents": 1500, "children": 2500, "doubled": 2000, "blank": 0}
-
-
-def migrate(environment: dict[str, str], spec: Spec) -> dict[str, Any]:
-    """One run, with the calls of `defs/ops.py` in their order. Returns the document."""
-    with Runtime.from_environment(environment=environment) as runtime:
-        migration = runtime.migration(spec, uuid4().hex)
-        try:
-            if migration.finished_before:
-                return migration.document()
-            migration.begin()
-            for phase in list(Phase)[:-1]:
-                getattr(migration, phase.value)()
-            return migration.finish()
-        except BaseException as error:
-            migration.abort(error)
-            raise
-        finally:
-            migration.close()
 
 
 class Going:

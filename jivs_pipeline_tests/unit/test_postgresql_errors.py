@@ -263,6 +263,14 @@ def test_a_full_or_starting_server_is_transient(text: str):
     assert type(connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False)) is TransientError
 
 
+def test_a_server_without_room_for_a_session_is_a_shortage():
+    text = "FATAL:  could not write init file: No space left on device"
+    error = connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False)
+    assert type(error) is ResourceError
+    assert "disk is full" in error.message
+    assert error.hint
+
+
 def test_no_password_in_a_sentence():
     error = psycopg.OperationalError("bad: postgresql://ada:geheim-pw@db.example/shop password=geheim-pw")
     found = connect_error(error, _CONNECTION, reconnect=False)
