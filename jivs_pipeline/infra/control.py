@@ -22,6 +22,7 @@ from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, one, overtaken, token
 from jivs_pipeline.infra.control_link import Db, Row
+from jivs_pipeline.infra.failpoints import failpoint
 
 __all__ = ["Control"]
 
@@ -102,8 +103,10 @@ class Control(Claims):
         def work(db: Db) -> None:
             self._fenced(db, claim, "save_plan", stored)
             db.execute(SQL["forget_tables"], {"key": claim.key, "epoch": claim.epoch, "kept": list(kept)})
+            failpoint("plan_before_commit")
 
         self._link.do(work)
+        failpoint("plan_after_commit")
 
     def checkpoint(self, claim: Claim, point: Checkpoint) -> None:
         """Record one phase of one table; a loaded table is also an event."""
@@ -116,11 +119,13 @@ class Control(Claims):
         def work(db: Db) -> None:
             one(db, "lock_migration", {"key": claim.key})
             self._fenced(db, claim, "write_checkpoint", stored)
+            failpoint("checkpoint_before_commit")
 
         if point.phase is Phase.LOAD and point.ok:
             self._tell(claim, EventType.TABLE_LOADED, {"table": point.table, "rows": point.rows}, work)
         else:
             self._link.do(work)
+        failpoint("checkpoint_after_commit")
 
     def progress(self, claim: Claim, rows: int, size: int) -> None:
         """Rows and bytes that have reached the target so far."""
@@ -169,8 +174,10 @@ class Control(Claims):
         def work(db: Db) -> None:
             self._fenced(db, claim, "end_run", ended)
             db.execute(SQL["release"], {"key": claim.key, "owner": claim.owner.owner})
+            failpoint("end_before_commit")
 
         self._tell(claim, EVENT_OF_STATUS[status], {"status": status, "run_id": claim.run_id}, work)
+        failpoint("end_after_commit")
 
     def _tell(
         self, claim: Claim, kind: EventType, data: Mapping[str, Any], change: Callable[[Db], None]

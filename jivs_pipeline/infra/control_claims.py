@@ -21,6 +21,7 @@ from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import RESUMABLE, Status, allowed
 from jivs_pipeline.infra.control_link import ControlLink, Db, Row
+from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.owner import is_dead
 
@@ -115,9 +116,12 @@ class Claims:
             _write_lock(db, spec.key, owner, epoch, run_id, lease_seconds)
             kind = EventType.STARTED if plan is None else EventType.RESUMED
             add_event(db, spec.key, kind, {"run_id": run_id, "epoch": epoch}, token())
+            failpoint("claim_before_commit")
             return _claim(spec, owner, run_id, epoch, plan)
 
-        return self._link.do(work)
+        claim = self._link.do(work)
+        failpoint("claim_after_commit")
+        return claim
 
     def take_over(
         self, key: str, owner: Owner, run_id: str, after: Status, *, lease_seconds: float, floor: int
@@ -145,7 +149,9 @@ class Claims:
             _write_lock(db, key, owner, epoch, run_id, lease_seconds)
             return _claim(spec, owner, run_id, epoch, row["plan"])
 
-        return self._link.do(work)
+        claim = self._link.do(work)
+        failpoint("take_over_after_commit")
+        return claim
 
     # Keeping
 
@@ -232,8 +238,10 @@ class Claims:
             if done.rowcount != 1:
                 raise overtaken(claim)
             db.execute(SQL["release"], {"key": claim.key, "owner": claim.owner.owner})
+            failpoint("forget_before_commit")
 
         self._link.do(work)
+        failpoint("forget_after_commit")
 
 
 def token() -> str:

@@ -121,6 +121,7 @@ class Staging:
             file.sync_and_close()
             failpoint("before_staging_rename")
             temporary.rename(path)
+            failpoint("after_staging_rename")
             _sync_directory(path.parent)
         except OSError as error:
             raise self._trouble(error) from error
@@ -185,12 +186,14 @@ class Staging:
             ResourceError: something is left.
         """
         directory = self._root / short_hash(key)
+        failpoint("before_discard")
         try:
             for generation in directory.iterdir() if directory.is_dir() else ():
                 if generation.is_symlink() or not generation.is_dir():
                     generation.unlink()
                 elif generation.name not in keep and _epoch_of(generation.name) <= epoch:
                     shutil.rmtree(generation)
+                    failpoint("inside_discard")
             if not keep and directory.is_dir():
                 with suppress(OSError):  # a successor's files are in there
                     directory.rmdir()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from jivs_pipeline.core.claims import Owner
 from jivs_pipeline.core.errors import ConflictError
+from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.leases import LeaseHolder, Leases
 from jivs_pipeline.infra.owner import this_process
 
@@ -52,6 +53,7 @@ class Taking:
     def _once(self, key: str, run_id: str, owner: Owner, claim: Callable[[Owner], _T]) -> _T:
         if (holder := self.leases.take(key, owner, run_id)) is not None:
             raise _leased(key, holder)
+        failpoint("after_lease")
         try:
             claimed = claim(owner)
         except BaseException:

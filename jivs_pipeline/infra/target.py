@@ -136,6 +136,7 @@ class PostgresqlTarget(TargetView):
             with mapped(where), session.transaction():
                 if session.execute(SQL["fence"], {"key": right.key, "epoch": right.epoch}).fetchone() is None:
                     raise overtaken(right)  # noqa: TRY301 - the transaction has to end by it
+                failpoint("after_fence")
                 yield session
                 failpoint("before_commit")
             failpoint("after_commit")

@@ -31,10 +31,8 @@ from jivs_pipeline_tests.acceptance.rows import (
     ledger,
     next_value,
 )
-from jivs_pipeline_tests.faults.test_kill import POSTGRESQL, SQLITE
+from jivs_pipeline_tests.faults.cases import POSTGRESQL, ROWS, SQLITE
 from jivs_pipeline_tests.faults.worker import migrate
-
-ROWS = {"parents": 1500, "children": 2500, "doubled": 2000, "blank": 0}
 
 
 class Going:
@@ -141,7 +139,7 @@ class Here:
             assert {(t, valid) for t, _, valid, *_ in constraints(db, "f")} == {("children", True)}
             assert {t for t, *_ in constraints(db, "u")} == {"parents"}
             assert any("children_parent" in definition for definition in indexes(db))
-            assert next_value(db, "parents", "id") == 4501
+            assert next_value(db, "parents", "id") == 2701
             db.rollback()
             assert db.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
         chunks = ledger(self.target, self.key)
