@@ -177,10 +177,12 @@ class Engine:
         environment: Mapping[str, str],
         clock: list[tuple[float, float]] | None = None,
         gate: Path | None = None,
+        verb: str = "run",
     ) -> Forked:
         """Fork a run.
 
         Args:
+            verb: what is done with the migration: `run`, `cancel` or `rollback`.
             clock: makes its wall clocks wrong: from each second on, by so many seconds.
             gate: it is ready to begin, and does when this file is there.
         """
@@ -188,7 +190,7 @@ class Engine:
         out, err = (self.directory / f"{number}.{end}" for end in ("out", "err"))
         run = {
             "spec": spec, "environment": self._environment(environment), "id": uuid4().hex, "clock": clock or [],
-            "out": str(out), "err": str(err), "go": f"{out}.go", "gate": str(gate or ""),
+            "verb": verb, "out": str(out), "err": str(err), "go": f"{out}.go", "gate": str(gate or ""),
         }  # fmt: skip
         known = len(self._pids)
         self.say({"run": run})

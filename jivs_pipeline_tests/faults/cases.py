@@ -153,12 +153,13 @@ class Case:
         failpoint: str = "",
         clock: list[tuple[float, float]] | None = None,
         gate: Path | None = None,
+        verb: str = "run",
         **more: str,
     ) -> Forked:
         """Begin a run, see `Engine.start`. `more` goes into its environment."""
         if failpoint:
             more["JIVS_FAILPOINT"] = failpoint
-        return self.engine.start(self.spec, {**self.environment, **more}, clock, gate)
+        return self.engine.start(self.spec, {**self.environment, **more}, clock, gate, verb)
 
     def die(self, place: str) -> Forked:
         """A run that is killed at the named place."""
@@ -274,6 +275,9 @@ class Case:
                 return
             # What a rollback needs, once per table: the old rows of `truncate`, the new ones of `append`.
             assert kept == {}
+            # And how far the sequences were.
+            assert len(numbers := {t for t in beside if t.startswith("numbers_")}) in {1, 2}, beside
+            beside -= numbers
             wanted = self.before if self.mode == "truncate" else self.source.rows
             prefix = "kept_" if self.mode == "truncate" else "side_"
             assert all(t.startswith(prefix) for t in beside), beside

@@ -29,7 +29,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 SEED = os.environ["JIVS_TEST_SEED"]
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE = dict.fromkeys(
+    ("inside_undo", "forget_before_commit", "forget_after_commit", "take_over_after_commit"),
+    "test_rollback.py",
+)
 """Place -> the file of this package whose tests kill there."""
 
 

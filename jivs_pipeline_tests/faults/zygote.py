@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,10 +30,12 @@ from typing import Any
 
 import psycopg_pool
 
-from jivs_pipeline.core.errors import ExitCode, InterruptedRun, TerminalError
+from jivs_pipeline.core.errors import ExitCode, InterruptedRun, JivsError, TerminalError
 from jivs_pipeline.core.spec import parse_spec
-from jivs_pipeline.core.states import Phase
+from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine import migrate
+from jivs_pipeline.engine.rollback import rollback
+from jivs_pipeline.engine.steering import cancel, settle_dead
 from jivs_pipeline.infra import failpoints
 from jivs_pipeline.infra.sources import postgresql, sqlite
 from jivs_pipeline.runtime import Runtime
@@ -135,6 +138,8 @@ def _run(run: dict[str, Any], out: int) -> int:
     failpoints.time = SimpleNamespace(sleep=sleep)  # pyright: ignore[reportAttributeAccessIssue]
     code: int = ExitCode.DONE
     key = run["spec"]["key"]
+    if run["verb"] != "run":
+        return _steer(run["verb"], key, run["environment"], say)
     with Runtime.from_environment(environment=run["environment"]) as runtime:
         if run["gate"]:
             runtime.control.control_id()
@@ -161,6 +166,26 @@ def _run(run: dict[str, Any], out: int) -> int:
         finally:
             migration.close()
             say(passed=failpoints._passed)
+    return code
+
+
+def _steer(verb: str, key: str, environment: dict[str, str], say: Callable[..., None]) -> int:
+    """What the commands `cancel` and `rollback` do."""
+    code: int = ExitCode.DONE
+    with Runtime.from_environment(environment=environment) as runtime:
+        services = runtime.services()
+        say(phase="begun")
+        try:
+            if verb == "cancel":
+                cancel(services, key, wait_seconds=60)
+            else:
+                settle_dead(services, key, Status.FAILED)
+                rollback(services, key, "rollback")
+        except JivsError as error:
+            say(**error.document())
+            code = error.exit_code
+            os.write(2, traceback.format_exc().encode())
+        say(passed=failpoints._passed)
     return code
 
 
