@@ -27,7 +27,7 @@ from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError,
 from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import Piece
-from jivs_pipeline.infra import ddl, revisions, undo
+from jivs_pipeline.infra import ddl, revisions, steps, undo
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.postgresql import Session, mapped
 from jivs_pipeline.infra.target_sessions import SQL, Right, overtaken, value
@@ -253,7 +253,10 @@ class PostgresqlTarget(TargetView):
                     db.execute(
                         SQL["forget_reference"], {**names, "table": qualified(schema, child), "name": name}
                     )
-                db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(ddl.landing(right.key, table)))
+                # What stands beside the table for a rollback is made again together with its landing table.
+                beside = [steps.numbers(right.key, table.target)] if names["beside"] else []
+                for name in (ddl.landing(right.key, table), *beside):
+                    db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
             db.execute(SQL["forget_table"], names)
             failpoint("inside_reset")
 
