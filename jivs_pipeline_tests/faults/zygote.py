@@ -147,8 +147,7 @@ def _run(run: dict[str, Any], out: int) -> int:
             _wait_for(run["gate"], 60)
         migration = runtime.migration(parse_spec(run["spec"]), run["id"])
         try:
-            if not migration.finished_before:
-                migration.begin()
+            if migration.begin():
                 say(phase="begun")
                 for phase in Phase:
                     say(phase=phase.value)
