@@ -34,7 +34,7 @@ from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Status
 
 if TYPE_CHECKING:
-    from jivs_pipeline.engine.migrate import Services
+    from jivs_pipeline.engine.services import Services
 
 __all__ = ["main"]
 

@@ -28,8 +28,9 @@ from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.settings import Settings
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
-from jivs_pipeline.engine.migrate import Migration, Services
+from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.engine.progress import Progress
+from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded

@@ -10,13 +10,11 @@ not loaded is read again from a new one.
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from jivs_pipeline.core.claims import Claim
@@ -41,45 +39,18 @@ from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.planning import build_plan
 from jivs_pipeline.engine.pool import Guard, with_retries
-from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
+from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.pulse import Pulse
 from jivs_pipeline.engine.report import pending_report
 from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_ledger, resumable
+from jivs_pipeline.engine.rollback import rollback
 from jivs_pipeline.engine.run import Run, expected
+from jivs_pipeline.engine.services import Services
 
-__all__ = ["Migration", "Services"]
+__all__ = ["Migration"]
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What a migration needs from outside; `runtime.py` makes it.
-
-    Attributes:
-        opened: connects to both ends of a spec, for as long as the block runs; `opened_target` to its target alone.
-        take: lease and claim of a run: (spec, run id, floor) -> claim, or None when it is completed already.
-        take_over: the same for a rollback: (key, run id, floor) -> claim.
-        reports: directory for reports.
-        pulse_seconds: how often the heartbeat is renewed and progress stored.
-        new_id: makes ids of extractions.
-        now: the time of day in UTC.
-    """
-
-    control: ControlDatabase
-    staging: StagingArea
-    builder: Builder
-    leases: LeaseService
-    opened: Callable[[Spec], AbstractContextManager[tuple[Source, Target]]]
-    opened_target: Callable[[Spec], AbstractContextManager[Target]]
-    take: Callable[[Spec, str, int], Claim | None]
-    take_over: Callable[[str, str, int], Claim]
-    reports: Path
-    new_id: Callable[[], str]
-    versions: Mapping[str, str]
-    now: Callable[[], datetime]
-    pulse_seconds: float = 5.0
 
 
 _STATUS_OF: dict[type[JivsError], Status] = {
@@ -110,7 +81,8 @@ class Migration:
         self._run: Run | None = None
         self._claim: Claim | None = None
         self._pulse: Pulse | None = None
-        self._ended = False
+        self._ended_as: Status | None = None
+        self._last: dict[str, Any] | None = None
         self._first = True
         self._open = ExitStack()
 
@@ -175,8 +147,12 @@ class Migration:
             self._open = opening.pop_all()
         return source, target, floor
 
+    @property
+    def _ended(self) -> bool:
+        return self._ended_as is not None
+
     def close(self) -> None:
-        """Release everything; a run that did not end goes on later."""
+        """Release everything. A run that did not end goes on later; one that failed is rolled back where it shall be."""
         if self._claim is not None and not self._ended and self.error is None:
             # Such as a launch of some of the ops only.
             self.abort(InterruptedRun("The run ended before its last phase", hint="Run it again to go on"))
@@ -189,6 +165,10 @@ class Migration:
                 with suppress(JivsError):
                     self._services.control.release(self._claim)
             self._services.leases.release(self._claim.key)
+        if self._ended_as in {Status.FAILED, Status.MISMATCH} and self._spec.on_failure == "rollback":
+            # A failure was told; what the rollback stumbles over is found in the state and by `jivs rollback`.
+            with suppress(JivsError):
+                rollback(self._services, self._spec.key, self._run_id)
 
     def abort(self, error: BaseException) -> None:
         """Record why the run stops: `paused`, `cancelled`, `failed`, or nothing when another run owns the migration."""
@@ -310,6 +290,8 @@ class Migration:
 
     def document(self) -> dict[str, Any]:
         """The document of the contract, of this run or of the one that finished before."""
+        if self._last is not None:
+            return self._last
         control = self._services.control
         row = control.migration(self._spec.key)
         return build_document(row, control.checkpoints(self._spec.key), control.performance(self._spec.key))
@@ -402,7 +384,7 @@ class Migration:
         with pending_report(document, services.reports / f"{claim.key}.html") as report:
             document["report"] = report
             control.end(claim, status, error=fields, result=document)
-            self._ended = True
+            self._ended_as, self._last = status, json.loads(json.dumps(document))
 
     def _new_generation(self) -> str:
         """Names an extraction by the epoch that makes it, so that no older run can take it for its own."""

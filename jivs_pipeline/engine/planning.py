@@ -110,8 +110,6 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("validation")
     if spec.staging == "none":
         absent.append("staging: none")
-    if spec.on_failure != "keep":
-        absent.append(f"on_failure: {spec.on_failure}")
     if spec.quarantine.max_rows:
         absent.append("quarantine.max_rows")
     if spec.limits.source_rows_per_second is not None:

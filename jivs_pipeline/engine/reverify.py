@@ -14,9 +14,9 @@ from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.spec import parse_spec
-from jivs_pipeline.engine.migrate import Services
 from jivs_pipeline.engine.pool import Guard, run_all
 from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.verify import compare
 
 __all__ = ["reverify"]

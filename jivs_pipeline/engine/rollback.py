@@ -14,10 +14,10 @@ from functools import partial
 
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.spec import Spec, parse_spec
-from jivs_pipeline.engine.migrate import Services
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.pulse import Pulse
+from jivs_pipeline.engine.services import Services
 
 __all__ = ["rollback"]
 

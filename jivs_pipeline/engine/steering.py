@@ -16,7 +16,7 @@ from typing import Any
 from jivs_pipeline.core.errors import ConflictError, JivsError, TerminalError
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Status, allowed
-from jivs_pipeline.engine.migrate import Services
+from jivs_pipeline.engine.services import Services
 
 __all__ = ["cancel", "pause", "settle_dead"]
 

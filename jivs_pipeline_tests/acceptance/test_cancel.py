@@ -214,3 +214,24 @@ def test_a_running_migration_is_not_rolled_back(
     assert f"held by process {started.process.pid}" in refused.stderr
     assert started.wait().code == 0
     assert_same_database(source, target)
+
+
+def test_a_failure_is_rolled_back_where_the_spec_says_so(
+    jivs: Jivs, target: str, key: str, source: Path
+) -> None:
+    """Exit 1 with the reason, and a target as it was; corrected, the key begins anew."""
+    with closing(sqlite3.connect(source)) as lite:
+        lite.executescript("CREATE TABLE mixed (a INTEGER); INSERT INTO mixed VALUES (1), ('x')")
+    prepare(target)
+    before = theirs(target)
+    options = {"on_existing": "replace", "on_failure": "rollback"}
+    spec, env = begin(jivs, key, source, target, **options)
+    ended = jivs("run", spec, "--json", code=1, env=env)
+    check_run(ended.document, "failed")
+    assert "mixed" in ended.document["error"]["message"]
+    assert theirs(target) == before
+    assert jivs("status", key, "--json", code=0).document["status"] == "rolled_back"
+    spec, env = begin(jivs, key, source, target, **options, tables={"exclude": ["mixed"]})
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    assert document["resumed"] is False
+    assert_same_table(source, target, "children")
