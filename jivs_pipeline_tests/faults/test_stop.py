@@ -25,6 +25,8 @@ PLACES = {
     "before_commit": 10,
     "after_commit": 10,
     "inside_step": 6,
+    "checkpoint_before_commit": 8,  # with the migration's row locked in the control database
+    "control_before_commit": 20,
 }
 """Where a stop hurts, and how often a run comes by at least."""
 
