@@ -17,7 +17,7 @@ from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-MOST_KILLS = 6
+MOST_KILLS = 12
 
 
 def test_kill_at_random(cases: Cases) -> None:
@@ -32,7 +32,7 @@ def test_kill_at_random(cases: Cases) -> None:
 
     for r in rounds(1, quick=6):
         with r, cases.case(r) as case:
-            r.faults = _kill(case, undisturbed(case.source.dialect), r.rng.randint(1, MOST_KILLS))
+            r.faults = _kill(case, undisturbed(case.source.dialect), r.rng.randint(2, MOST_KILLS))
             case.complete(again=not FULL or r.number % 10 == 0)
 
 

@@ -80,6 +80,8 @@ Passed = Callable[[Scenario], dict[str, int]]
 @pytest.fixture(scope="module")
 def passed(cases: Cases) -> Passed:
     """How often an undisturbed run of a scenario comes by each place, in the order of the first times."""
+    with cases.case(uncounted(2), "create", "sqlite") as first:
+        first.complete()  # only the first run of a home makes the control database
 
     @cache
     def ask(scenario: Scenario) -> dict[str, int]:
@@ -131,7 +133,8 @@ def test_kill_at_any_place(cases: Cases, passed: Passed) -> None:
             place, kind = here[one.number // 3 % len(here)], one.number % 3
             scenario = one.rng.choice([s for s in SCENARIOS if place in passed(s)])
             counts = passed(scenario)
-            at = f"{place}@{one.rng.randint(1, counts[place])}"
+            # The heartbeat comes by some places as well, and not every time as often.
+            at = f"{place}@{one.rng.randint(1, 1 + int((counts[place] - 1) * 0.8))}"
             with cases.case(one, scenario.mode, scenario.dialect) as case:
                 scenario.prepare(case)
                 if kind == 1:
