@@ -26,9 +26,8 @@ def migrate(environment: Mapping[str, str], spec: Spec) -> dict[str, Any]:
     with Runtime.from_environment(environment=environment) as runtime:
         migration = runtime.migration(spec, uuid4().hex)
         try:
-            if migration.finished_before:
+            if not migration.begin():
                 return migration.document()
-            migration.begin()
             for phase in list(Phase)[:-1]:
                 getattr(migration, phase.value)()
             return migration.finish()
