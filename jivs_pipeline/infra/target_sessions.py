@@ -7,7 +7,9 @@ A session that looks is read-only, so that the server refuses a write that has p
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +19,7 @@ from typing import Any
 import psycopg
 
 from jivs_pipeline.core.connections import Connection
-from jivs_pipeline.core.errors import FencedError, TerminalError
+from jivs_pipeline.core.errors import FencedError, JivsError, TerminalError
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session, connect, mapped
 
@@ -60,6 +62,7 @@ class TargetSessions:
         self._lost: list[_Mark] = []
         self._lock = threading.Lock()
         self._ask_lock = threading.Lock()
+        self._unreachable_at = -math.inf
         self._reader = self._session("jivs", reconnect=False, read_only=True)
         self._encoding = self._reader.info.parameter_status("server_encoding")
 
@@ -118,10 +121,20 @@ class TargetSessions:
 
     def _at_work(self, session: Session) -> bool:
         # A session of its own: the silent one cannot be asked, and the reader may be the silent one.
+        wanted_at = time.monotonic()
         with self._ask_lock:
-            asker = connect(
-                self._connection, application_name="jivs", io_timeout_seconds=self._io_timeout, reconnect=True
-            )
+            if self._unreachable_at > wanted_at:
+                return False  # whoever asked before us found out; one such wait after the other would add up
+            try:
+                asker = connect(
+                    self._connection,
+                    application_name="jivs",
+                    io_timeout_seconds=self._io_timeout,
+                    reconnect=True,
+                )
+            except JivsError:
+                self._unreachable_at = time.monotonic()
+                return False
             try:
                 row = asker.execute(SQL["at_work"], {"pid": session.info.backend_pid}).fetchone()
                 return bool(row and row[0])
