@@ -87,9 +87,7 @@ class ControlLink:
             raise ConfigError(
                 "The control database does not answer", hint="Check JIVS_CONTROL_URL and that its server runs"
             ) from error
-        with self._pool.connection() as connection:
-            if revisions.pending(connection, "control"):
-                revisions.upgrade(connection, "control")
+        self.do(lambda db: revisions.pending(db, "control") and revisions.upgrade(db, "control"))
 
     def close(self) -> None:
         """Give the connections back."""

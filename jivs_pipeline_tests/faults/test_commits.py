@@ -6,13 +6,16 @@ networks that are silent (`test_networks.py`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
+import psycopg
 import pytest
 
+from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import pool
-from jivs_pipeline_tests.faults.here import MakeHere
+from jivs_pipeline_tests.faults.here import ROWS, MakeHere
 from jivs_pipeline_tests.faults.wire import Cut, Frames, MakeWire
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 
@@ -54,6 +57,50 @@ def test_commits_of_the_target(make_here: MakeHere, make_wire: MakeWire, dialect
             one.note(f"{wire.commits} commits; {'; '.join(wire.cuts)}")
             run.succeeded(0)
             here.check()
+            wire.close()
+
+
+_HAPPENED = Counter(
+    {
+        "migration.started": 1,
+        "migration.phase": len(Phase),
+        "migration.table_loaded": len(ROWS),
+        "migration.completed": 1,
+    }
+)
+"""Events of a migration that nothing happens to; retries of jobs would add to them."""
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_commits_of_the_control_database(make_here: MakeHere, make_wire: MakeWire, dialect: str) -> None:
+    """Nothing is recorded twice, and nothing is missing; a job that has loaded rows is not done again for it."""
+    for one in rounds(7, quick=1, part=f"control {dialect}", full=25):
+        with one:
+            here = make_here(dialect)
+            control = here.environment["JIVS_CONTROL_URL"]
+            wire = make_wire(control, _dice(one))
+            here.environment["JIVS_CONTROL_URL"] = wire.url
+            run = here.start()
+            run.wait(120)
+            one.faults = len(wire.cuts)
+            one.note(f"{wire.commits} commits; {'; '.join(wire.cuts)}")
+            run.succeeded(0)
+            here.check()
+            with psycopg.connect(control) as db:
+                events = db.execute(
+                    "SELECT seq, type FROM jivs.migration_events WHERE key = %s ORDER BY 1", (here.key,)
+                ).fetchall()
+                retries = db.execute(
+                    "SELECT count(*) FROM jivs.migration_retries WHERE key = %s", (here.key,)
+                ).fetchone()
+                row = db.execute(
+                    "SELECT status, epoch FROM jivs.migrations WHERE key = %s", (here.key,)
+                ).fetchone()
+            assert [seq for seq, _ in events] == list(range(1, len(events) + 1))
+            assert Counter(kind for _, kind in events) == _HAPPENED
+            assert retries == (0,)
+            assert row == ("completed", 1)
             wire.close()
 
 

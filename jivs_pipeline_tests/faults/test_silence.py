@@ -26,7 +26,7 @@ from jivs_pipeline_tests.faults.wire import Wire as Proxy
 
 pytestmark = pytest.mark.faults
 
-_PATIENCE = 1.0
+_PATIENCE = 0.6
 _BOUND = _PATIENCE + 10
 _CONTROL = "11111111-1111-4111-8111-111111111111"
 _LINES = b"".join(b"%d\t%s\n" % (n, b"x" * 1000) for n in range(1000))
@@ -86,7 +86,7 @@ def test_a_chunk_whose_connection_breaks_does_not_hinder_the_next(
         assert db.execute("SELECT count(*), count(DISTINCT a) FROM public.t").fetchone() == (20_000, 1000)
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL_ALL, Fault.STALL_OPEN, Fault.DEAF, Fault.MUTE])
+@pytest.mark.parametrize("fault", [Fault.STALL_ALL, Fault.MUTE])
 def test_interrupting_and_closing_do_not_wait_for_the_network(
     target: PostgresqlTarget, wire: Proxy, fault: Fault
 ) -> None:
@@ -109,7 +109,7 @@ def test_interrupting_and_closing_do_not_wait_for_the_network(
     assert all(isinstance(end, psycopg.Error | JivsError) for end in ends)
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", [Fault.STALL_ALL, Fault.DEAF])
 def test_a_target_that_is_asked(target: PostgresqlTarget, wire: Proxy, fault: Fault) -> None:
     wire.strike(fault)
     for succeeds in (False, fault is not Fault.STALL_ALL):
@@ -122,7 +122,7 @@ def test_a_target_that_is_asked(target: PostgresqlTarget, wire: Proxy, fault: Fa
         assert time.monotonic() - began < _BOUND
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", [Fault.STALL_ALL, Fault.DEAF, Fault.RESET])
 def test_a_verb_of_the_control_database(wire: Proxy, fault: Fault) -> None:
     """It waits for a server that was lost, but not for ever; where new connections work, it is not lost at all."""
     control = Control(wire.url, timeout_seconds=_PATIENCE)
