@@ -28,7 +28,7 @@ from jivs_pipeline.core.errors import ConflictError, DataError, FencedError, Ter
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Identity, Index, IndexPart, Key, Table
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import LedgerView
-from jivs_pipeline.infra import ddl
+from jivs_pipeline.infra import ddl, steps
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline_tests.fix_postgresql import at_port
@@ -768,7 +768,7 @@ def test_reset_of_a_table_that_others_refer_to(target: PostgresqlTarget, db: psy
 
 
 def _kept(table: TablePlan) -> str:
-    return ddl.kept("shop", table).as_string()
+    return steps.kept("shop", table).as_string()
 
 
 def _side(table: TablePlan) -> str:
@@ -866,7 +866,10 @@ def test_rows_are_merged_at_the_end(
         new if mode is TableMode.TRUNCATE else [("old", "mine", 0), *new], key=str
     )
     assert _triggers(db) == {"on": "O", "off": "D", "re plica": "R", 'alw"ays': "A"}
-    assert target.ledger("shop").steps[("*", "merge")][1] == {"merged": ["public.t"]}
+    emptied = mode is TableMode.TRUNCATE
+    assert target.ledger("shop").steps[("*", "merge")][1] == {
+        "merged": [{"table": ["public", "t"], "emptied": emptied, "key": []}]
+    }
     assert total(target.digests(table)).rows == 2
     if mode is TableMode.TRUNCATE:
         assert _rows(db, _kept(table)) == [("old", "mine", 0)]

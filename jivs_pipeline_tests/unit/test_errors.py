@@ -21,6 +21,7 @@ EXPECTED = {
     "DataError": ("data", 1, False),
     "ResourceError": ("resource", 1, False),
     "MismatchError": ("mismatch", 4, False),
+    "CancelledRun": ("cancelled", 130, False),
     "PausedRun": ("paused", 130, False),
     "InterruptedRun": ("interrupted", 130, False),
 }
