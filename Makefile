@@ -39,8 +39,9 @@ up: $(STAMP)
 test: $(STAMP)-dev
 	$(BIN)/python -m pytest
 
+# All rounds of all faults, about an hour. JIVS_TEST_SEED=… repeats a run, or goes on with one that was interrupted.
 faults: $(STAMP)-dev
-	$(BIN)/python -m pytest -m faults jivs_pipeline_tests/faults
+	JIVS_TEST_FAULTS=full $(BIN)/python -m pytest -m faults jivs_pipeline_tests
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff format --check .
