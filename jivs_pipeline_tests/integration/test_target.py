@@ -350,6 +350,7 @@ _WRITES: dict[str, Callable[[PostgresqlTarget], object]] = {
     "apply": lambda target: target.apply(_STEP, "g"),
     "reset": lambda target: target.reset(_table()),
     "ensure_schema": lambda target: target.ensure_schema("fresh"),
+    "undo_next": lambda target: target.undo_next(),
 }
 
 
