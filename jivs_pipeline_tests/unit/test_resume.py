@@ -5,9 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wire
-from jivs_pipeline.engine.resume import renew, resumable
+from jivs_pipeline.core.ports import LedgerView
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.resume import recall, renew, resumable
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, TableFailure
 
 
@@ -96,3 +101,28 @@ def test_a_failure_of_the_rows_needs_new_rows_and_one_of_a_step_does_not():
     assert resumable(made)
     made.failures["public.a"] = TableFailure("a value")
     assert not resumable(made)
+
+
+@pytest.mark.parametrize(
+    ("there", "loaded"),
+    [
+        pytest.param({0: "old", 1: "old"}, {"public.a"}, id="whole"),
+        pytest.param({}, set[str](), id="made anew"),
+        pytest.param({0: "old"}, set[str](), id="restored"),
+        pytest.param({0: "newer", 1: "newer"}, set[str](), id="of another extraction"),
+    ],
+)
+def test_the_ledger_of_the_target_has_the_last_word(there: dict[int, str], loaded: set[str]):
+    """The control database calls the table loaded; the target may have been restored or made anew since."""
+    made = run(plan(table("a", chunks=2)))
+    ledger = LedgerView(1, {}, {("public.a", n): (generation, 1, 10) for n, generation in there.items()})
+    made.target = cast("Any", SimpleNamespace(ledger=lambda _: ledger))
+    files = tuple(ChunkFile(n, f"{n}", 1, 10, "hash", Digest(1, 2, 3)) for n in range(2))
+    staged = Extracted("old", files, {}, "one snapshot").stored()
+    points = [
+        Checkpoint("public.a", Phase.EXTRACT, "old", data=staged),
+        Checkpoint("public.a", Phase.LOAD, "old"),
+    ]
+    recall(made, points, lambda: "new")
+    assert made.loaded == loaded
+    assert made.generation == ("new" if loaded else "old")
