@@ -45,7 +45,7 @@ class Watchdog:
     def stop(self) -> None:
         """The run has closed its connections by itself; nothing is left to watch."""
         pipe = self.process.stdin
-        if pipe is not None:
+        if pipe is not None and not pipe.closed:
             with suppress(OSError):
                 pipe.write(_DONE)
                 pipe.flush()
@@ -82,7 +82,8 @@ def start_watchdog(
 
 def main() -> None:
     """Watch until the run has closed its end of the pipe; end all its backends where it did not say that it is done."""
-    pipe = sys.stdin.buffer
+    # Unbuffered: a buffer would swallow what was said in the same breath, and leave nothing to wake up for.
+    pipe = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     orders = json.loads(pipe.readline())
     limits = WatchLimits(orders["io"], orders["load"])
     connection = Connection(orders["name"], "postgresql", orders["url"])
