@@ -17,8 +17,9 @@ from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wi
 from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
-from jivs_pipeline.engine.migrate import Migration, Services
+from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, TableFailure
+from jivs_pipeline.engine.services import Services
 
 TABLES = tuple(
     TablePlan(
