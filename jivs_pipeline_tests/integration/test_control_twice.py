@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -137,3 +138,15 @@ def test_settle_leaves_the_living_alone(control: Control) -> None:
     assert not control.settle("shop", Status.FAILED, Status.CANCELLED)
     assert control.migration("shop")["status"] == "paused"
     assert [e["type"] for e in control.events("shop")][-1] == "migration.paused"
+
+
+def test_whoever_was_settled_is_fenced(control: Control) -> None:
+    """A run that was taken for dead and wakes may write nothing any more, not even after the next one has begun."""
+    stale = _claim(control, lease=0.01)
+    time.sleep(0.05)
+    assert control.settle("shop", Status.RUNNING, Status.PAUSED)
+    assert control.migration("shop")["epoch"] == stale.epoch + 1
+    assert control.holder("shop") is None
+    with pytest.raises(FencedError):
+        control.heartbeat(stale)
+    assert _claim(control).epoch == stale.epoch + 2

@@ -24,7 +24,14 @@ from psycopg import sql
 
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.digest import Canon, Digest, Spelling
-from jivs_pipeline.core.errors import ConflictError, DataError, FencedError, TerminalError, TransientError
+from jivs_pipeline.core.errors import (
+    ConflictError,
+    DataError,
+    FencedError,
+    JivsError,
+    TerminalError,
+    TransientError,
+)
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Identity, Index, IndexPart, Key, Table
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import LedgerView
@@ -522,6 +529,28 @@ def test_each_wire_form_arrives_as_it_left(
     source = table.model_copy(update={"target_table": "source"})
     assert total(target.digests(table)) == total(target.digests_now(source))
     assert total(target.digests(table)).rows == target.count(table) == len(texts)
+
+
+def test_a_load_that_only_waits_has_its_time(
+    target: PostgresqlTarget, database: str, db: psycopg.Connection[Any], pool: ThreadPoolExecutor
+) -> None:
+    """The server ends it by itself, here behind a lock of somebody else's; afterwards it loads."""
+    table = _table()
+    _apply(target, ddl.create("shop", table))
+    hasty = PostgresqlTarget(
+        parse_url(database, "warehouse"), io_timeout_seconds=10, load_timeout_seconds=0.5
+    )
+    try:
+        hasty.claim("shop", _CONTROL, 1, "owner1")
+        with db.transaction():
+            db.execute("LOCK TABLE public.t")
+            load = pool.submit(_load, hasty, table, [(1, "x")])
+            error = load.exception(8)
+        assert isinstance(error, JivsError)
+        assert (_rows(db), target.ledger("shop").chunks) == ([], {})
+        assert _load(hasty, table, [(1, "x")])
+    finally:
+        hasty.close()
 
 
 # ── Commits whose answer is lost ─────────────────────────────────────────────────────────────────────────
