@@ -103,7 +103,8 @@ def test_the_copy_is_what_runs(tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
 def test_every_mutant_is_killed(postgresql_server: str) -> None:
-    left = list(rounds(21, quick=2))
+    if not (left := list(rounds(21, quick=2))):
+        return  # an earlier `make faults` of this commit has them all
     mutants = [MUTANTS[one.number] for one in left]
     more = {"JIVS_TEST_POSTGRESQL_URL": postgresql_server, "JIVS_TEST_SEED": os.environ["JIVS_TEST_SEED"]}
     tests = sorted({killer for mutant in mutants for killer in mutant.killers})

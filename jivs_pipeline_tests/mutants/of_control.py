@@ -187,6 +187,36 @@ CONTROL = (
         (f"{_TWICE}::test_what_is_taken_over_cannot_be_forgotten_by_the_old_one",),
     ),
     Mutant(
+        "settling keeps the epoch",
+        "A run that was taken for dead and wakes has the epoch that is on.",
+        (Edit(_SQL, "SET status = %(status)s, epoch = epoch + 1, ", "SET status = %(status)s, "),),
+        (f"{_TWICE}::test_whoever_was_settled_is_fenced",),
+    ),
+    Mutant(
+        "a claim does not know itself",
+        "A claim whose commit was not acknowledged meets its own lock and calls it somebody else's.",
+        (
+            Edit(
+                _CLAIMS,
+                "if (holder := _holder(db, spec.key)) is not None and holder.owner == owner.owner:",
+                "if (holder := _holder(db, spec.key)) is not None and holder.owner == run_id:",
+            ),
+        ),
+        (f"{_TWICE}::test_a_claim_twice_is_one_claim[new]",),
+    ),
+    Mutant(
+        "a refused run keeps the lease",
+        "Who was not given the migration keeps others out until its lease has run out.",
+        (
+            Edit(
+                "jivs_pipeline/infra/taking.py",
+                "        except BaseException:\n            self.leases.release(key)\n            raise\n",
+                "        except BaseException:\n            raise\n",
+            ),
+        ),
+        (f"{_TEST_LEASES}::test_what_a_state_forbids_is_not_waited_for_and_leaves_no_lease",),
+    ),
+    Mutant(
         "anybody releases the lease",
         "A run whose lease ran out deletes that of its successor.",
         (

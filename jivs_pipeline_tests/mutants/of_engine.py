@@ -9,6 +9,7 @@ _DIGESTS = "jivs_pipeline/infra/digests.py"
 _LOAD = "jivs_pipeline/engine/load.py"
 _MIGRATE = "jivs_pipeline/engine/migrate.py"
 _POOL = "jivs_pipeline/engine/pool.py"
+_PULSE = "jivs_pipeline/engine/pulse.py"
 _RESUME = "jivs_pipeline/engine/resume.py"
 _STAGING = "jivs_pipeline/infra/staging.py"
 _VERIFY = "jivs_pipeline/engine/verify.py"
@@ -188,5 +189,53 @@ ENGINE = (
             ),
         ),
         (f"{_UNIT}/test_watch.py::test_a_load_has_its_time",),
+    ),
+    Mutant(
+        "snapshots mix",
+        "After a lost snapshot the tables that were staged from it are kept beside those of the next one.",
+        (Edit(_MIGRATE, "        renew(run, run.plan, self._new_generation())\n", ""),),
+        (f"{_UNIT}/test_extract.py::test_a_lost_snapshot_begins_the_extraction_anew",),
+    ),
+    Mutant(
+        "two reads are not compared",
+        "Rows that came or went between the read and its digest are not noticed before the load.",
+        (
+            Edit(
+                "jivs_pipeline/engine/extract.py",
+                "if rows is not None and rows != digest.rows:",
+                "if rows is not None and rows < 0:",
+            ),
+        ),
+        (f"{_UNIT}/test_extract.py::test_two_reads_that_differ_fail_the_table",),
+    ),
+    Mutant(
+        "an overtaken run goes on",
+        "A run that learns at its heartbeat that it was overtaken does nothing about it.",
+        (
+            Edit(
+                _PULSE,
+                "                    self._guard.stop(error, at_once=True)\n",
+                "                    pass\n",
+            ),
+        ),
+        (f"{_UNIT}/test_pulse.py::test_a_run_that_was_overtaken_stops_inside_of_its_chunk",),
+    ),
+    Mutant(
+        "a control database that is away ends the pulse",
+        "One heartbeat without an answer is the last, so the lease of a living run runs out.",
+        (Edit(_PULSE, "                continue\n", "                return\n"),),
+        (f"{_UNIT}/test_pulse.py::test_a_control_database_that_is_away_stops_nothing",),
+    ),
+    Mutant(
+        "who is settled is not fenced",
+        "A run that was taken for dead and wakes still writes to the target.",
+        (
+            Edit(
+                "jivs_pipeline/engine/steering.py",
+                """        target.claim(key, services.control.control_id(), row["epoch"], f"settled-{row['epoch']}")\n""",
+                "        target.info()\n",
+            ),
+        ),
+        (f"{_UNIT}/test_steering.py::test_who_is_settled_is_fenced_off_the_target",),
     ),
 )

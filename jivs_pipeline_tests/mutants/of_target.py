@@ -57,6 +57,18 @@ TARGET = (
         (f"{_TEST}::test_a_wrong_count_rolls_everything_back[3]",),
     ),
     Mutant(
+        "a load may wait for ever",
+        "The server does not end a load that takes longer than its limit.",
+        (
+            Edit(
+                _TARGET,
+                """SQL["limit_statement"], {"milliseconds": str(int(self._load_timeout * 1000))}""",
+                """SQL["limit_statement"], {"milliseconds": "0"}""",
+            ),
+        ),
+        (f"{_TEST}::test_a_load_that_only_waits_has_its_time",),
+    ),
+    Mutant(
         "no fence",
         "Whoever once held the epoch may write for ever.",
         (Edit(_SQL, "AND epoch = %(epoch)s FOR SHARE;", "FOR SHARE;"),),
