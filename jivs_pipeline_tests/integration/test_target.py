@@ -757,6 +757,7 @@ def test_reset_drops_only_what_we_made(target: PostgresqlTarget, db: psycopg.Con
     db.execute("CREATE TABLE public.t AS SELECT 1 AS a, 'precious' AS b")
     for mode in TableMode:
         target.reset(_table(mode=mode))
+    assert _one(db, "SELECT to_regclass('public.t') IS NOT NULL") is True
     assert _rows(db) == [(1, "precious")]
 
 
