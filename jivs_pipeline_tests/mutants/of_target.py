@@ -264,13 +264,13 @@ TARGET = (
                 '        db.execute("COMMIT")\n        db.execute("BEGIN")\n        db.execute(SQL["forget_step"], names)\n',
             ),
         ),
-        (f"{_TEST_UNDO}::test_an_error_anywhere_in_it_leaves_the_step_as_it_was[inside_undo]",),
+        (f"{_TEST_UNDO}::test_an_error_anywhere_in_it_leaves_the_step_as_it_was[create-inside_undo]",),
     ),
     Mutant(
         "undo keeps the chunks",
         "A table is dropped and its chunks stay in the ledger, so the next run believes that they are loaded.",
         (Edit(_UNDO, '            db.execute(SQL["forget_chunks"], names)\n', "            pass\n"),),
-        (f"{_TEST_UNDO}::test_the_last_step_comes_first_and_nothing_is_left",),
+        (f"{_TEST_UNDO}::test_an_error_anywhere_in_it_leaves_the_step_as_it_was[create-after_commit]",),
     ),
     Mutant(
         "undo forgets the epoch",

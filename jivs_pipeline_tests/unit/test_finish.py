@@ -120,7 +120,9 @@ def test_all_is_well(make: Make):
 
 
 @pytest.mark.parametrize(
-    ("missing", "generation"), [(("public.u", 1), "g"), (("public.t", 0), "another extraction")]
+    ("missing", "generation"),
+    [(("public.u", 1), "g"), (("public.t", 0), "another extraction")],
+    ids=["missing", "of another extraction"],
 )
 def test_no_run_succeeds_while_the_ledger_lacks_a_chunk(
     make: Make, missing: tuple[str, int], generation: str
