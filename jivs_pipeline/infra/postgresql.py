@@ -104,6 +104,18 @@ class Patient(psycopg.Connection[_Row]):
             self.drop()
             raise psycopg.OperationalError(f"no answer for {self.patience:g} s")
 
+    @property
+    def lost(self) -> bool:
+        """Whether an idle session is of no use any more. Costs nothing: a server that says something unasked, says goodbye.
+
+        Without it every session that one restart ended would cost the job that finds it an attempt of its own.
+        """
+        if self.closed or self.broken:
+            return True
+        news = select.poll()
+        news.register(self.pgconn.socket, select.POLLIN)
+        return bool(news.poll(0))
+
     def drop(self) -> None:
         """Close the socket now: no message to the server, no waiting, whatever the connection was doing."""
         self.pgconn.finish()

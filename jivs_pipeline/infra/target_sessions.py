@@ -142,9 +142,14 @@ class TargetSessions:
                 asker.close()
 
     def _borrow(self, right: Right) -> Session:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while True:
+            with self._lock:
+                idle = self._idle.pop() if self._idle else None
+            if idle is None:
+                break
+            if not idle.lost:
+                return idle
+            self._drop(idle)
         session = self._session(right.application_name)
         with mapped("the ledger"):
             known = session.execute(
@@ -176,7 +181,7 @@ class TargetSessions:
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        if self._reader.closed or self._reader.broken:
+        if self._reader.lost:
             self._drop(self._reader)
             self._reader = self._session("jivs", read_only=True)
         with mapped(f"target {self._connection.name!r}"):

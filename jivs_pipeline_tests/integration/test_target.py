@@ -1405,3 +1405,16 @@ def test_a_canon_is_used_per_column(target: PostgresqlTarget) -> None:
         _made(target, table, [(value, "x")])
     assert total(target.digests(tables[0])) != total(target.digests(tables[1]))
     assert total(target.digests(numeric[0])) == total(target.digests(numeric[1]))
+
+
+def test_sessions_that_the_server_has_ended_cost_no_attempt(
+    make_target: Callable[..., PostgresqlTarget], db: psycopg.Connection[Any]
+) -> None:
+    """A restart ends all of them at once; whoever comes next is given new ones, reading and writing."""
+    target = make_target(1)
+    table = _made(target, _table(), [(1, "x")])
+    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'jivs%' AND datname = current_database()"
+    assert db.execute(ended).fetchall(), "there was no session"
+    assert target.ledger("shop").epoch == 1
+    assert db.execute(ended).fetchall()
+    assert _load(target, table, [(2, "y")], chunk=1)

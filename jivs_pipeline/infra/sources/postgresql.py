@@ -194,7 +194,9 @@ class PostgresqlSource:
     def _asking(self, where: str) -> Generator[Session]:
         """The source's own session in a transaction, so that all questions see the same moment."""
         with self._lock, mapped(where):
-            if self._session is None or self._session.closed:
+            if self._session is not None and self._session.lost:
+                self._release()
+            if self._session is None:
                 self._session = self._open()
             session = self._session
             try:
