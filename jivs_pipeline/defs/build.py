@@ -10,6 +10,8 @@ from jivs_pipeline.defs.io_manager import HandleIOManager
 from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.partitions import migration_asset
 from jivs_pipeline.defs.resources import session_resource
+from jivs_pipeline.defs.sensors import reaper
+from jivs_pipeline.defs.steering_jobs import STEERING
 
 __all__ = ["build_defs"]
 
@@ -36,6 +38,7 @@ def build_defs(
     return dg.Definitions(
         assets=[migration_asset, *tables],
         asset_checks=checks,
-        jobs=[migration],
+        jobs=[migration, *STEERING],
+        sensors=[reaper],
         resources={**resources, **(resource_overrides or {})},
     )

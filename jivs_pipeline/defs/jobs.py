@@ -4,7 +4,7 @@ import dagster as dg
 
 from jivs_pipeline.defs import ops
 from jivs_pipeline.defs.partitions import MIGRATIONS
-from jivs_pipeline.defs.tags import run_tags
+from jivs_pipeline.defs.tags import FROM_START, run_tags
 
 __all__ = ["migration"]
 
@@ -22,6 +22,7 @@ def _no_config(_key: str) -> dict[str, object]:
     ),
     # One process: a step costs 42–90 ms in it and 1.2 s in one of its own; parallel work is inside the ops.
     executor_def=dg.in_process_executor,
+    tags=FROM_START,
     description="Moves one database into PostgreSQL, exactly once. Choose a partition: the migration's key.",
 )
 def migration() -> None:

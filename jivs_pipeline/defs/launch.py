@@ -15,8 +15,9 @@ from jivs_pipeline.core.errors import JivsError, TerminalError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.partitions import MIGRATIONS
+from jivs_pipeline.defs.reaper import end_dead_runs
 from jivs_pipeline.defs.resources import Session, session_resource
-from jivs_pipeline.defs.tags import run_tags
+from jivs_pipeline.defs.tags import PARTITION, no_retries, run_tags
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.runtime import Runtime
 
@@ -24,7 +25,6 @@ __all__ = ["Outcome", "run_here"]
 
 _LOCATION = "jivs_pipeline"
 _MODULE = "jivs_pipeline.definitions"
-_IN_PROGRESS = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,12 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
     session = Session(runtime, spec, progress)
     job = build_defs({"session": session_resource(lambda: session)}).get_job_def("migration")
     with dg.DagsterInstance.get() as instance:
-        _fail_dead_runs(instance, runtime, spec.key)
+        # This run goes on where they stopped, so nobody else has to.
+        lease = runtime.settings.lease_seconds
+        end_dead_runs(runtime.control, instance, spec.key, lease_seconds=lease, retry=False)
         instance.add_dynamic_partitions(str(MIGRATIONS.name), [spec.key])
-        tags = {**run_tags(spec.key), "dagster/partition": spec.key}
+        # Its terminal owns the run: the daemon of a `jivs up` next to it must not repeat it.
+        tags = {**run_tags(spec.key), PARTITION: spec.key, **no_retries()}
         run = instance.create_run_for_job(
             job,
             run_id=str(uuid.uuid4()),
@@ -67,14 +70,3 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
             hint=f"See the log of run {run.run_id} in the Dagster UI",
         )
     return Outcome(migration.document() if runtime.control.find(spec.key) else None, error)
-
-
-def _fail_dead_runs(instance: dg.DagsterInstance, runtime: Runtime, key: str) -> None:
-    """Runs of this migration whose process is gone would stay STARTED for ever: Dagster does not look."""
-    holder = runtime.control.holder(key)
-    if holder is not None and not holder.gone:
-        return
-    for record in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS, tags=run_tags(key))):
-        instance.report_run_failed(
-            record, message="Its process is gone; the next run goes on from its checkpoints"
-        )

@@ -6,12 +6,13 @@ from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.core.errors import InterruptedRun, JivsError
+from jivs_pipeline.core.errors import JivsError, TerminalError
 from jivs_pipeline.defs import story
-from jivs_pipeline.defs.failures import as_failure
+from jivs_pipeline.defs.failures import ending
 from jivs_pipeline.defs.resources import Session
-from jivs_pipeline.defs.tags import run_tags
+from jivs_pipeline.defs.tags import FROM_START, RETRY_NUMBER, RETRY_ON_FAILURE, Worker, run_tags
 from jivs_pipeline.engine.migrate import Migration
+from jivs_pipeline.infra.owner import this_process
 
 __all__ = ["OPS", "PlanConfig"]
 
@@ -31,6 +32,7 @@ def _phase(
     """The begun migration, or None when it was finished before this run. Errors become one sentence."""
     migration: Migration | None = None
     try:
+        _introduce(context, session)
         migration = session.of(context.partition_key, context.run_id, given)
         if not migration.begin():
             context.log.info(f"Migration {context.partition_key!r} is already completed; nothing to do")
@@ -38,24 +40,36 @@ def _phase(
             return
         yield migration
     except JivsError as error:
-        _abort(migration, error)
-        raise as_failure(error) from error
+        raise ending(context, _aborted(migration, error)) from error
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        _abort(
-            migration,
-            InterruptedRun(
-                "The run was interrupted", hint=f"Go on with: jivs resume {context.partition_key}"
-            ),
-        )
-        raise
+        raise ending(context, _aborted(migration, session.interruption(context.partition_key))) from None
     except Exception as error:
-        _abort(migration, error)
+        ending(context, _aborted(migration, error))
         raise
 
 
-def _abort(migration: Migration | None, error: BaseException) -> None:
+def _aborted(migration: Migration | None, error: Exception) -> JivsError:
+    """The error that the run ends with: the engine knows better where the run was overtaken meanwhile."""
     if migration is not None:
         migration.abort(error)
+        error = migration.error or error
+    return error if isinstance(error, JivsError) else TerminalError(type(error).__name__)
+
+
+def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
+    """Before the first op of a process: say which process it is, and let an automatic retry know its place."""
+    if session.introduced:
+        return
+    session.introduced = True
+    owner = this_process()
+    worker = Worker(context.run_id, owner.pid, owner.process_start, owner.boot_id)
+    # A launch by GraphQL may carry no tag but the partition's; one that repeats a run carries that run's.
+    fresh = {**FROM_START, RETRY_ON_FAILURE: "true"} if context.run.parent_run_id else {}
+    context.instance.add_run_tags(
+        context.run_id, {**run_tags(context.partition_key), **worker.tags(), **fresh}
+    )
+    if RETRY_NUMBER in context.run.tags:
+        session.require_not_stopped(context.partition_key)
 
 
 @dg.op(
@@ -63,8 +77,6 @@ def _abort(migration: Migration | None, error: BaseException) -> None:
     description="Look at both databases and decide what is carried, and how.",
 )
 def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
-    # A launch by GraphQL may carry no tag but the partition's.
-    context.instance.add_run_tags(context.run_id, run_tags(context.partition_key))
     with _phase(context, session, config.spec) as run:
         if run is not None:
             made = run.plan()

@@ -5,8 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.errors import CancelledRun, InterruptedRun, JivsError, SpecError
 from jivs_pipeline.core.spec import Spec, parse_spec
+from jivs_pipeline.core.states import Status
+from jivs_pipeline.defs.failures import is_terminating
 from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.runtime import Runtime
@@ -21,15 +23,23 @@ class Session:
         runtime: opened objects of this process; opened from the environment when none is given.
         spec: what to migrate; the one stored under the partition key when none is given.
         progress: counters that the process which launched the run is watching.
+        terminating: whether somebody pressed Terminate.
     """
 
     def __init__(
-        self, runtime: Runtime | None = None, spec: Spec | None = None, progress: Progress | None = None
+        self,
+        runtime: Runtime | None = None,
+        spec: Spec | None = None,
+        progress: Progress | None = None,
+        *,
+        terminating: Callable[[], bool] = lambda: False,
     ) -> None:
         self._runtime = runtime
         self._own: Runtime | None = None
         self._spec = spec
         self._progress = progress
+        self.terminating = terminating
+        self.introduced = False
         self.migration: Migration | None = None
 
     @property
@@ -54,25 +64,52 @@ class Session:
             self.migration = self.runtime.migration(spec, run_id, self._progress)
         return self.migration
 
+    def interruption(self, key: str) -> JivsError:
+        """What an early end means: Terminate cancels; all else (Ctrl-C, SIGTERM, `jivs up` ending) pauses."""
+        if self.terminating():
+            return CancelledRun(
+                f"Migration {key!r} was terminated in Dagster",
+                hint=f"Take back what it loaded with: jivs rollback {key}",
+            )
+        return InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {key}")
+
+    def require_not_stopped(self, key: str) -> None:
+        """An automatic retry does not go on with what somebody has stopped since.
+
+        Raises:
+            InterruptedRun: the migration was paused, cancelled or taken back.
+        """
+        row = self.runtime.control.find(key)
+        if row is not None and row["status"] in {Status.PAUSED, Status.CANCELLED, Status.ROLLED_BACK}:
+            raise InterruptedRun(
+                f"Migration {key!r} is {row['status']}, so it is not retried",
+                hint=f"Go on with: jivs resume {key}",
+            )
+
     def close(self) -> None:
         """Release what the ops opened; the runtime too, where it was opened here."""
-        if self.migration is not None:
-            self.migration.close()
-        if self._own is not None:
-            self._own.close()
+        try:
+            if self.migration is not None:
+                self.migration.close(self.interruption)
+        finally:
+            if self._own is not None:
+                self._own.close()
 
     def _stored(self, key: str) -> Spec:
         return parse_spec(self.runtime.control.migration(key)["spec"])
 
 
-def session_resource(make: Callable[[], Session] = Session) -> dg.ResourceDefinition:
+def session_resource(make: Callable[..., Session] = Session) -> dg.ResourceDefinition:
     """A resource that lives as long as a run. Not a `ConfigurableResource`: it has no configuration, and
     Dagster would copy the object that `jivs run` hands over.
     """
 
     @dg.resource
-    def session(_: dg.InitResourceContext) -> Iterator[Session]:
+    def session(context: dg.InitResourceContext) -> Iterator[Session]:
         opened = make()
+        instance, run = context.instance, context.run
+        if instance is not None and run is not None:
+            opened.terminating = lambda: is_terminating(instance, run.run_id)
         try:
             yield opened
         finally:

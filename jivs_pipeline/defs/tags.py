@@ -1,11 +1,75 @@
-"""Names of run tags, each spelled once."""
+"""Names of run tags, each spelled once, and what is written into them."""
 
-__all__ = ["MIGRATION_KEY", "run_tags"]
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+__all__ = [
+    "FROM_START",
+    "MAX_RETRIES",
+    "MIGRATION_KEY",
+    "NEVER_RETRY",
+    "PARTITION",
+    "RETRIES",
+    "RETRY_NUMBER",
+    "RETRY_ON_FAILURE",
+    "WORKER",
+    "Worker",
+    "no_retries",
+    "run_tags",
+]
 
 MIGRATION_KEY = "jivs/migration_key"
 """One run per value at a time (dagster.yaml)."""
+
+WORKER = "jivs/worker"
+"""The process of a run, so that its death can be proved."""
+
+RETRY_NUMBER = "dagster/retry_number"
+"""Dagster's own, on the runs that its daemon has launched by itself."""
+
+MAX_RETRIES = "dagster/max_retries"
+RETRY_STRATEGY = "dagster/retry_strategy"
+RETRY_ON_FAILURE = "dagster/retry_on_asset_or_op_failure"
+PARTITION = "dagster/partition"
+
+RETRIES = 3
+"""How often the daemon launches a run again by itself; dagster.yaml says the same."""
+
+FROM_START = {RETRY_STRATEGY: "ALL_STEPS", MAX_RETRIES: str(RETRIES)}
+"""Retries begin with the first op: it finds what is done in the ledger, and needs no handle of the run before."""
+
+NEVER_RETRY = {RETRY_ON_FAILURE: "false"}
+"""For a run whose error stays the same however often it is run."""
 
 
 def run_tags(key: str) -> dict[str, str]:
     """Tags of a run of this migration."""
     return {MIGRATION_KEY: key}
+
+
+def no_retries() -> dict[str, str]:
+    """For runs that the daemon must leave alone, whatever ends them."""
+    return {MAX_RETRIES: "0", **NEVER_RETRY}
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The process of a run. The run's id is in it because a retry takes over the tags of the run before."""
+
+    run_id: str
+    pid: int
+    process_start: str
+    boot_id: str
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str], run_id: str) -> Self | None:
+        """The worker of this very run, or None where it has not said who it is."""
+        parts = tags.get(WORKER, "").split(" ", 3)
+        if len(parts) != 4 or parts[0] != run_id or not parts[1].isdigit():
+            return None
+        return cls(parts[0], int(parts[1]), parts[2], parts[3])
+
+    def tags(self) -> dict[str, str]:
+        """As a tag."""
+        return {WORKER: f"{self.run_id} {self.pid} {self.process_start} {self.boot_id}"}

@@ -151,11 +151,14 @@ class Migration:
     def _ended(self) -> bool:
         return self._ended_as is not None
 
-    def close(self) -> None:
-        """Release everything. A run that did not end goes on later; one that failed is rolled back where it shall be."""
+    def close(self, why: Callable[[str], JivsError] | None = None) -> None:
+        """Release everything. A run that did not end goes on later; one that failed is rolled back where it shall be.
+
+        Args:
+            why: says of a key why its run did not come to its end.
+        """
         if self._claim is not None and not self._ended and self.error is None:
-            # Such as a launch of some of the ops only.
-            self.abort(InterruptedRun("The run ended before its last phase", hint="Run it again to go on"))
+            self.abort(why(self._claim.key) if why else InterruptedRun("The run ended before its last phase"))
         if self._pulse is not None:
             self._pulse.stop()
         with suppress(Exception):

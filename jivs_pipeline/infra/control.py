@@ -55,6 +55,10 @@ class Control(Claims):
         """All migrations, the latest changed first."""
         return self._all("migrations", {})
 
+    def running(self) -> list[Row]:
+        """Migrations that run, or whose run is gone: key, run_id, requested."""
+        return self._all("running", {})
+
     def checkpoints(self, key: str) -> list[Checkpoint]:
         """What the runs of this migration have finished, per table and phase."""
         return [

@@ -151,6 +151,10 @@ SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS runn
 SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
   FROM jivs.migrations m ORDER BY m.updated_at DESC LIMIT 1000;
 
+-- name: running
+-- Every few seconds by the reaper, so without plans and specs.
+SELECT key, run_id, requested FROM jivs.migrations WHERE status = 'running' ORDER BY key;
+
 -- name: target_tables
 -- Every table that a migration has loaded: the assets of the Dagster catalog.
 -- Where several migrations wrote to one table, the latest stands for it.
