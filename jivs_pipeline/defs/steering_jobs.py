@@ -40,8 +40,8 @@ def _roll_back(context: dg.OpExecutionContext, services: Services, key: str) -> 
     context.log.info(f"Migration {key!r} is rolled back: {undone} steps were undone")
 
 
-@dg.op(name="pause")
-def pause_op(context: dg.OpExecutionContext, config: KeyConfig) -> None:
+@dg.op
+def pause_migration(context: dg.OpExecutionContext, config: KeyConfig) -> None:
     try:
         with Runtime.from_environment() as runtime:
             limit = runtime.settings.load_timeout_seconds
@@ -51,8 +51,8 @@ def pause_op(context: dg.OpExecutionContext, config: KeyConfig) -> None:
     context.log.info(f"Migration {config.key!r} is paused")
 
 
-@dg.op(name="cancel")
-def cancel_op(context: dg.OpExecutionContext, config: CancelConfig) -> None:
+@dg.op
+def cancel_migration(context: dg.OpExecutionContext, config: CancelConfig) -> None:
     try:
         with Runtime.from_environment() as runtime:
             services, limit = runtime.services(), runtime.settings.load_timeout_seconds
@@ -64,8 +64,8 @@ def cancel_op(context: dg.OpExecutionContext, config: CancelConfig) -> None:
         raise as_failure(error) from error
 
 
-@dg.op(name="rollback")
-def rollback_op(context: dg.OpExecutionContext, config: KeyConfig) -> None:
+@dg.op
+def rollback_migration(context: dg.OpExecutionContext, config: KeyConfig) -> None:
     try:
         with Runtime.from_environment() as runtime:
             _roll_back(context, runtime.services(), config.key)
@@ -73,15 +73,18 @@ def rollback_op(context: dg.OpExecutionContext, config: KeyConfig) -> None:
         raise as_failure(error) from error
 
 
-def _job(op: dg.OpDefinition, description: str) -> dg.JobDefinition:
-    graph = dg.GraphDefinition(name=op.name, node_defs=[op])
-    return graph.to_job(
-        name=op.name, description=description, tags=no_retries(), executor_def=dg.in_process_executor
-    )
+def _job(name: str, op: dg.OpDefinition, description: str) -> dg.JobDefinition:
+    # A job and its op may not have one name.
+    graph = dg.GraphDefinition(name=name, node_defs=[op])
+    return graph.to_job(description=description, tags=no_retries(), executor_def=dg.in_process_executor)
 
 
 STEERING = (
-    _job(pause_op, "Stops a running migration at the end of a chunk. Launch it again to go on."),
-    _job(cancel_op, "Stops a migration for good. What it loaded stays, unless it is rolled back."),
-    _job(rollback_op, "Takes back everything that a migration did to its target."),
+    _job("pause", pause_migration, "Stops a running migration at the end of a chunk. Launch it to go on."),
+    _job(
+        "cancel",
+        cancel_migration,
+        "Stops a migration for good. What it loaded stays, unless it is rolled back.",
+    ),
+    _job("rollback", rollback_migration, "Takes back everything that a migration did to its target."),
 )
