@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.core.errors import JivsError, TerminalError
+from jivs_pipeline.core.errors import ConfigError, JivsError, TerminalError
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import ending
 from jivs_pipeline.defs.resources import Session
@@ -68,6 +68,11 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
     context.instance.add_run_tags(
         context.run_id, {**run_tags(context.partition_key), **worker.tags(), **fresh}
     )
+    chosen = context.run.step_keys_to_execute or context.run.resolved_op_selection
+    if chosen and "finish" not in chosen:
+        raise ConfigError(
+            "The run would end without a verdict", hint="Choose the op finish as well, and those between"
+        )
     if RETRY_NUMBER in context.run.tags:
         session.require_not_stopped(context.partition_key)
 

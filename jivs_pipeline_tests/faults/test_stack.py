@@ -1,0 +1,177 @@
+"""kill -9 of the processes of `jivs up` while several migrations run: they end completed by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jivs_pipeline.infra.embedded.postgres import CONTROL
+from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger
+from jivs_pipeline_tests.fix_cli import Jivs, with_parts
+from jivs_pipeline_tests.fix_faults import Round, rounds
+from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
+
+pytestmark = pytest.mark.faults
+
+SOURCE = """
+CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE towns (id INTEGER PRIMARY KEY, country TEXT REFERENCES countries (code), name TEXT);
+INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
+INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0240d', i) FROM n;
+"""
+WORKER, CODE = ("multiprocessing.spawn",), ("code-server start", "api grpc")
+KILLED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("worker and code server", WORKER + CODE),
+    ("full stack", ("",)),
+    ("worker", WORKER),
+    ("code server", CODE),
+    ("daemon", ("dagster._daemon",)),
+)
+"""By round; a part of the command line tells the processes."""
+TOGETHER = 3
+REAPED_SECONDS = 60.0
+IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
+
+
+@pytest.fixture(scope="module")
+def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home, server = jivs_home
+    directory = tmp_path_factory.mktemp("killed")
+    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
+        lite.executescript(SOURCE)
+    name = f"t_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with stack_up(Jivs(home, directory, server), source, with_parts(server, database=name)) as stack:
+            yield stack
+    finally:
+        with psycopg.connect(server, autocommit=True) as db:
+            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.mark.timeout(7200)
+def test_migrations_outlive_the_processes_of_their_stack(stack: Stack) -> None:
+    """Completed, exact rows, dead runs ended within a minute, nothing left at the target or on the machine."""
+    for r in rounds(3, quick=2):
+        with r:
+            _round(stack, r)
+
+
+def _round(stack: Stack, r: Round) -> None:
+    what, patterns = KILLED[r.number % len(KILLED)]
+    schemas = [f"s{r.number}_{n}_{uuid4().hex[:8]}" for n in range(TOGETHER)]
+    keys = {_launch(stack, schema): schema.replace("_", "-") for schema in schemas}
+    # From before the first worker is there until the last run is done.
+    delay = r.rng.uniform(1.0, 7.0)
+    r.note(f"kill {what} after {delay:.2f} s")
+    time.sleep(delay)
+    _kill(stack, patterns)
+    if what == "full stack":
+        stack.started.wait(10)
+        stack.started, stack.port = start_stack(stack.jivs, stack.source, stack.target)
+        stack.started.wait_for("Dagster UI", 120)
+    began = time.monotonic()
+    doomed = {run for run in keys if _status(stack, run) in IN_PROGRESS and not _works(stack, run)}
+    _until(
+        lambda: not {run for run in doomed if _status(stack, run) in IN_PROGRESS}, REAPED_SECONDS, "reaped"
+    )
+    r.note(f"{len(doomed)} dead runs ended after {time.monotonic() - began:.1f} s")
+    _until(lambda: _states(stack, keys.values()) == {"completed"}, 150, f"completed: {r}")
+    r.note(f"all completed after {time.monotonic() - began:.1f} s")
+    for schema in schemas:
+        for table in ("countries", "towns"):
+            assert_same_table(stack.source, stack.target, table, schema=schema)
+        assert ledger(stack.target, schema.replace("_", "-"))
+    _until(lambda: not _progressing(stack, set(keys.values())), REAPED_SECONDS, f"no run in progress: {r}")
+    _until(lambda: not _sessions(stack), 20, f"no session at the target: {r}")
+    _until(lambda: not _processes(stack, WORKER), 20, f"no worker left: {r}")
+
+
+def _launch(stack: Stack, schema: str) -> str:
+    key = schema.replace("_", "-")
+    stack.add_partition(key)
+    spec = {
+        "key": key, "source": "legacy", "target": "warehouse", "target_schema": schema,
+        "chunk_bytes": 65536, "parallelism": 1,
+    }  # fmt: skip
+    return stack.launch(key, spec)
+
+
+def _processes(stack: Stack, patterns: tuple[str, ...]) -> list[int]:
+    mine = processes_of(stack.jivs.home)
+    return [
+        pid for pid, command in mine.items() if any(p in command for p in patterns) and pid != os.getpid()
+    ]
+
+
+def _kill(stack: Stack, patterns: tuple[str, ...]) -> None:
+    for pid in _processes(stack, patterns):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _ask(stack: Stack, query: str, **variables: Any) -> Any:
+    """The web server's answer; it needs a moment when its code server is gone."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return stack.ask(query, **variables)
+        except (OSError, AssertionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
+RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status tags { key value } } } }"
+
+
+def _status(stack: Stack, run: str) -> str:
+    return _ask(stack, RUN, id=run)["runOrError"]["status"]
+
+
+def _works(stack: Stack, run: str) -> bool:
+    """Whether the process that the run has named lives; one that has named none may yet."""
+    tags = {t["key"]: t["value"] for t in _ask(stack, RUN, id=run)["runOrError"]["tags"]}
+    worker = tags.get("jivs/worker", "").split()
+    return bool(worker) and Path(f"/proc/{worker[1]}").exists()
+
+
+def _progressing(stack: Stack, keys: set[str]) -> list[Any]:
+    query = """{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING, QUEUED, NOT_STARTED]}) {
+        ... on Runs { results { runId status tags { key value } } } } }"""
+    runs = _ask(stack, query)["runsOrError"]["results"]
+    return [run for run in runs if any(tag["value"] in keys for tag in run["tags"])]
+
+
+def _states(stack: Stack, keys: Any) -> set[str]:
+    with psycopg.connect(with_parts(stack.jivs.server, database=CONTROL)) as db:
+        found = db.execute("SELECT status FROM jivs.migrations WHERE key = ANY(%s)", (list(keys),)).fetchall()
+    states = {status for (status,) in found}
+    return states if len(found) == len(list(keys)) else states | {"absent"}
+
+
+def _sessions(stack: Stack) -> list[Any]:
+    with psycopg.connect(stack.target) as db:
+        return db.execute(
+            """SELECT pid, application_name, state FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
+        ).fetchall()
+
+
+def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.5)
