@@ -48,6 +48,11 @@ def _phase(
         raise
 
 
+def _handle(context: dg.OpExecutionContext) -> Handle:
+    """What tells the next op that it is its turn; nothing is decided by it."""
+    return {"key": context.partition_key, "run_id": context.run_id}
+
+
 def _aborted(migration: Migration | None, error: Exception) -> JivsError:
     """The error that the run ends with: the engine knows better where the run was overtaken meanwhile."""
     if migration is not None:
@@ -89,7 +94,7 @@ def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.Resourc
                 f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings"
             )
             context.add_output_metadata(story.plan_metadata(made))
-    return {"key": context.partition_key, "run_id": context.run_id}
+    return _handle(context)
 
 
 def _middle(name: str, description: str) -> dg.OpDefinition:
@@ -103,7 +108,7 @@ def _middle(name: str, description: str) -> dg.OpDefinition:
                 rows, size, seconds = run.progress.rows, run.progress.bytes, run.progress.phases[name]
                 context.log.info(f"{name}: {rows:,} rows, {size:,} bytes in {seconds:.1f} s")
                 context.add_output_metadata({"rows": rows, "bytes": size, "seconds": round(seconds, 3)})
-        return handle
+        return handle or _handle(context)
 
     return phase
 
@@ -128,7 +133,7 @@ def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceP
             context.add_output_metadata(
                 {"status": document["status"], "report": dg.MetadataValue.path(document["report"])}
             )
-    return handle
+    return handle or _handle(context)
 
 
 def _events(document: dict[str, Any]) -> list[Any]:

@@ -40,6 +40,8 @@ class _Child:
     argv: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     restarts: list[float] = field(default_factory=list[float])
+    left: list[int] = field(default_factory=list[int])
+    """Groups of those that died: a run's worker outlives its code server."""
 
 
 class _Stop(Exception):
@@ -143,6 +145,7 @@ def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], ho
                 f"The {child.name} keeps dying", hint=f"See the end of {home / f'{child.name}.log'}"
             )
         print(f"The {child.name} ended; starting it again", flush=True)
+        child.left.append(child.process.pid)
         _start(child, environment, home)
 
 
@@ -199,25 +202,42 @@ def _ask(port: int, query: str) -> dict[str, Any]:
 
 def _stop_all(children: Sequence[_Child]) -> None:
     alive = [c.process for c in reversed(children) if c.process is not None]
-    for process in alive:
-        _signal_group(process, signal.SIGTERM)
+    orphans = [group for c in children for group in c.left if _is_orphaned(group)]
+    for group in [*orphans, *(p.pid for p in alive)]:
+        _signal_group(group, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
     for process in alive:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
+    while any(map(_is_orphaned, orphans)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS / 5)
+    for group in filter(_is_orphaned, orphans):
+        _signal_group(group, signal.SIGKILL)
     for process in alive:
         # Also where the leader is gone: a worker may have outlived it.
-        _signal_group(process, signal.SIGKILL)
+        _signal_group(process.pid, signal.SIGKILL)
         process.wait(2)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _is_orphaned(group: int) -> bool:
+    """Whether a group lives whose leader, our child, is dead. With a leader it is another's, by the same number."""
     try:
-        os.killpg(process.pid, number)
+        os.kill(group, 0)
     except ProcessLookupError:
+        return _signal_group(group, 0)
+    except PermissionError:
         pass
+    return False
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _free_port() -> int:

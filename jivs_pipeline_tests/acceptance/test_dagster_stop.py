@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, stack_up
@@ -87,6 +88,16 @@ def wait_at_gate(stack: Stack, run_id: str) -> None:
     with psycopg.connect(stack.target, autocommit=True) as db:
         while db.execute(query).fetchone() == (0,):
             assert time.monotonic() < deadline, stack.story(run_id)
+            time.sleep(0.1)
+
+
+def wait_until_asked(stack: Stack, key: str) -> None:
+    deadline = time.monotonic() + 60
+    with psycopg.connect(with_parts(stack.jivs.server, database=CONTROL), autocommit=True) as db:
+        while db.execute("SELECT requested FROM jivs.migrations WHERE key = %s", (key,)).fetchone() == (
+            None,
+        ):
+            assert time.monotonic() < deadline, f"nobody has asked {key} to stop"
             time.sleep(0.1)
 
 
@@ -175,7 +186,7 @@ def test_the_jobs_steer(stack: Stack) -> None:
     with closed_gate(stack) as open_gate:
         key, schema, run_id = begin(stack)
         pausing = steer(stack, "pause", key=key)
-        time.sleep(1)
+        wait_until_asked(stack, key)
         open_gate()
         assert stack.wait(pausing)["status"] == "SUCCESS", stack.story(pausing)
         assert stack.wait(run_id)["status"] == "CANCELED", stack.story(run_id)
