@@ -34,14 +34,15 @@ def _start(case: Case, jivs: Jivs, failpoint: str = "") -> Started:
     return jivs.start("run", jivs.spec(**case.spec), "--json", env=environment)
 
 
-def _press(started: Started) -> tuple[Ended, float]:
+def _press(started: Started, number: int = signal.SIGINT) -> tuple[Ended, float]:
     pressed = time.monotonic()
-    started.signal(signal.SIGINT)
+    started.signal(number)
     ended = started.wait()
     return ended, time.monotonic() - pressed
 
 
-def test_ctrl_c(case: Case, jivs: Jivs) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c(case: Case, jivs: Jivs, number: int) -> None:
     """Exit 130 within 5 s, paused, and nothing but the rest is loaded by the next run."""
     started = _start(case, jivs, "after_commit@12:sleep=2,after_commit@13:sleep=2")
     with psycopg.connect(case.target, autocommit=True) as db:
@@ -49,7 +50,7 @@ def test_ctrl_c(case: Case, jivs: Jivs) -> None:
         until(lambda: db.execute(there).fetchone() == (True,), "the ledger is there", 60)
         some = "SELECT count(*) >= 5 FROM jivs_ledger.chunks"
         until(lambda: db.execute(some).fetchone() == (True,), "some chunks are loaded", 60)
-    ended, took = _press(started)
+    ended, took = _press(started, number)
     assert ended.code == 130, ended
     assert took < 5, f"took {took:.1f} s"
     assert "Traceback" not in ended.stderr

@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,11 @@ def _round(stack: Stack, r: Round) -> None:
         lambda: not {run for run in doomed if _status(stack, run) in IN_PROGRESS}, REAPED_SECONDS, "reaped"
     )
     r.note(f"{len(doomed)} dead runs ended after {time.monotonic() - began:.1f} s")
-    _until(lambda: _states(stack, keys.values()) == {"completed"}, 150, f"completed: {r}")
+    _until(
+        lambda: _states(stack, keys.values()) == {"completed"},
+        150,
+        lambda: f"completed: {r}\n{_told(stack, keys)}",
+    )
     r.note(f"all completed after {time.monotonic() - began:.1f} s")
     for schema in schemas:
         for table in ("countries", "towns"):
@@ -170,8 +174,19 @@ def _sessions(stack: Stack) -> list[Any]:
         ).fetchall()
 
 
-def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
+def _told(stack: Stack, keys: Mapping[str, str]) -> str:
+    """What a person has to go by: every run of the migrations, and what the daemon has said."""
+    query = "{ runsOrError(limit: 200) { ... on Runs { results { runId status tags { key value } } } } }"
+    runs = _ask(stack, query)["runsOrError"]["results"]
+    mine = [run for run in runs if any(tag["value"] in set(keys.values()) for tag in run["tags"])]
+    told = [f"{run['runId']} {run['status']} {run['tags']}\n{stack.story(run['runId'])}" for run in mine]
+    log = (stack.jivs.home / "dagster" / "daemon.log").read_text()
+    return "\n".join([*told, log[-6000:]])
+
+
+def _until(holds: Callable[[], bool], seconds: float, what: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.5)
