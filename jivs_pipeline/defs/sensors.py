@@ -3,7 +3,7 @@
 import dagster as dg
 
 from jivs_pipeline.core.errors import JivsError
-from jivs_pipeline.defs.reaper import end_dead_runs, settle_lost
+from jivs_pipeline.defs.reaper import ask_again, end_dead_runs, settle_lost
 from jivs_pipeline.runtime import Runtime
 
 __all__ = ["reaper"]
@@ -20,8 +20,9 @@ def reaper(context: dg.SensorEvaluationContext) -> dg.SkipReason:
             settled = settle_lost(runtime.services(), runtime.control, context.instance)
             lease = runtime.settings.lease_seconds
             ended = end_dead_runs(runtime.control, context.instance, lease_seconds=lease)
+            asked = ask_again(context.instance)
     except JivsError as error:
         return dg.SkipReason(f"Nothing was looked at: {error}")
-    if settled or ended:
-        context.log.warning(f"Gone: migrations {settled}, runs {ended}")
+    if settled or ended or asked:
+        context.log.warning(f"Gone: migrations {settled}, runs {ended}; to be retried: {asked}")
     return dg.SkipReason(f"{len(settled)} migrations and {len(ended)} runs were gone")

@@ -13,8 +13,11 @@ __all__ = [
     "RETRIES",
     "RETRY_NUMBER",
     "RETRY_ON_FAILURE",
+    "WILL_RETRY",
     "WORKER",
     "Worker",
+    "asked_before",
+    "asked_tags",
     "no_retries",
     "run_tags",
 ]
@@ -25,8 +28,14 @@ MIGRATION_KEY = "jivs/migration_key"
 WORKER = "jivs/worker"
 """The process of a run, so that its death can be proved."""
 
+ASKED = "jivs/retry_asked"
+"""How often the daemon was asked to retry a run that it had given up."""
+
 RETRY_NUMBER = "dagster/retry_number"
 """Dagster's own, on the runs that its daemon has launched by itself."""
+
+WILL_RETRY = "dagster/will_retry"
+"""Dagster's own, on failed runs: whether its daemon launches another one."""
 
 MAX_RETRIES = "dagster/max_retries"
 RETRY_STRATEGY = "dagster/retry_strategy"
@@ -51,6 +60,17 @@ def run_tags(key: str) -> dict[str, str]:
 def no_retries() -> dict[str, str]:
     """For runs that the daemon must leave alone, whatever ends them."""
     return {MAX_RETRIES: "0", **NEVER_RETRY}
+
+
+def asked_before(tags: Mapping[str, str], run_id: str) -> int:
+    """How often the daemon was asked once more to retry this very run."""
+    whose, _, times = tags.get(ASKED, "").partition(" ")
+    return int(times) if whose == run_id and times.isdigit() else 0
+
+
+def asked_tags(run_id: str, times: int) -> dict[str, str]:
+    """That it was asked so often. With the run's id, because a retry takes over the tags of the run before."""
+    return {ASKED: f"{run_id} {times}"}
 
 
 @dataclass(frozen=True, slots=True)

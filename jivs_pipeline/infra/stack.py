@@ -84,7 +84,11 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
         known = catalog()
         while True:
             time.sleep(_POLL_SECONDS)
-            _restart_dead(children, environment, home)
+            if children[0] in _restart_dead(children, environment, home):
+                _wait_listening(children[0], code_port, home)
+                # It looks at the code server once a minute, and where that is away just then, it neither retries
+                # runs nor evaluates sensors for another minute.
+                _restart(children[1], environment, home)
             if (now := catalog()) != known:
                 _reload(settings.ui_port)
                 known = now
@@ -134,7 +138,14 @@ def _start(child: _Child, environment: Mapping[str, str], home: Path) -> None:
     )
 
 
-def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], home: Path) -> None:
+def _restart(child: _Child, environment: Mapping[str, str], home: Path) -> None:
+    if child.process is not None:
+        _stop_all([child])
+    _start(child, environment, home)
+
+
+def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], home: Path) -> list[_Child]:
+    restarted: list[_Child] = []
     for child in children:
         if child.process is None or child.process.poll() is None:
             continue
@@ -147,6 +158,8 @@ def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], ho
         print(f"The {child.name} ended; starting it again", flush=True)
         child.left.append(child.process.pid)
         _start(child, environment, home)
+        restarted.append(child)
+    return restarted
 
 
 def _wait_listening(child: _Child, port: int, home: Path) -> None:

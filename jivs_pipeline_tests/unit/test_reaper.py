@@ -9,7 +9,7 @@ import pytest
 
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.reaper import Fate, Seen, judge
-from jivs_pipeline.defs.tags import Worker
+from jivs_pipeline.defs.tags import Worker, asked_before, asked_tags
 
 _STARTED, _STARTING, _CANCELING = (
     dg.DagsterRunStatus.STARTED,
@@ -69,3 +69,9 @@ def test_the_tag_of_a_worker_is_that_of_its_own_run_only() -> None:
     assert Worker.from_tags(worker.tags(), "run-2") is None
     assert Worker.from_tags({}, "run-1") is None
     assert Worker.from_tags({"jivs/worker": "run-1 x y z"}, "run-1") is None
+
+
+def test_how_often_the_daemon_was_asked_is_counted_by_run() -> None:
+    assert asked_before({}, "run-1") == 0
+    assert asked_before(asked_tags("run-1", 3), "run-1") == 3
+    assert asked_before(asked_tags("run-1", 3), "run-2") == 0
