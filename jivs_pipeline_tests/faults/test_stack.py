@@ -102,6 +102,7 @@ def _round(stack: Stack, r: Round) -> None:
     _until(lambda: not _progressing(stack, set(keys.values())), REAPED_SECONDS, f"no run in progress: {r}")
     _until(lambda: not _sessions(stack), 20, f"no session at the target: {r}")
     _until(lambda: not _processes(stack, WORKER), 20, f"no worker left: {r}")
+    r.note(f"nothing left after {time.monotonic() - began:.1f} s")
 
 
 def _launch(stack: Stack, schema: str) -> str:
