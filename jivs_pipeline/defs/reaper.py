@@ -31,7 +31,7 @@ from jivs_pipeline.defs.tags import (
     asked_tags,
     no_retries,
 )
-from jivs_pipeline.engine.migrate import Services
+from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.steering import settle_dead
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.owner import is_dead

@@ -14,7 +14,7 @@ from jivs_pipeline.defs.failures import as_failure
 from jivs_pipeline.defs.tags import no_retries
 from jivs_pipeline.engine import rollback as undoing
 from jivs_pipeline.engine import steering
-from jivs_pipeline.engine.migrate import Services
+from jivs_pipeline.engine.services import Services
 from jivs_pipeline.runtime import Runtime
 
 __all__ = ["STEERING"]

@@ -192,6 +192,9 @@ def _fail_and_reexecute(stack: Stack, schema: str, forbidden: str) -> tuple[str,
         db.execute("DROP EVENT TRIGGER forbid; DROP FUNCTION forbid")
     assert ended["status"] == "FAILURE"
     assert stack.jivs("status", key, "--json", code=0).document["status"] == "failed"
+    # Trying the same again cannot help, so the daemon does not.
+    tags = {t["key"]: t["value"] for t in stack.ask(RUN, id=first)["runOrError"]["tags"]}
+    assert (tags["dagster/max_retries"], tags["dagster/will_retry"]) == ("3", "false")
     found = stack.ask(
         """mutation ($parameters: ReexecutionParams) { launchRunReexecution(reexecutionParams: $parameters) {
              __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",

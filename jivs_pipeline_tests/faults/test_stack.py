@@ -19,7 +19,7 @@ from psycopg import sql
 from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
-from jivs_pipeline_tests.fix_faults import Round, rounds
+from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
 
 pytestmark = pytest.mark.faults
@@ -40,7 +40,7 @@ KILLED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("daemon", ("dagster._daemon",)),
 )
 """By round; a part of the command line tells the processes."""
-TOGETHER = 3
+TOGETHER = 3 if FULL else 2
 REAPED_SECONDS = 60.0
 IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 
