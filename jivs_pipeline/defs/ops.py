@@ -10,7 +10,7 @@ from jivs_pipeline.core.errors import ConfigError, JivsError, TerminalError
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import ending
 from jivs_pipeline.defs.resources import Session
-from jivs_pipeline.defs.tags import FROM_START, RETRY_NUMBER, RETRY_ON_FAILURE, Worker, run_tags
+from jivs_pipeline.defs.tags import FROM_START, MAX_RETRIES, RETRY_NUMBER, RETRY_ON_FAILURE, Worker, run_tags
 from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.infra.owner import this_process
 
@@ -68,8 +68,12 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
     session.introduced = True
     owner = this_process()
     worker = Worker(context.run_id, owner.pid, owner.process_start, owner.boot_id)
-    # A launch by GraphQL may carry no tag but the partition's; one that repeats a run carries that run's.
-    fresh = {**FROM_START, RETRY_ON_FAILURE: "true"} if context.run.parent_run_id else {}
+    # A launch by GraphQL may carry no tag but the partition's; one that repeats a run carries that run's, perhaps
+    # that it must not be retried.
+    repeated = bool(context.run.parent_run_id)
+    fresh = {RETRY_ON_FAILURE: "true"} if repeated else {}
+    if repeated and context.run.tags.get(MAX_RETRIES) == "0":
+        fresh |= FROM_START
     context.instance.add_run_tags(
         context.run_id, {**run_tags(context.partition_key), **worker.tags(), **fresh}
     )
