@@ -19,7 +19,7 @@ from psycopg import sql
 from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
-from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, stack_up
+from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, processes_of, stack_up
 
 SOURCE = """
 CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -54,7 +54,9 @@ def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory)
     with psycopg.connect(target, autocommit=True) as db:
         db.execute(GATE)  # pyright: ignore[reportArgumentType]
     try:
-        with stack_up(Jivs(home, directory, server), source, target) as stack:
+        # The gate may be closed for longer than a database may usually be silent.
+        patient = {"JIVS_IO_TIMEOUT_SECONDS": "120"}
+        with stack_up(Jivs(home, directory, server), source, target, patient) as stack:
             yield stack
     finally:
         with psycopg.connect(server, autocommit=True) as db:
@@ -280,3 +282,16 @@ def test_some_ops_alone_do_not_succeed(stack: Stack) -> None:
     assert stack.wait(second)["status"] == "FAILURE"
     assert "finish" in stack.story(second)
     assert state(stack, key) == "cancelled"
+
+
+def test_the_end_of_the_stack_pauses(stack: Stack) -> None:
+    """Ctrl-C of `jivs up` with a run inside of its load; the last test of the module."""
+    with closed_gate(stack):
+        key, _, _ = begin(stack)
+        pressed = time.monotonic()
+        stack.stop()
+        took = time.monotonic() - pressed
+    assert took < 10, f"took {took:.1f} s"
+    assert state(stack, key) == "paused"
+    left = {pid: c for pid, c in processes_of(stack.jivs.home).items() if pid != os.getpid()}
+    assert not left, left
