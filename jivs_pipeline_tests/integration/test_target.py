@@ -391,7 +391,8 @@ def test_a_stale_run_writes_nothing(
     new = make_target(2)
     before = _state(db)
     if known == "it is terminated":
-        with pytest.raises(TransientError):
+        # By the time it is noticed, it is the connection that is lost, or the right to have another.
+        with pytest.raises((TransientError, FencedError)):
             _WRITES[write](old)
         assert _state(db) == before
     with pytest.raises(FencedError, match=r"overtaken|taken migration 'shop' over from epoch 1"):
@@ -673,7 +674,7 @@ def test_a_backend_that_is_ended_before_its_commit(
     assert _load(target, table, [(1, "x")])
 
 
-def test_a_restarted_server_costs_one_attempt(
+def test_a_restarted_server_costs_no_attempt(
     target: PostgresqlTarget, db: psycopg.Connection[Any], pool: ThreadPoolExecutor
 ) -> None:
     """However many connections lay idle: the policy tries three times, and each dead one would cost a try."""
@@ -688,8 +689,6 @@ def test_a_restarted_server_costs_one_attempt(
     list(pool.map(lambda n: target.load_chunk(table, Chunk(index=n), "g", 1, 1, "d", pieces(n)), range(4)))
     ended = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name LIKE 'jivs/%%'"
     assert _one(db, ended, ()) == 4
-    with pytest.raises(TransientError):
-        _load(target, table, [(9, "x")], chunk=9)
     assert _load(target, table, [(9, "x")], chunk=9)
 
 
@@ -1386,8 +1385,6 @@ def test_the_digest_is_of_the_table_alone(
 
 def test_a_reader_that_was_ended_comes_back(target: PostgresqlTarget, db: psycopg.Connection[Any]) -> None:
     db.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'jivs'")
-    with pytest.raises(TransientError):
-        target.ledger("shop")
     assert target.ledger("shop").epoch == 1
 
 
@@ -1405,16 +1402,3 @@ def test_a_canon_is_used_per_column(target: PostgresqlTarget) -> None:
         _made(target, table, [(value, "x")])
     assert total(target.digests(tables[0])) != total(target.digests(tables[1]))
     assert total(target.digests(numeric[0])) == total(target.digests(numeric[1]))
-
-
-def test_sessions_that_the_server_has_ended_cost_no_attempt(
-    make_target: Callable[..., PostgresqlTarget], db: psycopg.Connection[Any]
-) -> None:
-    """A restart ends all of them at once; whoever comes next is given new ones, reading and writing."""
-    target = make_target(1)
-    table = _made(target, _table(), [(1, "x")])
-    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'jivs%' AND datname = current_database()"
-    assert db.execute(ended).fetchall(), "there was no session"
-    assert target.ledger("shop").epoch == 1
-    assert db.execute(ended).fetchall()
-    assert _load(target, table, [(2, "y")], chunk=1)
