@@ -101,6 +101,8 @@ def wait_until_asked(stack: Stack, key: str) -> None:
         ):
             assert time.monotonic() < deadline, f"nobody has asked {key} to stop"
             time.sleep(0.1)
+    # The run learns of it at its next heartbeat, within a second.
+    time.sleep(2)
 
 
 def tags_of(stack: Stack, run_id: str) -> dict[str, str]:
@@ -175,6 +177,7 @@ def test_the_command_line_stops_a_worker(stack: Stack, verb: str, ends: str) -> 
         key, schema, run_id = begin(stack)
         stack.jivs(verb, key, "--no-wait", code=0)
         if verb == "pause":
+            wait_until_asked(stack, key)
             open_gate()
         assert stack.wait(run_id, 30)["status"] == "CANCELED", stack.story(run_id)
     assert state(stack, key) == ends
