@@ -208,7 +208,7 @@ def test_the_jobs_steer(stack: Stack) -> None:
     again = steer(stack, "pause", key=key)
     assert stack.wait(again)["status"] == "FAILURE"
     assert "so there is nothing to pause" in stack.story(again)
-    assert tags_of(stack, again)["dagster/will_retry"] == "false"
+    assert tags_of(stack, again)["dagster/max_retries"] == "0"
 
 
 def test_a_killed_worker_is_replaced(stack: Stack) -> None:
