@@ -182,8 +182,7 @@ def test_a_source_that_restarted_is_found_again(
     proxy, url = proxied
     source = open_source(url)
     proxy.cut()
-    with pytest.raises(TransientError):
-        source.catalog(None)
+    # What idled is noticed before it is used, and replaced.
     assert source.catalog(None).table("t")
 
 
