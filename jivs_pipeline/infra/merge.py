@@ -57,28 +57,20 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
     beside = [t for t in tables if t.mode in {TableMode.TRUNCATE, TableMode.APPEND}]
     if not beside:
         return []
-    statements: list[sql.SQL | sql.Composed] = []
-    for table in emptied:
-        name = table_name(table.target_schema, table.target_table)
-        statements.append(sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept(key, table), name))
+    statements: list[sql.SQL | sql.Composed] = [
+        sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept(key, t), _relation(t)) for t in emptied
+    ]
+    statements += quiet_triggers([_relation(t) for t in beside])
     if emptied:
+        statements.append(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(_relation, emptied))))
+    for table in beside:
+        columns = names(c.target for c in table.columns)
         statements.append(
-            sql.SQL("TRUNCATE {}").format(
-                sql.SQL(", ").join(table_name(t.target_schema, t.target_table) for t in emptied)
+            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
+                _relation(table), columns, columns, landing(key, table)
             )
         )
-    for table in beside:
-        name, columns = (
-            table_name(table.target_schema, table.target_table),
-            names(c.target for c in table.columns),
-        )
-        statements += [
-            *quiet_triggers(name),
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
-                name, columns, columns, landing(key, table)
-            ),
-            wake_triggers(),
-        ]
+    statements += wake_triggers()
     # What was appended is needed to take it away again; what was emptied is kept beside it.
     statements += [sql.SQL("DROP TABLE {}").format(landing(key, table)) for table in emptied]
     undo = {
@@ -95,22 +87,31 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
     return [Step("*", "merge", tuple(statements), undo)]
 
 
-def quiet_triggers(name: sql.Identifier) -> list[sql.SQL | sql.Composed]:
-    """Put the user's triggers to sleep, which would change or double rows, for the rest of the transaction.
+def _relation(table: TablePlan) -> sql.Identifier:
+    return table_name(table.target_schema, table.target_table)
+
+
+def quiet_triggers(tables: Sequence[sql.Identifier]) -> list[sql.SQL | sql.Composed]:
+    """Put the user's triggers to sleep, which would change, double or refuse rows, until `wake_triggers`.
 
     ENABLE TRIGGER USER would also wake those that were asleep before, hence the list of those that were not.
     """
+    listed = sql.SQL(", ").join(sql.SQL("{}::regclass").format(sql.Literal(t.as_string())) for t in tables)
     return [
         sql.SQL(
             "SELECT set_config('jivs.triggers', coalesce(string_agg(format('ALTER TABLE %s ENABLE %sTRIGGER %I',"
-            " {name}, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, tgname), '; '),"
-            " 'RESET jivs.triggers'), true)"
-            " FROM pg_trigger WHERE tgrelid = {name}::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
-        ).format(name=sql.Literal(name.as_string())),
-        sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name),
+            " tgrelid::regclass, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, tgname),"
+            " '; '), 'RESET jivs.triggers'), true)"
+            " FROM pg_trigger WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled <> 'D'"
+        ).format(listed),
+        *(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(t) for t in tables),
     ]
 
 
-def wake_triggers() -> sql.SQL:
+def wake_triggers() -> list[sql.SQL | sql.Composed]:
     """Wake the triggers that `quiet_triggers` has put to sleep."""
-    return sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'")
+    return [
+        # Deferred checks that are still to come would forbid it.
+        sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
+        sql.SQL("DO 'BEGIN EXECUTE current_setting(''jivs.triggers''); END'"),
+    ]

@@ -9,7 +9,7 @@ stops the rollback with a sentence. The ledger row goes in the same transaction,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -121,18 +121,11 @@ def _drop_schema(db: Session, schema: str) -> None:
 def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
     """Put back what was emptied and take out what was appended, children first, in one go."""
     names = {qualified(*m["table"]): table_name(*m["table"]) for m in merged}
+    for statement in quiet_triggers(list(names.values())):
+        db.execute(statement)
     for m in reversed(merged):
-        if m["emptied"]:
-            continue
-        table = qualified(*m["table"])
-        same = sql.SQL(" AND ").join(
-            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in m["key"]
-        )
-        for statement in quiet_triggers(names[table]):
-            db.execute(statement)
-        delete = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
-        db.execute(delete.format(names[table], _side(key, table, "side"), same))
-        db.execute(wake_triggers())
+        if not m["emptied"]:
+            _take_out(db, key, qualified(*m["table"]), m["key"])
     emptied = [qualified(*m["table"]) for m in merged if m["emptied"]]
     if emptied:
         db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names[t] for t in emptied)))
@@ -140,12 +133,19 @@ def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
         kept, name = _side(key, table, "kept"), names[table]
         found = db.execute(SQL["plain_columns"], {"relation": name.as_string()}).fetchall()
         columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in found)
-        for statement in quiet_triggers(name):
-            db.execute(statement)
         insert = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}")
         db.execute(insert.format(name, columns, columns, kept))
-        db.execute(wake_triggers())
-        db.execute(sql.SQL("DROP TABLE {}").format(kept))
+    for statement in wake_triggers():
+        db.execute(statement)
+    for table in emptied:
+        db.execute(sql.SQL("DROP TABLE {}").format(_side(key, table, "kept")))
+
+
+def _take_out(db: Session, key: str, table: str, columns: Sequence[str]) -> None:
+    """Delete the rows that were appended; their key tells them from the others."""
+    same = sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in columns)
+    delete = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
+    db.execute(delete.format(_name(table), _side(key, table, "side"), same))
 
 
 def _restore_numbers(db: Session, key: str, table: str) -> None:

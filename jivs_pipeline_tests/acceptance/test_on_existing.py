@@ -200,3 +200,31 @@ def test_a_table_that_does_not_fit_is_left_as_it_is(
     assert errors["public.children"] is None
     assert [r for r in catalog(target)["rows"] if r[0] == ("public", "parents")] == list(before)
     assert_same_table(source, target, "children")
+
+
+def test_triggers_on_truncate_and_deferred_references_are_in_nobodys_way(
+    jivs: Jivs, target: str, key: str, source: Path
+) -> None:
+    """Neither when the rows are exchanged nor when they are given back."""
+    deferred = EXISTING.replace(
+        "REFERENCES parents (id)", "REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED"
+    )
+    prepare(
+        target,
+        deferred
+        + "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;"
+        + "CREATE TRIGGER never BEFORE TRUNCATE ON parents FOR EACH STATEMENT EXECUTE FUNCTION never();",
+    )
+    path, env = spec(jivs, key, source, target, "truncate")
+    check_run(jivs("run", path, "--json", code=0, env=env).document)
+    for table in ("parents", "children"):
+        assert_same_table(source, target, table)
+    assert (
+        one(target, "SELECT string_agg(tgenabled::text, '') FROM pg_trigger WHERE NOT tgisinternal") == "OO"
+    )
+    jivs("rollback", key, code=0, env=env)
+    assert one(target, "SELECT count(*) FROM children WHERE v = 'old'") == 20
+    assert one(target, "SELECT count(*) FROM fired") == 0
+    assert (
+        one(target, "SELECT string_agg(tgenabled::text, '') FROM pg_trigger WHERE NOT tgisinternal") == "OO"
+    )

@@ -65,7 +65,7 @@ def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.timeout(7200)
 def test_migrations_outlive_the_processes_of_their_stack(stack: Stack) -> None:
     """Completed, exact rows, dead runs ended within a minute, nothing left at the target or on the machine."""
-    for r in rounds(3, quick=2):
+    for r in rounds(3, quick=1):
         with r:
             _round(stack, r)
 

@@ -212,7 +212,13 @@ TARGET = (
     Mutant(
         "triggers are awake in a merge",
         "Triggers of the target's owner change or double the rows that are merged.",
-        (Edit(_MERGE, '        sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name),\n', ""),),
+        (
+            Edit(
+                _MERGE,
+                '        *(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(t) for t in tables),\n',
+                "",
+            ),
+        ),
         (f"{_TEST}::test_rows_are_merged_at_the_end[truncate]",),
     ),
     Mutant(
