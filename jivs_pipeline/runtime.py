@@ -242,6 +242,7 @@ class Runtime:
             versions=_versions(),
             now=lambda: datetime.now(UTC),
             pulse_seconds=min(1.0, self.settings.lease_seconds / 3),
+            patience_seconds=self.settings.io_timeout_seconds,
         )
 
     def migration(self, spec: Spec, run_id: str, progress: Progress | None = None) -> Migration:

@@ -22,6 +22,7 @@ __all__ = [
     "InterruptedRun",
     "JivsError",
     "MismatchError",
+    "NotReady",
     "PausedRun",
     "RefusedError",
     "ResourceError",
@@ -85,6 +86,12 @@ class TransientError(JivsError):
 
     code = "transient"
     transient = True
+
+
+class NotReady(TransientError):
+    """A server that is starting, or was there and cannot be reached now: it is waited for, which is no attempt at work."""
+
+    code = "not_ready"
 
 
 class SnapshotLost(TransientError):

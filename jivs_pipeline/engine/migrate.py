@@ -76,7 +76,7 @@ class Migration:
         self._spec = spec
         self._run_id = run_id
         self.progress = progress or Progress()
-        self.guard = Guard()
+        self.guard = Guard(services.patience_seconds)
         self.error: JivsError | None = None
         self._run: Run | None = None
         self._claim: Claim | None = None

@@ -8,21 +8,16 @@ Threads, because every long call in a job (libpq, SQLite, Arrow, fsync) releases
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from jivs_pipeline.core.errors import InterruptedRun, JivsError
+from jivs_pipeline.core.errors import InterruptedRun, JivsError, NotReady
 
 __all__ = ["Guard", "run_all", "with_retries"]
 
@@ -30,12 +25,19 @@ _T = TypeVar("_T")
 
 ATTEMPTS = 3
 FIRST_DELAY_SECONDS = 2.0
+LONGEST_LOOK_SECONDS = 1.0
+"""How often it is looked whether a server is there again."""
 
 
 class Guard:
-    """Says whether the run may go on. Set from the heartbeat or a signal, asked between chunks."""
+    """Says whether the run may go on. Set from the heartbeat or a signal, asked between chunks.
 
-    def __init__(self) -> None:
+    Args:
+        patience_seconds: how long a server that is not ready is waited for.
+    """
+
+    def __init__(self, patience_seconds: float = 30.0) -> None:
+        self.patience_seconds = patience_seconds
         self._reason: JivsError | None = None
         self._stopped = threading.Event()
         self._at_once = False
@@ -130,16 +132,33 @@ def with_retries(
 ) -> _T:
     """Run `job`, trying transient errors again: 3 attempts, 2 s doubled, with jitter.
 
-    This is the only layer that retries; drivers and callers do not.
+    This is the only layer that retries; drivers and callers do not. A server that is not ready is no attempt: it is
+    waited for as long as the guard's patience lasts.
 
     Args:
         told: called before each wait with the attempt's number, its error and the delay in seconds.
         only: the errors that this job may be tried again for, where an inner one has its own retries.
         but: the errors that are left to an outer one.
     """
+    counted = 0
+    away_since: float | None = None
+
+    def enough(state: RetryCallState) -> bool:
+        nonlocal counted, away_since
+        if isinstance(_error(state), NotReady):
+            away_since = away_since or time.monotonic()
+            return time.monotonic() - away_since > guard.patience_seconds
+        counted, away_since = counted + 1, None
+        return counted >= ATTEMPTS
+
+    def pause(state: RetryCallState) -> float:
+        if isinstance(_error(state), NotReady):
+            return min(LONGEST_LOOK_SECONDS, guard.patience_seconds / 4)
+        jitter = random.uniform(0, min(1.0, FIRST_DELAY_SECONDS))  # noqa: S311 - nobody has to be kept from guessing it
+        return FIRST_DELAY_SECONDS * 2**counted + jitter
 
     def tell(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error(state)
         if isinstance(error, JivsError) and state.next_action is not None:
             told(state.attempt_number, error, state.next_action.sleep)
 
@@ -147,10 +166,14 @@ def with_retries(
         return isinstance(error, only) and error.transient and not isinstance(error, but)
 
     return Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential(multiplier=FIRST_DELAY_SECONDS, exp_base=2) + wait_random(0, 1),
+        stop=enough,
+        wait=pause,
         retry=retry_if_exception(again),
         sleep=guard.sleep,
         before_sleep=tell,
         reraise=True,
     )(job)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

@@ -37,7 +37,7 @@ def rollback(services: Services, key: str, run_id: str) -> int:
     with services.opened_target(spec) as target:
         target.undoable(key)
         claim = services.take_over(key, run_id, target.ledger(key).epoch)
-        guard = Guard()
+        guard = Guard(services.patience_seconds)
         guard.on_interrupt(target.interrupt)
         pulse = Pulse(services.control, services.leases, claim, guard, Progress(), services.pulse_seconds)
         undone = 0

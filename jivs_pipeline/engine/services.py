@@ -26,6 +26,7 @@ class Services:
         take_over: the same for a rollback: (key, run id, floor) -> claim.
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
+        patience_seconds: how long a server that is not ready is waited for.
         new_id: makes ids of extractions.
         now: the time of day in UTC.
     """
@@ -43,3 +44,4 @@ class Services:
     versions: Mapping[str, str]
     now: Callable[[], datetime]
     pulse_seconds: float = 5.0
+    patience_seconds: float = 30.0

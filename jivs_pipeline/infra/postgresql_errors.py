@@ -23,6 +23,7 @@ from jivs_pipeline.core.errors import (
     ConnectionFailed,
     DataError,
     JivsError,
+    NotReady,
     ResourceError,
     TerminalError,
     TransientError,
@@ -58,7 +59,7 @@ _KINDS: dict[str, type[JivsError]] = {
     "57014": TransientError,  # statement_timeout, or somebody cancelled it
     "57P01": TransientError,  # admin shutdown, pg_terminate_backend
     "57P02": TransientError,  # crash shutdown
-    "57P03": TransientError,  # starting up
+    "57P03": NotReady,  # starting up
     "57P05": TransientError,  # idle_session_timeout
     "58": ResourceError,  # I/O errors of the server
     "XX001": ResourceError,  # a corrupted page
@@ -179,13 +180,14 @@ def _one_line(text: str) -> str:
 
 
 _MOMENT = "Try again in a moment"
+_WAIT = "Wait for it, or start it"
 # libpq gives no SQLSTATE for a refused connection, only the server's sentence, in the server's language; what
 # is not recognised here is quoted as it is. Order matters: the first that matches is used.
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
     ("too many (clients|connections)|remaining connection slots", "has no connection slot free", _MOMENT),
-    ("starting up|shutting down|recovery mode|not yet accepting", "is starting up or shutting down", _MOMENT),
+    ("starting up|shutting down|recovery mode|not yet accepting", "is starting up or shutting down", _WAIT),
     # Somebody was there and went in the middle of the greeting.
-    ("closed the connection unexpectedly|connection reset", "ended the connection", _MOMENT),
+    ("closed the connection unexpectedly|connection reset", "ended the connection", _WAIT),
     ("no password supplied", "asks for a password", "Put it into the URL or into ~/.pgpass"),
     ("authentication failed", "does not accept the user or password", "Check the user and the password"),
     ("database .* does not exist", "has no such database", "Check the database's name, or create it"),
@@ -216,9 +218,9 @@ _UNREACHABLE: tuple[tuple[str, str, str], ...] = (
 def connect_error(error: psycopg.Error, connection: Connection, *, reconnect: bool) -> JivsError:
     """Our error for a failed attempt to connect.
 
-    A server that is full or restarts is a `TransientError`, one without room on its disk a `ResourceError`.
-    Any other failure is for a person to look at
-    (`ConnectionFailed`), unless the endpoint has answered before (`reconnect`) and cannot be reached now.
+    A server that is full is a `TransientError`, one that restarts `NotReady`, one without room on its disk a
+    `ResourceError`. Any other failure is for a person to look at (`ConnectionFailed`), unless the endpoint has
+    answered before (`reconnect`) and cannot be reached now (`NotReady`).
     """
     server = f"The PostgreSQL server of {connection.name!r} at {connection.place}"
     text = _one_line(str(error))
@@ -227,8 +229,9 @@ def connect_error(error: psycopg.Error, connection: Connection, *, reconnect: bo
         return ResourceError(f"{server} says that the server's disk is full", hint=_HINTS["53100"])
     for pattern, problem, hint in _REFUSALS:
         if re.search(pattern, text, re.IGNORECASE):
-            return (TransientError if hint == _MOMENT else ConnectionFailed)(f"{server} {problem}", hint=hint)
-    kind = TransientError if reconnect else ConnectionFailed
+            kind = {_MOMENT: TransientError, _WAIT: NotReady}.get(hint, ConnectionFailed)
+            return kind(f"{server} {problem}", hint=hint)
+    kind = NotReady if reconnect else ConnectionFailed
     for pattern, problem, hint in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{server} {problem}", hint=hint)

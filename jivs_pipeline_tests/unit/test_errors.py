@@ -11,6 +11,7 @@ EXPECTED = {
     "JivsError": ("error", 1, False),
     "TerminalError": ("failed", 1, False),
     "TransientError": ("transient", 1, True),
+    "NotReady": ("not_ready", 1, True),
     "SnapshotLost": ("snapshot", 1, True),
     "ConfigError": ("usage", 2, False),
     "SpecError": ("spec", 2, False),

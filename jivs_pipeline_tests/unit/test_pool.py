@@ -12,6 +12,7 @@ from jivs_pipeline.core.errors import (
     FencedError,
     InterruptedRun,
     JivsError,
+    NotReady,
     PausedRun,
     SnapshotLost,
     TransientError,
@@ -212,6 +213,31 @@ def test_the_third_transient_error_is_raised_as_it_is():
         with_retries(failing(TransientError("one"), TransientError("two"), last), guard, lambda *_: None)
     assert caught.value is last
     assert len(guard.waits) == 2
+
+
+def test_a_server_that_is_not_ready_is_waited_for_and_costs_no_attempt():
+    guard = Fast()
+    away = [NotReady("starting") for _ in range(20)]
+    errors = [TransientError("one"), *away, TransientError("two"), NotReady("again")]
+    with_retries(failing(*errors), guard, lambda *_: None)
+    assert len(guard.waits) == len(errors)
+    assert guard.waits[1:21] == [1.0] * 20
+    assert 4 <= guard.waits[21] <= 5, "the second attempt at work"
+
+
+def test_a_server_that_stays_away_is_waited_for_as_long_as_the_patience_lasts():
+    guard = Fast()
+    guard.patience_seconds = 0.05
+    began = time.monotonic()
+
+    def job() -> None:
+        time.sleep(0.01)
+        raise NotReady("gone")
+
+    with pytest.raises(NotReady):
+        with_retries(job, guard, lambda *_: None)
+    assert 0.05 < time.monotonic() - began < 5
+    assert len(guard.waits) > 2
 
 
 @pytest.mark.parametrize(

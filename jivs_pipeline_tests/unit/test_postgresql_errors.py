@@ -14,6 +14,7 @@ from jivs_pipeline.core.errors import (
     ConnectionFailed,
     DataError,
     JivsError,
+    NotReady,
     ResourceError,
     TerminalError,
     TransientError,
@@ -93,7 +94,7 @@ _STATES_APART: dict[str, type[JivsError]] = {
     "57014": TransientError,
     "57P01": TransientError,
     "57P02": TransientError,
-    "57P03": TransientError,
+    "57P03": NotReady,
     "57P05": TransientError,
     "XX001": ResourceError,
     "XX002": ResourceError,
@@ -247,20 +248,20 @@ def test_an_unreachable_server_is_transient_once_it_was_there(text: str, sentenc
     error = psycopg.OperationalError(text)
     first = connect_error(error, _CONNECTION, reconnect=False)
     again = connect_error(error, _CONNECTION, reconnect=True)
-    assert (type(first), type(again)) == (ConnectionFailed, TransientError)
+    assert (type(first), type(again)) == (ConnectionFailed, NotReady)
     assert sentence in first.message
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "kind"),
     [
-        "FATAL:  sorry, too many clients already",
-        "FATAL:  the database system is starting up",
-        "connection failed: server closed the connection unexpectedly",
+        ("FATAL:  sorry, too many clients already", TransientError),
+        ("FATAL:  the database system is starting up", NotReady),
+        ("connection failed: server closed the connection unexpectedly", NotReady),
     ],
 )
-def test_a_full_or_starting_server_is_transient(text: str):
-    assert type(connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False)) is TransientError
+def test_a_full_server_is_transient_and_a_starting_one_is_waited_for(text: str, kind: type[JivsError]):
+    assert type(connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False)) is kind
 
 
 def test_a_server_without_room_for_a_session_is_a_shortage():
