@@ -30,10 +30,12 @@ from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.engine.progress import Progress
+from jivs_pipeline.engine.relay import Relay, RelayThread
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
+from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.postgresql import connect
@@ -42,6 +44,7 @@ from jivs_pipeline.infra.staging import Staging
 from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
+from jivs_pipeline.infra.webhook import HttpWebhook
 
 __all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime"]
 
@@ -61,6 +64,7 @@ class Runtime:
         self.settings = settings
         self.connections = connections
         self._embedded: Embedded | None = None
+        self._events = RelayThread(lambda: self.relay)
         arm(settings.failpoint)
 
     @classmethod
@@ -92,6 +96,9 @@ class Runtime:
 
     def close(self) -> None:
         """Release what was opened; embedded servers stop when their last user is gone."""
+        self._events.stop()
+        if "relay" in self.__dict__:
+            self._stream.close()
         if "control" in self.__dict__:
             self.control.close()
         if "taking" in self.__dict__:
@@ -125,9 +132,22 @@ class Runtime:
     @cached_property
     def control(self) -> Control:
         """The control database, opened and upgraded."""
-        control = Control(self.control_url, timeout_seconds=self.settings.io_timeout_seconds)
+        control = Control(
+            self.control_url, timeout_seconds=self.settings.io_timeout_seconds, told=self._events.tell
+        )
         control.open()
         return control
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Sends events to the stream, and to the webhook where there is one."""
+        settings = self.settings
+        webhook = HttpWebhook(settings.webhook_url, settings.webhook_secret) if settings.webhook_url else None
+        return Relay(self.control.outbox, self._stream, webhook)
+
+    @cached_property
+    def _stream(self) -> EventStream:
+        return EventStream(self.redis_url, self.control.control_id())
 
     @cached_property
     def taking(self) -> Taking:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from jivs_pipeline.core.states import Status
 
-__all__ = ["EVENT_OF_STATUS", "EventType", "event_id"]
+__all__ = [
+    "EVENT_OF_STATUS",
+    "KEEP_DAYS",
+    "Appended",
+    "Backlog",
+    "Event",
+    "EventType",
+    "Pending",
+    "StreamState",
+    "event_id",
+]
+
+
+KEEP_DAYS = 7
+"""How long the stream keeps events, and how far back what it has lost is sent again."""
 
 
 class EventType(StrEnum):
@@ -40,3 +56,78 @@ EVENT_OF_STATUS = {
 def event_id(key: str, seq: int) -> str:
     """`<key>:<seq>`, unique and ordered per migration."""
     return f"{key}:{seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as consumers get it.
+
+    Attributes:
+        at: ISO 8601 in UTC.
+        data: a JSON document.
+    """
+
+    key: str
+    seq: int
+    type: str
+    at: str
+    data: str
+
+    @property
+    def id(self) -> str:
+        """What consumers drop doubles by."""
+        return event_id(self.key, self.seq)
+
+    def fields(self) -> dict[str, str]:
+        """The fields of the contract, as text."""
+        return {"id": self.id, **{name: str(value) for name, value in asdict(self).items()}}
+
+    def document(self) -> str:
+        """The same as one JSON document, as a webhook gets it."""
+        return json.dumps({"id": self.id, **asdict(self), "data": json.loads(self.data)}, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Events of one migration to be sent, in order.
+
+    Attributes:
+        base: the number before the oldest event that may be sent at all.
+    """
+
+    base: int
+    events: tuple[Event, ...]
+
+    @property
+    def first(self) -> int:
+        """The first one's number."""
+        return self.events[0].seq
+
+    @property
+    def last(self) -> int:
+        """The last one's number."""
+        return self.events[-1].seq
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """By what a stream is known again: its server's run, and a mark that goes with its data."""
+
+    server: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The stream's answer: the last number that it has of the migration now, and its mark."""
+
+    last: int
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many events wait for the stream, and for how many seconds the oldest."""
+
+    undelivered: int
+    oldest_seconds: float

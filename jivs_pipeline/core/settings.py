@@ -25,6 +25,8 @@ class Settings(BaseModel):
     control_url: SecretStr | None = None
     dagster_url: SecretStr | None = None
     redis_url: SecretStr | None = None
+    webhook_url: SecretStr | None = None
+    webhook_secret: SecretStr | None = None
     staging_url: str | None = None
     connections: Path | None = None
     lease_seconds: float = Field(default=300, gt=0)

@@ -23,12 +23,18 @@ from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, one, overtaken, token
 from jivs_pipeline.infra.control_link import Db, Row
 from jivs_pipeline.infra.failpoints import failpoint
+from jivs_pipeline.infra.outbox import Outbox
 
 __all__ = ["Control"]
 
 
 class Control(Claims):
     """Verbs on the control database. Thread-safe."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The events, for who relays them."""
+        return Outbox(self._link)
 
     # Reading
 
@@ -195,6 +201,7 @@ class Control(Claims):
                 change(db)
 
         self._link.do(work)
+        self._told(claim.key)
 
     def _fenced(self, db: Db, claim: Claim, name: str, parameters: Row) -> None:
         done = db.execute(SQL[name], {"key": claim.key, "epoch": claim.epoch, **parameters})

@@ -7,7 +7,7 @@ records about its work (`control.py`), the lease in Redis (`leases.py`) and wait
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,14 @@ class Claims:
     Args:
         url: PostgreSQL URL of the control database.
         timeout_seconds: longest silence, and how long a lost server is waited for.
+        told: is told the key of a migration that has a new event, once that is committed; must not wait.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float = 30.0, told: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._link = ControlLink(url, timeout_seconds=timeout_seconds)
+        self._told = told
 
     def open(self) -> None:
         """Connect, and bring the schema up to date where it is not."""
@@ -120,6 +124,7 @@ class Claims:
             return _claim(spec, owner, run_id, epoch, plan)
 
         claim = self._link.do(work)
+        self._told(spec.key)
         failpoint("claim_after_commit")
         return claim
 
@@ -219,7 +224,9 @@ class Claims:
             db.execute(SQL["drop_lock"], {"key": key})
             return True
 
-        return self._link.do(work)
+        settled = self._link.do(work)
+        self._told(key)
+        return settled
 
     def forget(self, claim: Claim) -> None:
         """After a rollback: status `rolled_back`, no plan, no checkpoints, no lock; the key may begin anew.
@@ -241,6 +248,7 @@ class Claims:
             failpoint("forget_before_commit")
 
         self._link.do(work)
+        self._told(claim.key)
         failpoint("forget_after_commit")
 
 

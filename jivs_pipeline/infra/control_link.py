@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from jivs_pipeline.core.errors import (
     ConfigError,
@@ -92,6 +92,21 @@ class ControlLink:
     def close(self) -> None:
         """Give the connections back."""
         self._pool.close(timeout=2)
+
+    def once(self, work: Callable[[Db], _T], *, wait_seconds: float = 5.0) -> _T:
+        """Run `work` in one transaction and do not try again: for work that somebody repeats anyhow.
+
+        Raises:
+            TransientError: there was no connection, or it was lost.
+            JivsError: what else the server says.
+        """
+        try:
+            with self._pool.connection(wait_seconds) as connection:
+                return work(connection)
+        except (PoolTimeout, PoolClosed) as error:
+            raise TransientError("The control database does not answer") from error
+        except psycopg.Error as error:
+            raise _mapped(error) from error
 
     def do(self, work: Callable[[Db], _T]) -> _T:
         """Run `work` in one transaction, and again while the server is lost for no longer than the timeout.
