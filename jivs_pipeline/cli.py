@@ -12,7 +12,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +52,8 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="Migration key.")]
 # Throughput that `plan` assumes before this machine has been measured: 2 cores, copy lane.
 _ROWS_PER_SECOND, _BYTES_PER_SECOND = 250_000.0, 40e6
 
+
+_FOLLOW_SECONDS = 0.5
 
 # Whoever sits at a terminal learns of a conflict at once.
 _FOREGROUND = {"JIVS_LOCK_WAIT_SECONDS": "0"}
@@ -457,20 +459,41 @@ def report(
 
 
 @app.command()
-def events(key: Key, json_: Json = False, debug: Debug = False) -> None:
+def events(
+    key: Key,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Go on with new ones until Ctrl-C; with --json, one document a line."),
+    ] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """The migration's events, in order."""
     from jivs_pipeline.runtime import Runtime
 
     with Runtime.from_environment() as runtime:
         runtime.control.migration(key)
         found = runtime.control.events(key)
-    if json_:
-        _print({"events": found})
-    else:
-        for event in found:
-            print(
-                f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['seq']:>5}  {event['type']}  {json.dumps(event['data'])}"
-            )
+        if json_ and not follow:
+            _print({"events": found})
+            return
+        # Ctrl-C is how following ends, and no failure.
+        with suppress(KeyboardInterrupt):
+            last = 0
+            while True:
+                for event in found:
+                    last = event["seq"]
+                    _print(event) if json_ else print(_line(event))
+                if not follow:
+                    return
+                sys.stdout.flush()
+                time.sleep(_FOLLOW_SECONDS)
+                found = runtime.control.events(key, last)
+
+
+def _line(event: dict[str, Any]) -> str:
+    when, data = f"{event['at']:%Y-%m-%d %H:%M:%S}", json.dumps(event["data"])
+    return f"{when}  {event['seq']:>5}  {event['type']}  {data}"
 
 
 # The control schema

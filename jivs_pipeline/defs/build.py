@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from jivs_pipeline.defs.event_fallback import event_fallback
 from jivs_pipeline.defs.io_manager import HandleIOManager
 from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.partitions import migration_asset
@@ -39,6 +40,6 @@ def build_defs(
         assets=[migration_asset, *tables],
         asset_checks=checks,
         jobs=[migration, *STEERING],
-        sensors=[reaper],
+        sensors=[reaper, event_fallback],
         resources={**resources, **(resource_overrides or {})},
     )

@@ -32,6 +32,7 @@ _POST_SECONDS = 30.0
 """Longer than a post can take: the right to make it must not run out meanwhile."""
 _LAST_SECONDS = 2.0
 """How long a process that ends waits for its last events to be sent."""
+_QUIET_SECONDS = 5.0
 
 Look = Callable[[StreamState], tuple[StreamState, dict[str, int]] | None]
 
@@ -94,15 +95,11 @@ class Relay:
         """Send the events of one migration to every sink, and try again where that fails.
 
         Returns:
-            False when something is left to the next sweep.
+            Whether the stream has them all. What is missing, there or at the webhook, is left to the sweep.
         """
         done = self._attempt(key, "stream", lambda: self._to_stream(key), attempts)
         if self._webhook is not None:
-            webhook, holder = self._webhook, str(uuid.uuid4())
-            fine = self._attempt(key, "webhook", lambda: self._to_webhook(webhook, key, holder), attempts)
-            with suppress(JivsError):
-                self._outbox.release_webhook(key, holder, failed=not fine)
-            done = done and fine
+            self._post(self._webhook, key, attempts, _POST_SECONDS / 2)
         return done
 
     def sweep(self, *, seconds: float = 30.0) -> Swept:
@@ -133,15 +130,11 @@ class Relay:
                 break
             sent += 1
         if self._webhook is not None:
-            webhook, holder = self._webhook, str(uuid.uuid4())
             self._begin_webhook()
             for key in self._outbox.waiting_for_webhook():
-                if time.monotonic() >= deadline:
+                if (left := deadline - time.monotonic()) <= 0:
                     break
-                fine = self._attempt(
-                    key, "webhook", lambda key=key: self._to_webhook(webhook, key, holder), 1
-                )
-                self._outbox.release_webhook(key, holder, failed=not fine)
+                fine = self._post(self._webhook, key, 1, left)
                 posted, failed = posted + fine, failed + (not fine)
         return Swept(recounted, sent, posted, failed)
 
@@ -177,15 +170,29 @@ class Relay:
             self._outbox.webhook_begins()
             self._known = True
 
-    def _to_webhook(self, webhook: Webhook, key: str, holder: str) -> None:
-        self._begin_webhook()
-        while (event := self._outbox.next_for_webhook(key, holder, _POST_SECONDS)) is not None:
-            webhook.post(event)
-            self._outbox.posted(event)
+    def _post(self, webhook: Webhook, key: str, attempts: int, seconds: float) -> bool:
+        holder, deadline = str(uuid.uuid4()), time.monotonic() + seconds
+
+        def work() -> None:
+            self._begin_webhook()
+            while time.monotonic() < deadline:
+                event = self._outbox.next_for_webhook(key, holder, _POST_SECONDS)
+                if event is None:
+                    return
+                webhook.post(event)
+                self._outbox.posted(event)
+
+        fine = self._attempt(key, "webhook", work, attempts)
+        with suppress(JivsError):  # else it runs out
+            self._outbox.release_webhook(key, holder, failed=not fine)
+        return fine
 
 
 class RelayThread:
     """Sends events in the background of the process that made them; whoever tells it of one never waits.
+
+    A stream that fails is left alone for some seconds; the fallback looks after the events meanwhile, and so does the
+    end of the process.
 
     Args:
         relay: makes the relay when the first event is there.
@@ -195,6 +202,8 @@ class RelayThread:
         self._make = relay
         self._changed = threading.Condition()
         self._keys: dict[str, None] = {}
+        self._left: dict[str, None] = {}
+        self._quiet_until = 0.0
         self._over = False
         self._thread: threading.Thread | None = None
 
@@ -222,12 +231,19 @@ class RelayThread:
             with self._changed:
                 while not self._keys and not self._over:
                     self._changed.wait()
+                last = self._over
+                if last:
+                    self._keys, self._left = {**self._left, **self._keys}, {}
                 if not self._keys:
                     return
-                key = next(iter(self._keys))
-                del self._keys[key]
-                last = self._over
+                del self._keys[key := next(iter(self._keys))]
+            if not last and time.monotonic() < self._quiet_until:
+                self._left[key] = None
+                continue
             try:
-                self._make().send(key, attempts=1 if last else _ATTEMPTS)
+                done = self._make().send(key, attempts=1 if last else _ATTEMPTS)
             except Exception as error:  # noqa: BLE001 - events must never end or trouble the run
                 _LOG.warning("Events of %s wait for the fallback: %s", key, type(error).__name__)
+                done = False
+            if not done and not last:
+                self._left[key], self._quiet_until = None, time.monotonic() + _QUIET_SECONDS

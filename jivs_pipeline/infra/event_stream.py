@@ -25,11 +25,25 @@ __all__ = ["STREAM", "EventStream"]
 
 STREAM = "jivs:events"
 _ANSWER_SECONDS = 2.0
-_GENERATION = "#generation"  # no migration key has a #
+_GENERATION, _NEWEST = "#generation", "#newest"  # no migration key has a #
 
-# Someone who deletes the stream alone, or an eviction, must not leave the belief that its events are there.
+# Who deletes or evicts the stream alone must not leave the belief that its events are there: the stream has to have
+# come as far as the newest entry of ours, even if somebody has made it anew.
 _FORGET = """
-if redis.call('exists', KEYS[1]) == 0 and redis.call('hlen', KEYS[2]) > 1 then redis.call('del', KEYS[2]) end
+local newest = redis.call('hget', KEYS[2], '#newest')
+if newest then
+    local reached = '0-0'
+    if redis.call('exists', KEYS[1]) == 1 then
+        local about = redis.call('xinfo', 'stream', KEYS[1])
+        for i = 1, #about, 2 do
+            if about[i] == 'last-generated-id' then reached = about[i + 1] end
+        end
+    end
+    local a, b = string.match(reached, '(%d+)-(%d+)')
+    local c, d = string.match(newest, '(%d+)-(%d+)')
+    a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+    if a < c or (a == c and b < d) then redis.call('del', KEYS[2]) end
+end
 """
 # ARGV: mark's field, days to keep, migration, base, then per event: seq, id, type, at, data.
 _APPEND = (
@@ -42,9 +56,9 @@ for i = 5, #ARGV, 5 do
     local seq = tonumber(ARGV[i])
     if seq > last + 1 then break end
     if seq == last + 1 then
-        redis.call('xadd', KEYS[1], '*', 'id', ARGV[i + 1], 'key', ARGV[3], 'seq', ARGV[i], 'type', ARGV[i + 2],
-                   'at', ARGV[i + 3], 'data', ARGV[i + 4])
-        redis.call('hset', KEYS[2], ARGV[3], ARGV[i])
+        local entry = redis.call('xadd', KEYS[1], '*', 'id', ARGV[i + 1], 'key', ARGV[3], 'seq', ARGV[i], 'type',
+                                 ARGV[i + 2], 'at', ARGV[i + 3], 'data', ARGV[i + 4])
+        redis.call('hset', KEYS[2], ARGV[3], ARGV[i], '#newest', entry)
         last = seq
     end
 end
@@ -119,7 +133,9 @@ class EventStream:
             return None
         server, pairs = found
         numbers = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        return StreamState(server, mark), {k: int(n) for k, n in numbers.items() if k != _GENERATION}
+        return StreamState(server, mark), {
+            k: int(n) for k, n in numbers.items() if k not in {_GENERATION, _NEWEST}
+        }
 
     def _run(self, script: str, arguments: list[str]) -> Any:
         try:

@@ -155,14 +155,17 @@ def test_two_control_databases_share_a_stream(
     assert len(own_redis.entries()) == 2
 
 
+@pytest.mark.parametrize("group", [False, True], ids=["gone", "made anew by a consumer"])
 def test_a_stream_that_somebody_deleted_is_begun_anew(
-    make_relay: Callable[..., Relay], own_redis: OwnRedis, db: psycopg.Connection[Any]
+    make_relay: Callable[..., Relay], own_redis: OwnRedis, db: psycopg.Connection[Any], group: bool
 ) -> None:
     add_events(db, "k", 5)
     relay = make_relay()
     relay.sweep()
     with own_redis.client() as client:
         client.delete("jivs:events")
+        if group:
+            client.xgroup_create("jivs:events", "g", id="0", mkstream=True)
     assert relay.sweep().recounted
     check_order(own_redis.entries(), {"k": 5})
     assert not relay.sweep().recounted
