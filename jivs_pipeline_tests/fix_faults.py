@@ -41,6 +41,7 @@ ROWS: dict[int, tuple[str, int]] = {
     6: ("backends terminated, PostgreSQL restarted", 120),
     7: ("connection cut at the COMMIT reply", 200),
     8: ("stall, half-open, reset", 200),
+    9: ("events through 20 Redis kills and 5 FLUSHALLs", 25),
     12: ("20 simultaneous resumes", 100),
     14: ("disk full: staging, target", 30),
     15: ("100 MB value under a 512 MB cap", 20),
