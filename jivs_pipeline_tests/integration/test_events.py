@@ -344,10 +344,11 @@ def test_a_restart_that_loses_nothing_repeats_nothing(
     check_order(own_redis.entries(), {"k": 7})
 
 
+@pytest.mark.parametrize("by", ["sweep", "send"])
 def test_the_last_second_of_the_file_is_sent_again(
-    make_relay: Callable[..., Relay], own_redis: OwnRedis, db: psycopg.Connection[Any]
+    make_relay: Callable[..., Relay], own_redis: OwnRedis, db: psycopg.Connection[Any], by: str
 ) -> None:
-    """A machine's crash takes what was acknowledged and not yet on the disk."""
+    """A machine's crash takes what was acknowledged and not yet on the disk; the next event brings its own back."""
     relay = make_relay()
     add_events(db, "k", 20)
     relay.sweep()
@@ -361,6 +362,13 @@ def test_the_last_second_of_the_file_is_sent_again(
         content.truncate(size + 100)
     own_redis.start()
     check_order(own_redis.entries(), {"k": 20})
+    if by == "send":
+        add_events(db, "k", 1)
+        assert relay.send("k", attempts=1)
+        check_order(own_redis.entries(), {"k": 41})
+        relay.sweep()
+        check_order(own_redis.entries(), {"k": 41, "new": 5})
+        return
     relay.sweep()
     check_order(own_redis.entries(), {"k": 40, "new": 5})
 

@@ -39,12 +39,14 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: list[int] = []
         self.delay = 0.0
+        self.begun = 0
         self.got: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.begun += 1
                 time.sleep(receiver.delay)
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
@@ -185,6 +187,21 @@ def test_what_happened_before_there_was_a_webhook_is_not_for_it(
     add_events(db, "k", 1)
     make_relay().sweep()
     assert receiver.ids == ["k:4"]
+
+
+def test_while_one_posts_nobody_else_does(
+    make_relay: Callable[[], Relay], receiver: Receiver, db: psycopg.Connection[Any]
+) -> None:
+    add_events(db, "k", 2)
+    receiver.delay, relays, deadline = 0.7, (make_relay(), make_relay()), time.monotonic() + 10
+    first = threading.Thread(target=relays[0].send, args=("k",), kwargs={"attempts": 1})
+    first.start()
+    while not receiver.begun:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    relays[1].send("k", attempts=1)
+    first.join(10)
+    assert receiver.ids == ["k:1", "k:2"]
 
 
 def test_posters_at_once_keep_the_order(
