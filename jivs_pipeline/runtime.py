@@ -147,7 +147,7 @@ class Runtime:
 
     @cached_property
     def _stream(self) -> EventStream:
-        return EventStream(self.redis_url, self.control.control_id())
+        return EventStream(self.redis_url, self.control.outbox.control_id())
 
     @cached_property
     def taking(self) -> Taking:

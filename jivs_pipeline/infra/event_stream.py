@@ -25,13 +25,12 @@ __all__ = ["STREAM", "EventStream"]
 
 STREAM = "jivs:events"
 _ANSWER_SECONDS = 2.0
-_GENERATION, _NEWEST = "#generation", "#newest"  # no migration key has a #
+_GENERATION = "#generation"  # no migration key has a #
 
-# Who deletes or evicts the stream alone must not leave the belief that its events are there: the stream has to have
-# come as far as the newest entry of ours, even if somebody has made it anew.
+# ARGV[1] is the mark's field in all scripts. Who deletes or evicts the stream alone must not leave the belief that its
+# events are there, even if a consumer has made it anew, empty, meanwhile.
 _FORGET = """
-local newest = redis.call('hget', KEYS[2], '#newest')
-if newest then
+if redis.call('hlen', KEYS[2]) > redis.call('hexists', KEYS[2], ARGV[1]) then
     local reached = '0-0'
     if redis.call('exists', KEYS[1]) == 1 then
         local about = redis.call('xinfo', 'stream', KEYS[1])
@@ -39,10 +38,7 @@ if newest then
             if about[i] == 'last-generated-id' then reached = about[i + 1] end
         end
     end
-    local a, b = string.match(reached, '(%d+)-(%d+)')
-    local c, d = string.match(newest, '(%d+)-(%d+)')
-    a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
-    if a < c or (a == c and b < d) then redis.call('del', KEYS[2]) end
+    if reached == '0-0' then redis.call('del', KEYS[2]) end
 end
 """
 # ARGV: mark's field, days to keep, migration, base, then per event: seq, id, type, at, data.
@@ -56,9 +52,9 @@ for i = 5, #ARGV, 5 do
     local seq = tonumber(ARGV[i])
     if seq > last + 1 then break end
     if seq == last + 1 then
-        local entry = redis.call('xadd', KEYS[1], '*', 'id', ARGV[i + 1], 'key', ARGV[3], 'seq', ARGV[i], 'type',
-                                 ARGV[i + 2], 'at', ARGV[i + 3], 'data', ARGV[i + 4])
-        redis.call('hset', KEYS[2], ARGV[3], ARGV[i], '#newest', entry)
+        redis.call('xadd', KEYS[1], '*', 'id', ARGV[i + 1], 'key', ARGV[3], 'seq', ARGV[i], 'type',
+                   ARGV[i + 2], 'at', ARGV[i + 3], 'data', ARGV[i + 4])
+        redis.call('hset', KEYS[2], ARGV[3], ARGV[i])
         last = seq
     end
 end
@@ -133,9 +129,7 @@ class EventStream:
             return None
         server, pairs = found
         numbers = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        return StreamState(server, mark), {
-            k: int(n) for k, n in numbers.items() if k not in {_GENERATION, _NEWEST}
-        }
+        return StreamState(server, mark), {k: int(n) for k, n in numbers.items() if k != _GENERATION}
 
     def _run(self, script: str, arguments: list[str]) -> Any:
         try:

@@ -35,6 +35,10 @@ class Outbox:
         self._link = link
         self._days = keep_days
 
+    def control_id(self) -> str:
+        """Identifies this control database."""
+        return self._link.once(lambda db: _one(db, "control_id"))["control_id"]
+
     # For the stream
 
     def waiting(self) -> list[str]:

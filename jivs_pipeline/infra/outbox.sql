@@ -1,5 +1,8 @@
 -- Queries of infra/outbox.py on schema jivs. Parameters are %(name)s.
 
+-- name: control_id
+SELECT control_id::text FROM jivs.control_identity;
+
 -- name: waiting_keys
 -- Migrations with events that the stream has not acknowledged, the longest waiting first.
 SELECT key FROM jivs.migration_events WHERE delivered_at IS NULL GROUP BY key ORDER BY min(at), key LIMIT 1000;
