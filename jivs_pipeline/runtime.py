@@ -64,6 +64,8 @@ class Runtime:
         self.settings = settings
         self.connections = connections
         self._embedded: Embedded | None = None
+        url, secret = settings.webhook_url, settings.webhook_secret
+        self._webhook = HttpWebhook(url, secret) if url else None
         self._events = RelayThread(lambda: self.relay)
         arm(settings.failpoint)
 
@@ -136,6 +138,8 @@ class Runtime:
             self.control_url, timeout_seconds=self.settings.io_timeout_seconds, told=self._events.tell
         )
         control.open()
+        if self._webhook is not None:
+            control.outbox.webhook_begins()
         return control
 
     @cached_property

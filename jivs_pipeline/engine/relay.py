@@ -1,4 +1,4 @@
-"""Relays events from the outbox to their sinks: in order per migration, at least once, and never in a run's way.
+"""Relays events from the outbox to their receivers: in order per migration, at least once, and never in a run's way.
 
 What belongs here: when to send, how often to try, whom to leave the rest to. What does not: the outbox, the stream
 and the webhook themselves (`infra/`).
@@ -45,9 +45,8 @@ class EventOutbox(Protocol):
     def delivered(self, key: str, upto: int, generation: str) -> bool: ...  # noqa: D102
     def lost(self, key: str, after: int) -> None: ...  # noqa: D102
     def recount(self, look: Look) -> bool: ...  # noqa: D102
-    def failed(self, key: str, sink: str, error: str) -> None: ...  # noqa: D102
+    def failed(self, key: str, receiver: str, error: str) -> None: ...  # noqa: D102
     def waiting_for_webhook(self) -> list[str]: ...  # noqa: D102
-    def webhook_begins(self) -> None: ...  # noqa: D102
     def next_for_webhook(self, key: str, holder: str, seconds: float) -> Event | None: ...  # noqa: D102
     def posted(self, event: Event) -> None: ...  # noqa: D102
     def release_webhook(self, key: str, holder: str, *, failed: bool) -> None: ...  # noqa: D102
@@ -89,10 +88,9 @@ class Relay:
         self._outbox = outbox
         self._stream = stream
         self._webhook = webhook
-        self._known = webhook is None
 
     def send(self, key: str, *, attempts: int = _ATTEMPTS) -> bool:
-        """Send the events of one migration to every sink, and try again where that fails.
+        """Send the events of one migration to every receiver, and try again where that fails.
 
         Returns:
             Whether the stream has them all. What is missing, there or at the webhook, is left to the sweep.
@@ -130,7 +128,6 @@ class Relay:
                 break
             sent += 1
         if self._webhook is not None:
-            self._begin_webhook()
             for key in self._outbox.waiting_for_webhook():
                 if (left := deadline - time.monotonic()) <= 0:
                     break
@@ -138,14 +135,14 @@ class Relay:
                 posted, failed = posted + fine, failed + (not fine)
         return Swept(recounted, sent, posted, failed)
 
-    def _attempt(self, key: str, sink: str, work: Callable[[], None], attempts: int) -> bool:
+    def _attempt(self, key: str, receiver: str, work: Callable[[], None], attempts: int) -> bool:
         for attempt in range(attempts):
             try:
                 work()
             except JivsError as error:
                 # The control database may be what failed; then there is nowhere to record it.
                 with suppress(JivsError):
-                    self._outbox.failed(key, sink, error.message)
+                    self._outbox.failed(key, receiver, error.message)
                 if attempt + 1 < attempts:
                     time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
             else:
@@ -165,16 +162,10 @@ class Relay:
             if idle > _ROUNDS:
                 raise TransientError("The event stream loses what it is given")
 
-    def _begin_webhook(self) -> None:
-        if not self._known:
-            self._outbox.webhook_begins()
-            self._known = True
-
     def _post(self, webhook: Webhook, key: str, attempts: int, seconds: float) -> bool:
         holder, deadline = str(uuid.uuid4()), time.monotonic() + seconds
 
         def work() -> None:
-            self._begin_webhook()
             while time.monotonic() < deadline:
                 event = self._outbox.next_for_webhook(key, holder, _POST_SECONDS)
                 if event is None:

@@ -1,7 +1,7 @@
-"""The outbox: events in the control database, and which of them their sinks have acknowledged.
+"""The outbox: events in the control database, and which of them their receivers have acknowledged.
 
 What belongs here: the verbs on `migration_events` of who relays them. What does not: writing events, which the
-changes of state do themselves (`control.py`), and the sinks (`event_stream.py`, `webhook.py`).
+changes of state do themselves (`control.py`), and the receivers (`event_stream.py`, `webhook.py`).
 """
 
 from __future__ import annotations
@@ -96,9 +96,11 @@ class Outbox:
 
         return self._link.once(work)
 
-    def failed(self, key: str, sink: str, error: str) -> None:
-        """Record an attempt that failed, at the migration's first event that waits for this sink."""
-        self._link.once(lambda db: db.execute(_SQL["failed"], {"key": key, "sink": sink, "error": error}))
+    def failed(self, key: str, receiver: str, error: str) -> None:
+        """Record an attempt that failed, at the migration's first event that waits for this receiver."""
+        self._link.once(
+            lambda db: db.execute(_SQL["failed"], {"key": key, "receiver": receiver, "error": error})
+        )
 
     def backlog(self) -> Backlog:
         """How many events wait for the stream."""

@@ -22,10 +22,10 @@ SELECT e.key, e.seq, e.type, e.data, e.at, b.base
  WHERE e.key = %(key)s AND e.seq >= b.first ORDER BY e.seq LIMIT %(limit)s;
 
 -- name: stream_shared
-SELECT server, generation FROM jivs.event_sinks WHERE name = 'stream' FOR SHARE;
+SELECT server, generation FROM jivs.event_receivers WHERE name = 'stream' FOR SHARE;
 
 -- name: stream_locked
-SELECT server, generation FROM jivs.event_sinks WHERE name = 'stream' FOR UPDATE;
+SELECT server, generation FROM jivs.event_receivers WHERE name = 'stream' FOR UPDATE;
 
 -- name: delivered
 UPDATE jivs.migration_events SET delivered_at = clock_timestamp()
@@ -44,16 +44,16 @@ UPDATE jivs.migration_events e SET delivered_at = NULL
    AND e.seq > coalesce((%(kept)s::jsonb ->> e.key)::bigint, 0);
 
 -- name: stream_seen
-UPDATE jivs.event_sinks SET server = %(server)s, generation = %(generation)s WHERE name = 'stream';
+UPDATE jivs.event_receivers SET server = %(server)s, generation = %(generation)s WHERE name = 'stream';
 
 -- name: failed
 -- The next event of the migration could not be delivered.
-INSERT INTO jivs.migration_event_failures (key, seq, attempt, error, sink)
+INSERT INTO jivs.migration_event_failures (key, seq, attempt, error, receiver)
 SELECT e.key, e.seq, 1 + (SELECT count(*) FROM jivs.migration_event_failures f
-                           WHERE f.key = e.key AND f.seq = e.seq AND f.sink = %(sink)s), %(error)s, %(sink)s
+                           WHERE f.key = e.key AND f.seq = e.seq AND f.receiver = %(receiver)s), %(error)s, %(receiver)s
   FROM jivs.migration_events e
- WHERE e.key = %(key)s AND CASE %(sink)s WHEN 'stream' THEN e.delivered_at ELSE e.webhook_at END IS NULL
-   AND e.at >= (SELECT since FROM jivs.event_sinks WHERE name = %(sink)s)
+ WHERE e.key = %(key)s AND CASE %(receiver)s WHEN 'stream' THEN e.delivered_at ELSE e.webhook_at END IS NULL
+   AND e.at >= (SELECT since FROM jivs.event_receivers WHERE name = %(receiver)s)
  ORDER BY e.seq LIMIT 1;
 
 -- name: backlog
@@ -64,11 +64,11 @@ SELECT count(*) AS undelivered,
 
 -- name: webhook_begins
 -- The webhook gets what happens from now on, and not the history.
-INSERT INTO jivs.event_sinks (name) VALUES ('webhook') ON CONFLICT (name) DO NOTHING;
+INSERT INTO jivs.event_receivers (name) VALUES ('webhook') ON CONFLICT (name) DO NOTHING;
 
 -- name: webhook_keys
 SELECT e.key FROM jivs.migration_events e
- WHERE e.webhook_at IS NULL AND e.at >= (SELECT since FROM jivs.event_sinks WHERE name = 'webhook')
+ WHERE e.webhook_at IS NULL AND e.at >= (SELECT since FROM jivs.event_receivers WHERE name = 'webhook')
    AND NOT EXISTS (SELECT FROM jivs.webhook_claims c WHERE c.key = e.key AND c.until > clock_timestamp())
  GROUP BY e.key ORDER BY min(e.at), e.key LIMIT 1000;
 
@@ -82,7 +82,7 @@ RETURNING key;
 
 -- name: next_for_webhook
 SELECT key, seq, type, data, at FROM jivs.migration_events
- WHERE key = %(key)s AND webhook_at IS NULL AND at >= (SELECT since FROM jivs.event_sinks WHERE name = 'webhook')
+ WHERE key = %(key)s AND webhook_at IS NULL AND at >= (SELECT since FROM jivs.event_receivers WHERE name = 'webhook')
  ORDER BY seq LIMIT 1;
 
 -- name: posted

@@ -79,6 +79,17 @@ def test_following_shows_what_comes_and_ends_with_ctrl_c(
     assert [(e["id"], e["type"], e["at"]) for e in lines] == [(e["id"], e["type"], e["at"]) for e in wanted]
 
 
+def test_a_webhook_that_cannot_be_one_is_said_at_once(jivs: Jivs) -> None:
+    """Before anything is touched, and without quoting it: its URL may be a secret."""
+    for env in (
+        {"JIVS_WEBHOOK_URL": "ftp://hooks.example/t0ken", "JIVS_WEBHOOK_SECRET": "s"},
+        {"JIVS_WEBHOOK_URL": "https://hooks.example/t0ken"},
+    ):
+        said = jivs("status", code=2, env=env).stderr
+        assert "JIVS_WEBHOOK_URL" in said
+        assert "t0ken" not in said
+
+
 def test_what_redis_missed_the_sensor_delivers(
     jivs: Jivs,
     target: str,

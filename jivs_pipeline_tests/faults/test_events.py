@@ -30,11 +30,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 KEYS = [f"k{n}" for n in range(8)]
 EVENTS, KILLS, FLUSHES = (10_000, 20, 5) if FULL else (800, 3, 2)
-_CODE = re.findall(
-    r"```python\n(def consume.*?)```",
-    (Path(__file__).parents[2] / "docs" / "events.md").read_text(),
-    re.DOTALL,
-)
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
 
 
 class Reader:
@@ -42,7 +38,8 @@ class Reader:
 
     def __init__(self, server: OwnRedis) -> None:
         names: dict[str, Any] = {"redis": redis}
-        exec(_CODE[0], names)
+        (code,) = re.findall(r"```python\n(def consume.*?)```", _DOCUMENT.read_text(), re.DOTALL)
+        exec(code, names)
         self._consume = names["consume"]
         self._server = server
         self._over = threading.Event()

@@ -280,7 +280,7 @@ def test_each_attempt_that_fails_is_recorded(
     assert not relay.send("k")
     assert relay.sweep().failed == 1
     rows = db.execute(
-        "SELECT key, seq, attempt, sink, error FROM jivs.migration_event_failures ORDER BY id"
+        "SELECT key, seq, attempt, receiver, error FROM jivs.migration_event_failures ORDER BY id"
     ).fetchall()
     assert [r[:4] for r in rows] == [("k", 1, n, "stream") for n in (1, 2, 3, 4)]
     assert all("does not answer (ConnectionError)" in r[4] for r in rows)

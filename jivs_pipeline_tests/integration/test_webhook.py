@@ -5,9 +5,11 @@ What belongs here: `infra/webhook.py` and the relay's posts, against a real HTTP
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +156,28 @@ def test_a_silent_receiver_is_given_up(receiver: Receiver, monkeypatch: pytest.M
     assert time.monotonic() - began < 1.5
 
 
+def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the answer does not."""
+    monkeypatch.setattr("jivs_pipeline.infra.webhook._WHOLE_SECONDS", 0.6)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            link, _ = server.accept()
+            with link, contextlib.suppress(OSError):
+                for _ in range(60):
+                    link.sendall(b"H")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        began = time.monotonic()
+        with pytest.raises(TransientError):
+            HttpWebhook(SecretStr(url), SecretStr(_SECRET)).post(_EVENT)
+        assert time.monotonic() - began < 3
+        thread.join(10)
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://h/x", "https:///x?t0ken", "https://me:pw@h/x", "https://h:nope/", "h/x"]
 )
@@ -267,7 +291,7 @@ def test_a_failure_is_recorded_and_the_receiver_left_alone_for_longer_each_time(
             db.execute("UPDATE jivs.webhook_claims SET until = now()")
     assert pauses[0] < pauses[1] < pauses[2] <= 20
     found = db.execute(
-        "SELECT seq, attempt, error FROM jivs.migration_event_failures WHERE sink = 'webhook' ORDER BY id"
+        "SELECT seq, attempt, error FROM jivs.migration_event_failures WHERE receiver = 'webhook' ORDER BY id"
     ).fetchall()
     assert found == [(1, n, "The webhook answered 500") for n in (1, 2, 3)]
     assert "t0ken" not in caplog.text

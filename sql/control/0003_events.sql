@@ -2,13 +2,13 @@
 
 -- Where events go, and what was last seen there. `since`: older events are none of its business.
 -- `server` and `generation` tell that the stream's server is another, was started again or has lost its data.
-CREATE TABLE jivs.event_sinks (
+CREATE TABLE jivs.event_receivers (
     name        text PRIMARY KEY CHECK (name IN ('stream', 'webhook')),
     since       timestamptz NOT NULL DEFAULT now(),
     server      text,
     generation  text
 );
-INSERT INTO jivs.event_sinks (name, since) VALUES ('stream', '-infinity');
+INSERT INTO jivs.event_receivers (name, since) VALUES ('stream', '-infinity');
 
 -- The webhook's own mark; `delivered_at` is the stream's.
 ALTER TABLE jivs.migration_events ADD COLUMN webhook_at timestamptz;
@@ -24,5 +24,5 @@ CREATE TABLE jivs.webhook_claims (
 );
 
 ALTER TABLE jivs.migration_event_failures
-    ADD COLUMN sink text NOT NULL DEFAULT 'stream' CHECK (sink IN ('stream', 'webhook'));
+    ADD COLUMN receiver text NOT NULL DEFAULT 'stream' CHECK (receiver IN ('stream', 'webhook'));
 CREATE INDEX migration_event_failures_by_event ON jivs.migration_event_failures (key, seq);
