@@ -21,10 +21,10 @@ from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.engine.relay import Relay, RelayThread
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.event_stream import EventStream
+from jivs_pipeline_tests.event_rows import add_events, check_order
 from jivs_pipeline_tests.fix_faults import FULL, rounds
 from jivs_pipeline_tests.fix_postgresql import MakeDatabase
 from jivs_pipeline_tests.fix_redis import OwnRedis
-from jivs_pipeline_tests.integration.test_events import add_events, check_order
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 

@@ -28,7 +28,7 @@ from jivs_pipeline.engine.relay import Relay
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline.infra.webhook import HttpWebhook
-from jivs_pipeline_tests.integration.test_events import add_events
+from jivs_pipeline_tests.event_rows import add_events
 
 _SECRET = "s3cret-of-the-webhook"
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
