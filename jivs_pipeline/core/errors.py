@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import ClassVar, Self
 
 __all__ = [
+    "BreakerOpen",
     "CancelledRun",
     "ConfigError",
     "ConflictError",
@@ -94,6 +95,12 @@ class NotReady(TransientError):
     code = "not_ready"
 
 
+class BreakerOpen(TransientError):
+    """The endpoint has failed too often of late and is left alone for now: another run may help, another attempt not."""
+
+    code = "breaker"
+
+
 class SnapshotLost(TransientError):
     """The view that rows were read from is gone: the same chunk can only be read as part of a new extraction."""
 
@@ -117,6 +124,15 @@ class ConnectionFailed(ConfigError):
     """A source or target did not let us in before anything was touched (wrong password, down, missing file)."""
 
     code = "connection"
+    outage = False
+    """Whether nobody answered, or not in time; the name, the password and the database may well be right then."""
+
+    @classmethod
+    def unanswered(cls, message: str, *, hint: str) -> Self:
+        """The endpoint may be down: a failure to its circuit breaker."""
+        error = cls(message, hint=hint)
+        error.outage = True
+        return error
 
 
 class ConflictError(JivsError):

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from jivs_pipeline.core.errors import InterruptedRun, JivsError, NotReady
+from jivs_pipeline.core.errors import BreakerOpen, InterruptedRun, JivsError, NotReady
 
 __all__ = ["Guard", "run_all", "with_retries"]
 
@@ -163,7 +163,8 @@ def with_retries(
             told(state.attempt_number, error, state.next_action.sleep)
 
     def again(error: BaseException) -> bool:
-        return isinstance(error, only) and error.transient and not isinstance(error, but)
+        # An open breaker stays open for longer than all our attempts: the run fails at once, and another may help.
+        return isinstance(error, only) and error.transient and not isinstance(error, (BreakerOpen, *but))
 
     return Retrying(
         stop=enough,

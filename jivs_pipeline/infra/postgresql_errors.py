@@ -231,10 +231,12 @@ def connect_error(error: psycopg.Error, connection: Connection, *, reconnect: bo
         if re.search(pattern, text, re.IGNORECASE):
             kind = {_MOMENT: TransientError, _WAIT: NotReady}.get(hint, ConnectionFailed)
             return kind(f"{server} {problem}", hint=hint)
-    kind = NotReady if reconnect else ConnectionFailed
+    unanswered = NotReady if reconnect else ConnectionFailed.unanswered
     for pattern, problem, hint in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):
-            return kind(f"{server} {problem}", hint=hint)
+            return unanswered(f"{server} {problem}", hint=hint)
+    # A refusal in another language came from a server that is there.
+    kind = ConnectionFailed if "FATAL: " in text and not reconnect else unanswered
     return kind(f"{server} refused the connection: {text}", hint="Check the URL")
 
 

@@ -92,7 +92,7 @@ def open_failed(connection: Connection, error: Exception, timeout_seconds: float
     """The error of an attempt to open or read the database, in one sentence."""
     where = f"The database of connection {connection.name!r} ({connection.place})"
     if is_busy(error):
-        return ConnectionFailed(
+        return ConnectionFailed.unanswered(
             f"{where} stayed locked for {timeout_seconds:g} seconds",
             hint="Wait until the program that writes it is done, then run it again",
         )
