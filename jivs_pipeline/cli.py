@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jivs_pipeline import __version__
+from jivs_pipeline import __version__, cli_breaker
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
     ConfigError,
@@ -44,6 +44,7 @@ app = typer.Typer(
 )  # fmt: skip
 db = typer.Typer(no_args_is_help=True, help="Revisions of the control schema.", rich_markup_mode=None)
 app.add_typer(db, name="db")
+app.add_typer(cli_breaker.app, name="breaker")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -33,6 +33,8 @@ from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.relay import Relay, RelayThread
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra import ddl
+from jivs_pipeline.infra.breaker_events import BreakerEvents
+from jivs_pipeline.infra.breakers import Breakers
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
 from jivs_pipeline.infra.event_stream import EventStream
@@ -101,6 +103,8 @@ class Runtime:
         self._events.stop()
         if "relay" in self.__dict__:
             self._stream.close()
+        if "breakers" in self.__dict__:
+            self.breakers.close()
         if "control" in self.__dict__:
             self.control.close()
         if "taking" in self.__dict__:
@@ -158,6 +162,29 @@ class Runtime:
         """How this process takes migrations."""
         leases = Leases(self.redis_url, self.settings.lease_seconds)
         return Taking(leases, self.settings.lock_wait_seconds)
+
+    @cached_property
+    def breakers(self) -> Breakers:
+        """The circuit breakers of endpoints."""
+        # Not worth starting servers for, as `jivs plan` would: whoever runs something has them already.
+        alone = self.settings.redis_url is None and self._embedded is None
+        events = BreakerEvents(
+            self._running_control_url, io_timeout_seconds=min(5.0, self.settings.io_timeout_seconds)
+        )
+        return Breakers(None if alone else self.redis_url, events.write)
+
+    @property
+    def shared_breakers(self) -> Breakers:
+        """The breakers that all processes share, for whoever wants to see or change them."""
+        if self.settings.redis_url is None:
+            _ = self.embedded
+        return self.breakers
+
+    def _running_control_url(self) -> str:
+        """URL of the control database, for threads: servers are started by the main thread only."""
+        if self.settings.control_url is None and self._embedded is None:
+            raise ConfigError("The control database was not opened", hint="Set JIVS_CONTROL_URL")
+        return self.control_url
 
     @contextmanager
     def control_connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -219,14 +246,17 @@ class Runtime:
 
     def open_source(self, connection: Connection) -> Source:
         """A source of the connection's dialect, connected."""
+        calling = self.breakers.endpoint(connection).call
         if connection.dialect == "sqlite":
             from jivs_pipeline.infra.sources.sqlite import SqliteSource
 
-            return SqliteSource(connection)
+            return SqliteSource(connection, calling=calling)
         if connection.dialect == "postgresql":
             from jivs_pipeline.infra.sources.postgresql import PostgresqlSource
 
-            return PostgresqlSource(connection, io_timeout_seconds=self.settings.io_timeout_seconds)
+            return PostgresqlSource(
+                connection, io_timeout_seconds=self.settings.io_timeout_seconds, calling=calling
+            )
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
             hint="It reads postgresql and sqlite",
@@ -239,6 +269,7 @@ class Runtime:
             io_timeout_seconds=self.settings.io_timeout_seconds,
             load_timeout_seconds=self.settings.load_timeout_seconds,
             watch=self._watch,
+            calling=self.breakers.endpoint(connection).call,
         )
 
     def _watch(self, connection: Connection, key: str, epoch: int) -> Watchdog:

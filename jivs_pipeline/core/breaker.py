@@ -9,6 +9,8 @@ Times are whole milliseconds, rates whole per cent: both languages must come to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -18,6 +20,7 @@ __all__ = [
     "Admitted",
     "Breaker",
     "BreakerState",
+    "Calling",
     "Outcome",
     "Policy",
     "Rejected",
@@ -29,6 +32,11 @@ __all__ = [
     "record",
     "reset",
 ]
+
+
+Calling = Callable[[], AbstractContextManager[object]]
+"""Gives the block in which one bounded call to an endpoint is made; raises `BreakerOpen` instead of entering it.
+`contextlib.nullcontext` is one, for endpoints that nobody watches."""
 
 
 class BreakerState(StrEnum):

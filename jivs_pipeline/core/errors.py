@@ -8,6 +8,7 @@ whether trying the same thing again can help; the policy that acts on it lives w
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import IntEnum
 from typing import ClassVar, Self
 
@@ -99,6 +100,11 @@ class BreakerOpen(TransientError):
     """The endpoint has failed too often of late and is left alone for now: another run may help, another attempt not."""
 
     code = "breaker"
+
+    def __init__(self, message: str, *, hint: str = "", until: datetime | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
+        """When it is tried again."""
 
 
 class SnapshotLost(TransientError):

@@ -186,3 +186,15 @@ SELECT key, %(run_id)s, epoch, %(phase)s, %(seconds)s, %(rows)s, %(bytes)s, %(cp
 SELECT p.run_id, p.epoch, p.phase, p.seconds, p.rows, p.bytes, p.cpu_seconds, p.peak_rss_bytes, p.samples, p.started_at
   FROM jivs.migration_performance_metrics p JOIN jivs.migrations m USING (key)
  WHERE p.key = %(key)s AND p.at >= m.started_at ORDER BY p.id;
+
+-- name: lock_breaker_events
+-- One process at a time writes down what all have seen, so that nothing is written twice.
+SELECT pg_advisory_xact_lock(hashtextextended('jivs.circuit_breaker_events', 0));
+
+-- name: add_breaker_event
+-- One change of a circuit breaker's state; harmless when it is sent again.
+INSERT INTO jivs.circuit_breaker_events (name, before, after, reason, at)
+SELECT %(name)s, %(before)s, %(after)s, %(reason)s, moment.at
+  FROM (SELECT timestamptz 'epoch' + %(at)s * interval '1 millisecond' AS at) AS moment
+ WHERE NOT EXISTS (SELECT FROM jivs.circuit_breaker_events e
+                    WHERE e.name = %(name)s AND e.at = moment.at AND e.before = %(before)s AND e.after = %(after)s);

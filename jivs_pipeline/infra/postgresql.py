@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import select
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any, Self, TypeVar, cast
 
@@ -21,6 +21,7 @@ from psycopg import conninfo, sql
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
 from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
@@ -209,6 +210,7 @@ def connect(
     read_only: bool = False,
     reconnect: bool = False,
     settings: Mapping[str, str] | None = None,
+    calling: Calling = nullcontext,
 ) -> Session:
     """Open a session with pinned settings.
 
@@ -220,8 +222,10 @@ def connect(
         read_only: make every transaction read-only unless it says otherwise.
         reconnect: this endpoint has answered before, so an unreachable server is a `TransientError`.
         settings: further settings, or other values for the pinned ones (`lock_timeout`, `statement_timeout`).
+        calling: the endpoint's circuit breaker; whoever only asks after a session that is open goes without.
 
     Raises:
+        BreakerOpen: the endpoint is left alone for now.
         ConnectionFailed: wrong password, no such database, unreachable, TLS trouble.
         TransientError: full or restarting server; with `reconnect`, an unreachable one too.
     """
@@ -231,23 +235,24 @@ def connect(
         # The parser's message quotes the URL.
         problem = f"The URL of connection {connection.name!r} cannot be read"
         raise ConnectionFailed(problem, hint="Check the characters in it; special ones need %XX") from None
-    try:
-        # Our statements are few and long: preparing them saves nothing and breaks behind a pooler.
-        session = Session.connect(
-            conninfo.make_conninfo(connection.url, application_name=application_name, **parameters),
-            autocommit=True,
-            prepare_threshold=None,
-        )
-    except psycopg.Error as error:
-        raise connect_error(error, connection, reconnect=reconnect) from error
-    session.patience = io_timeout_seconds
-    try:
-        with mapped(connection.place):
-            pin(session, {"default_transaction_read_only": "on"} if read_only else {}, settings or {})
-            session.autocommit = autocommit
-    except BaseException:
-        session.drop()
-        raise
+    with calling():
+        try:
+            # Our statements are few and long: preparing them saves nothing and breaks behind a pooler.
+            session = Session.connect(
+                conninfo.make_conninfo(connection.url, application_name=application_name, **parameters),
+                autocommit=True,
+                prepare_threshold=None,
+            )
+        except psycopg.Error as error:
+            raise connect_error(error, connection, reconnect=reconnect) from error
+        session.patience = io_timeout_seconds
+        try:
+            with mapped(connection.place):
+                pin(session, {"default_transaction_read_only": "on"} if read_only else {}, settings or {})
+                session.autocommit = autocommit
+        except BaseException:
+            session.drop()
+            raise
     return session
 
 

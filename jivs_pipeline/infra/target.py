@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError, TransientError
 from jivs_pipeline.core.names import qualified, short_hash
@@ -58,6 +59,7 @@ class PostgresqlTarget(TargetView):
         io_timeout_seconds: longest silence of the server while it is not at work for us.
         load_timeout_seconds: longest time of one chunk's load.
         watch: starts a process that ends backends which this one no longer can; None for none.
+        calling: the endpoint's circuit breaker.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class PostgresqlTarget(TargetView):
         io_timeout_seconds: float = 30,
         load_timeout_seconds: float = 1200,
         watch: Watch | None = None,
+        calling: Calling = nullcontext,
     ) -> None:
-        super().__init__(connection, io_timeout_seconds=io_timeout_seconds)
+        super().__init__(connection, io_timeout_seconds=io_timeout_seconds, calling=calling)
         self._load_timeout = load_timeout_seconds
         self._watch = watch
         self._watchdog: Watchdog | None = None

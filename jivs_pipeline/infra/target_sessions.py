@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
+from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import FencedError, JivsError, TerminalError
 from jivs_pipeline.infra.named_sql import load_blocks
@@ -51,10 +52,14 @@ class TargetSessions:
     Args:
         connection: where.
         io_timeout_seconds: longest silence of the server while it is not at work for us.
+        calling: the endpoint's circuit breaker.
     """
 
-    def __init__(self, connection: Connection, *, io_timeout_seconds: float = 30) -> None:
+    def __init__(
+        self, connection: Connection, *, io_timeout_seconds: float = 30, calling: Calling = nullcontext
+    ) -> None:
         self._connection = connection
+        self._calling = calling
         self._io_timeout = io_timeout_seconds
         self._right: Right | None = None
         self._idle: list[Session] = []
@@ -97,6 +102,7 @@ class TargetSessions:
             io_timeout_seconds=self._io_timeout,
             reconnect=reconnect,
             read_only=read_only,
+            calling=self._calling,
         )
         session.alive = self._at_work
         try:

@@ -154,7 +154,7 @@ def test_killed_probes_do_not_keep_it_shut() -> None:
 
 
 def test_a_result_of_an_earlier_state_is_not_counted() -> None:
-    breaker, decision, _ = admit(Breaker(), POLICY, 0, "early")
+    _, decision, _ = admit(Breaker(), POLICY, 0, "early")
     assert isinstance(decision, Admitted)
     opened, _ = after(*(FAILED,) * 5)
     for outcome in Outcome:

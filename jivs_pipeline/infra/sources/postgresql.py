@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import SpecError, TerminalError
@@ -90,14 +91,18 @@ class PostgresqlSource:
     Args:
         connection: where.
         io_timeout_seconds: longest silence; also the longest wait for a lock.
+        calling: the endpoint's circuit breaker.
 
     Raises:
         ConnectionFailed: the server does not let us in.
     """
 
-    def __init__(self, connection: Connection, *, io_timeout_seconds: float = 30) -> None:
+    def __init__(
+        self, connection: Connection, *, io_timeout_seconds: float = 30, calling: Calling = nullcontext
+    ) -> None:
         self._connection = connection
         self._io_timeout = io_timeout_seconds
+        self._calling = calling
         self._lock = threading.Lock()
         self._session: Session | None = self._open(reconnect=False)
         with mapped(connection.place):
@@ -170,6 +175,7 @@ class PostgresqlSource:
             read_only=True,
             reconnect=reconnect,
             settings={"lock_timeout": f"{round(self._io_timeout * 1000)}ms"},
+            calling=self._calling,
         )
         session.alive = self._at_work
         session.longest = _EXCUSED * self._io_timeout

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, SpecError
@@ -35,23 +36,31 @@ class SqliteSource:
         connection: with a `path`.
         timeout_seconds: longest wait for another program's lock.
         batch_bytes: about how large a record batch may get.
+        calling: the circuit breaker of the file: of one on a server that is gone, or that is never let go of.
 
     Raises:
         ConnectionFailed: the file is missing, unreadable, locked, damaged, encrypted or not a database.
     """
 
     def __init__(
-        self, connection: Connection, *, timeout_seconds: float = 30.0, batch_bytes: int = 8 * 1024 * 1024
+        self,
+        connection: Connection,
+        *,
+        timeout_seconds: float = 30.0,
+        batch_bytes: int = 8 * 1024 * 1024,
+        calling: Calling = nullcontext,
     ) -> None:
         self._connection = connection
         self._timeout = timeout_seconds
         self._batch_bytes = batch_bytes
+        self._calling = calling
         with self._opened() as database:
             self._encoding = str(database.execute("PRAGMA encoding").fetchone()[0])
 
     @contextmanager
     def _opened(self, table: str | None = None) -> Generator[sqlite3.Connection]:
-        database = open_sqlite(self._connection, self._timeout)
+        with self._calling():
+            database = open_sqlite(self._connection, self._timeout)
         try:
             with mapped_errors(self._connection, table):
                 yield database
@@ -137,7 +146,8 @@ class SqliteSource:
     @contextmanager
     def snapshot(self, readers: int) -> Generator[SqliteSnapshot]:
         """One view of the file for all readers; it ends with the block."""
-        opened = SqliteSnapshot.open(self._connection, readers, self._timeout, self._batch_bytes)
+        with self._calling():
+            opened = SqliteSnapshot.open(self._connection, readers, self._timeout, self._batch_bytes)
         try:
             yield opened
         finally:
