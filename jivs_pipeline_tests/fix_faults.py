@@ -43,6 +43,7 @@ ROWS: dict[int, tuple[str, int]] = {
     8: ("stall, half-open, reset", 200),
     9: ("events through 20 Redis kills and 5 FLUSHALLs", 25),
     12: ("20 simultaneous resumes", 100),
+    13: ("breaker: 20 processes against a reference model", 10_000),
     14: ("disk full: staging, target", 30),
     15: ("100 MB value under a 512 MB cap", 20),
     16: ("clock +-400 s, jump back", 20),
