@@ -134,7 +134,8 @@ class Breaker:
         period: counts changes of state.
         passed: probes that have succeeded since it is half-open.
         touched: when a call was counted last.
-        probes: probes on their way, oldest first: (ticket, expires at).
+        probes: probes on their way, oldest first: (ticket, expires at). Those that were sent before it opened again
+            are among them: they are not counted, but the endpoint still has to bear them.
     """
 
     state: BreakerState = BreakerState.CLOSED
@@ -196,7 +197,7 @@ def record(
 ) -> tuple[Breaker, _Changes]:
     """Count a call that was admitted. What belongs to an earlier state, or comes after its ticket, is not counted."""
     if ticket.period != breaker.period:
-        return breaker, ()
+        return forget(breaker, ticket), ()
     if breaker.state is BreakerState.CLOSED:
         calls = breaker.calls if 0 <= now - breaker.touched < policy.keep_ms else ""
         breaker = _counted(replace(breaker, calls=calls), policy, now, outcome)
@@ -264,6 +265,5 @@ def _change(breaker: Breaker, after: BreakerState, now: int, reason: str) -> tup
         opened_at=now if after is BreakerState.OPEN else breaker.opened_at,
         period=breaker.period + 1,
         passed=0,
-        probes=(),
     )
     return changed, (Transition(breaker.state, after, reason, now),)

@@ -43,7 +43,7 @@ local function change(after, reason)
   redis.call('LTRIM', KEYS[2], -MOST_WAITING, -1)
   if after == 'closed' then calls = '' end
   if after == 'open' then opened_at = now end
-  state, period, passed, under_way = after, period + 1, 0, {}
+  state, period, passed = after, period + 1, 0
 end
 
 local function keep_probes(wanted)
@@ -93,7 +93,7 @@ function verbs.forget(ticket)
 end
 
 function verbs.record(ticket, of_period, outcome)
-  if tonumber(of_period) ~= period then return 0 end
+  if tonumber(of_period) ~= period then return verbs.forget(ticket) end
   if state == 'closed' then
     local age = now - touched
     if age < 0 or age >= keep_ms then calls = '' end

@@ -137,6 +137,23 @@ def test_one_probe_that_fails_opens_it_again(outcome: Outcome) -> None:
     assert isinstance(admit(breaker, POLICY, 120_002, "x")[1], Admitted)
 
 
+def test_probes_of_an_earlier_time_still_take_their_places() -> None:
+    breaker, _ = after(*(FAILED,) * 5, now=0)
+    slow_policy = replace(POLICY, ticket_ms=90_000)
+    tickets = list[Ticket]()
+    for name in "abc":
+        breaker, decision, _ = admit(breaker, slow_policy, 60_000, name)
+        assert isinstance(decision, Admitted)
+        tickets.append(decision.ticket)
+    breaker, _ = record(breaker, slow_policy, 60_001, tickets[0], FAILED)
+    breaker, decision, _ = admit(breaker, slow_policy, 120_001, "d")
+    assert isinstance(decision, Admitted)
+    assert isinstance(admit(breaker, slow_policy, 120_002, "e")[1], Rejected)
+    breaker, changes = record(breaker, slow_policy, 120_003, tickets[1], FAILED)
+    assert (changes, breaker.state) == ((), HALF_OPEN)
+    assert isinstance(admit(breaker, slow_policy, 120_004, "e")[1], Admitted)
+
+
 def test_killed_probes_do_not_keep_it_shut() -> None:
     breaker, _ = after(*(FAILED,) * 5, now=0)
     dead = list[Ticket]()
@@ -235,7 +252,8 @@ def test_never_more_than_three_probes_and_always_a_way_back(
                 breaker, changes = record(breaker, POLICY, now, ticket, outcome)
             else:
                 breaker = forget(breaker, ticket)
-        under_way = [t for t, expires in tickets if t.probe and t.period == breaker.period and now < expires]
+        under_way = [t for t, expires in tickets if t.probe and now < expires]
+        # Those of an earlier half-open time, too.
         assert len(under_way) + breaker.passed <= POLICY.probes
         assert len(breaker.calls) <= POLICY.window
         assert breaker.period == before.period + len(changes)
