@@ -39,8 +39,6 @@ from jivs_pipeline.infra.breaker_store import LocalStore, RedisStore, Store, Wai
 __all__ = ["Breakers", "Endpoint", "endpoint_name"]
 
 _LOG = logging.getLogger("jivs_pipeline")
-_QUIET_SECONDS = 5.0
-"""How long Redis, or the control database, is left alone after it did not answer."""
 _LAST_SECONDS = 3.0
 _T = TypeVar("_T")
 
@@ -96,6 +94,7 @@ class Breakers:
         write: takes transitions to the control database; may fail, and is then called again later.
         policy: see there.
         answer_seconds: how long Redis may take to answer.
+        quiet_seconds: how long Redis, or the control database, is left alone when it did not.
         clock: milliseconds, for tests; of Redis and of this process otherwise.
     """
 
@@ -106,10 +105,12 @@ class Breakers:
         policy: Policy | None = None,
         *,
         answer_seconds: float = 0.25,
+        quiet_seconds: float = 5.0,
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._write = write
+        self._quiet_seconds = quiet_seconds
         self._shared = (
             RedisStore(url, self.policy, answer_seconds=answer_seconds, clock=clock) if url else None
         )
@@ -248,7 +249,7 @@ class Breakers:
 
     def _unanswered(self, error: redis.RedisError) -> None:
         with self._lock:
-            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+            self._quiet_until = time.monotonic() + self._quiet_seconds
             self._alone = True
             told, self._told = self._told, True
         if not told:
@@ -308,7 +309,7 @@ class Breakers:
             except (psycopg.Error, JivsError) as error:
                 # They stay where they are; the next call of any process comes by here again.
                 with self._lock:
-                    self._write_after = time.monotonic() + _QUIET_SECONDS
+                    self._write_after = time.monotonic() + self._quiet_seconds
                 _LOG.debug("The control database does not take breaker events: %s", error)
                 return
             store.recorded(waiting)

@@ -1,0 +1,149 @@
+"""A target that is gone: runs fail fast with one sentence, and work again once it is back.
+
+What belongs here: what a user and a run see of the circuit breaker. What does not: the breaker (`test_breaker.py`).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from jivs_pipeline.core.breaker import Policy
+from jivs_pipeline.core.errors import BreakerOpen, ConnectionFailed, JivsError
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.defs.failures import as_failure
+from jivs_pipeline.infra.breaker_events import BreakerEvents
+from jivs_pipeline.infra.breakers import Breakers
+from jivs_pipeline.runtime import Runtime
+from jivs_pipeline_tests.acceptance.contract import check_error
+from jivs_pipeline_tests.faults.here import Going, Here, MakeHere
+from jivs_pipeline_tests.faults.servers import OwnServer
+from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.fix_engine import until
+
+pytestmark = pytest.mark.faults
+
+FIRST_RETRY_SECONDS = 2.0
+
+
+def _run(here: Here, policy: Policy, failpoint: str = "") -> dict[str, Any]:
+    """As `worker.migrate`, with a breaker whose times a test can wait for."""
+    told = {**here.told, "JIVS_FAILPOINT": failpoint}
+    with Runtime.from_environment(environment=told) as runtime:
+        events = BreakerEvents(lambda: told["JIVS_CONTROL_URL"], io_timeout_seconds=10)
+        runtime.__dict__["breakers"] = Breakers(runtime.redis_url, events.write, policy, answer_seconds=5)
+        migration = runtime.migration(here.spec, uuid4().hex)
+        try:
+            migration.begin()
+            for phase in list(Phase)[:-1]:
+                getattr(migration, phase.value)()
+            return migration.finish()
+        except BaseException as error:
+            migration.abort(error)
+            raise
+        finally:
+            migration.close()
+
+
+def _events(here: Here) -> list[tuple[str, str]]:
+    with psycopg.connect(here.environment["JIVS_CONTROL_URL"]) as db:
+        return db.execute(
+            "SELECT before, after FROM jivs.circuit_breaker_events WHERE name LIKE 'warehouse@%' ORDER BY at, id"
+        ).fetchall()
+
+
+def test_a_run_whose_target_dies_is_not_retried_against_it(
+    make_here: MakeHere, own_server: OwnServer
+) -> None:
+    """The breaker opens with the first connection that fails; the second attempt ends the run, not the third."""
+    here = make_here("sqlite", target=own_server.database())
+    policy = Policy(window=1, least=1, open_ms=8_000, probes=1)
+    run = Going(lambda: _run(here, policy, "after_fence@2:sleep=2"))
+    with psycopg.connect(own_server.url, autocommit=True) as admin:
+        writers = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'jivs/%'"
+        until(lambda: admin.execute(writers).fetchone() or not run.running, "a writer", 60)
+    assert run.running
+    own_server.stop(signal.SIGQUIT)
+    died = time.monotonic()
+    run.wait(60)
+    assert isinstance(run.error, BreakerOpen), run.error
+    assert "Endpoint 'warehouse@" in run.error.message
+    assert "has failed 1 of the last 1 calls; it is tried again at 2" in run.error.message
+    # Another run of Dagster's may help; three attempts in this one would have taken 6 s and more.
+    assert as_failure(run.error).allow_retries
+    assert time.monotonic() - died < 2 + 3 * FIRST_RETRY_SECONDS
+    own_server.start()
+
+    def again() -> bool:
+        try:
+            return _run(here, policy)["status"] == "completed"
+        except BreakerOpen:
+            return False
+
+    until(again, "a run that works again", 60, 0.5)
+    here.check()
+    assert _events(here)[:1] == [("closed", "open")]
+    assert _events(here)[-2:] == [("open", "half_open"), ("half_open", "closed")]
+
+
+def test_a_target_that_others_found_dead_is_not_even_tried(
+    make_here: MakeHere, own_server: OwnServer
+) -> None:
+    here = make_here("sqlite", target=own_server.database())
+    policy = Policy(open_ms=3_000)
+    own_server.stop(signal.SIGINT)
+    for _ in range(policy.least):
+        with pytest.raises(JivsError) as first:
+            _run(here, policy)
+        assert (first.value.code, first.value.exit_code) == ("connection", 2)
+        assert "cannot be reached" in first.value.message
+    own_server.start()
+    began = time.monotonic()
+    with pytest.raises(BreakerOpen) as caught:
+        _run(here, policy)
+    assert time.monotonic() - began < FIRST_RETRY_SECONDS
+    assert caught.value.exit_code == 1
+    until(lambda: caught.value.until and caught.value.until.timestamp() < time.time(), "its time", 10)
+    assert _run(here, policy)["status"] == "completed"
+    here.check()
+
+
+def test_the_command_says_it_in_one_sentence_and_resets_it(
+    jivs: Jivs, own_server: OwnServer, tmp_path: Path, make_here: MakeHere
+) -> None:
+    here = make_here("sqlite", target=own_server.database())
+    env = here.told
+    spec = jivs.spec(key=here.key, source="legacy", target="warehouse")
+    own_server.stop(signal.SIGINT)
+    for _ in range(4):
+        with pytest.raises(ConnectionFailed):
+            _run(here, Policy())
+    ended = jivs("run", spec, env=env, code=2)
+    assert "cannot be reached" in ended.stderr
+    ended = jivs("run", spec, env=env, code=1)
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1, ended
+    assert "has failed 5 of the last 5 calls; it is tried again at 2" in ended.stderr
+    listed = jivs("breaker", "list", "--json", env=env, code=0).document["breakers"]
+    (mine,) = [b for b in listed if b["name"] in ended.stderr]
+    assert (mine["state"], mine["calls"], mine["failures"], mine["slow"]) == ("open", 5, 5, 0)
+    assert mine["opened_at"] < mine["next_probe_at"]
+    shown = jivs("breaker", "list", env=env, code=0).stdout
+    assert f"{mine['name']}  open  5 failed and 0 slow of 5, tried again at 2" in shown
+    own_server.start()
+    error = check_error(jivs("run", spec, "--json", env=env, code=1).document)
+    assert error["code"] == "breaker"
+    assert jivs("breaker", "reset", mine["name"], "--json", env=env, code=0).document == {
+        "reset": [mine["name"]]
+    }
+    jivs("run", spec, env=env, code=0)
+    here.check()
+    assert _events(here) == [("closed", "open"), ("open", "closed")]
+    missing = jivs("breaker", "reset", "nobody@nowhere", "--json", env=env, code=2)
+    assert check_error(missing.document)["message"] == "There is no circuit breaker 'nobody@nowhere'"
