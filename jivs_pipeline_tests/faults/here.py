@@ -23,6 +23,7 @@ import pytest
 
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.acceptance.rows import (
     assert_same_database,
     constraints,
@@ -125,6 +126,9 @@ class Here:
 
     def complete(self, seconds: float = 60) -> None:
         """Run once more, undisturbed, and compare everything."""
+        # What the fault has taught the breakers is over.
+        with Runtime.from_environment(environment=self.told) as runtime:
+            runtime.shared_breakers.reset()
         self.start().succeeded(seconds)
         self.check()
 
