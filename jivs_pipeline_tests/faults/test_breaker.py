@@ -9,40 +9,23 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import redis
 
 from jivs_pipeline.core import breaker as model
 from jivs_pipeline.core.breaker import Admitted, Breaker, BreakerState, Outcome, Policy, Ticket
 from jivs_pipeline.infra.breaker_store import RedisStore
-from jivs_pipeline.infra.embedded import open_embedded
 from jivs_pipeline_tests.breaker_workers import Worker, working
+from jivs_pipeline_tests.fix_breakers import TRANSITIONS
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import Round, rounds
 
 pytestmark = pytest.mark.faults
 
 STEPS, PROCESSES = 500, 20
-TRANSITIONS = "jivs:breaker:transitions"
-
-
-@pytest.fixture
-def url(jivs_home: tuple[Path, str]) -> Iterator[str]:
-    with open_embedded(jivs_home[0]) as servers:
-        yield servers.urls.redis
-
-
-@pytest.fixture
-def server(url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        client.delete(TRANSITIONS)
-        yield client
 
 
 class Reference:
@@ -120,19 +103,19 @@ def _policy(rng: random.Random) -> Policy:
 
 
 @pytest.mark.timeout(3600)
-def test_twenty_processes_take_the_steps_of_the_model(url: str, server: Any) -> None:
+def test_twenty_processes_take_the_steps_of_the_model(redis_url: str, redis_server: Any) -> None:
     for one in rounds(13, quick=STEPS):
         with one:
             one.faults = STEPS
             policy = _policy(one.rng)
-            with working(PROCESSES, url, policy) as workers:
-                _compare(one, url, server, policy, workers)
+            with working(PROCESSES, redis_url, policy) as workers:
+                _compare(one, redis_url, redis_server, policy, workers)
 
 
-def _compare(one: Round, url: str, server: Any, policy: Policy, workers: list[Worker]) -> None:
+def _compare(one: Round, redis_url: str, redis_server: Any, policy: Policy, workers: list[Worker]) -> None:
     name = f"e-{uuid4().hex[:8]}"
     reference = Reference(one.rng, policy)
-    store = RedisStore(url, policy, answer_seconds=30)
+    store = RedisStore(redis_url, policy, answer_seconds=30)
     for number in range(STEPS):
         do, expected = reference.step(name, number)
         worker = one.rng.choice(workers)
@@ -142,36 +125,38 @@ def _compare(one: Round, url: str, server: Any, policy: Policy, workers: list[Wo
         # A closed breaker that nobody has ever recorded anything of is not kept.
         assert store.breakers().get(name, Breaker()) == reference.breaker, context
     store.close()
-    written = [json.loads(raw) for raw in server.lrange(TRANSITIONS, 0, -1)]
+    written = [json.loads(raw) for raw in redis_server.lrange(TRANSITIONS, 0, -1)]
     assert [w for w in written if w["name"] == name] == reference.transitions
     assert reference.seen == set(BreakerState)
     one.note(f"{len(reference.transitions)} transitions")
 
 
-def test_twenty_processes_at_once_never_have_more_than_three_probes(url: str, server: Any) -> None:
+def test_twenty_processes_at_once_never_have_more_than_three_probes(
+    redis_url: str, redis_server: Any
+) -> None:
     name = f"e-{uuid4().hex[:8]}"
     policy = Policy(open_ms=30)
-    with working(PROCESSES, url, policy) as workers:
+    with working(PROCESSES, redis_url, policy) as workers:
         for number, worker in enumerate(workers):
             worker.tell(verb="storm", name=name, seed=f"{name} {number}", seconds=3)
         told = [worker.hear() for worker in workers]
     assert max(t["most"] for t in told) == policy.probes, told
     assert sum(t["probes"] for t in told) > 20, told
     assert sum(t["rejected"] for t in told) > 20, told
-    after = [json.loads(raw)["after"] for raw in server.lrange(TRANSITIONS, 0, -1)]
+    after = [json.loads(raw)["after"] for raw in redis_server.lrange(TRANSITIONS, 0, -1)]
     assert {"open", "half_open"} <= set(after)
 
 
-def test_it_recovers_after_three_killed_probes(url: str, server: Any) -> None:
+def test_it_recovers_after_three_killed_probes(redis_url: str, redis_server: Any) -> None:
     """By the server's own clock: their tickets run out, and others get their places."""
     name = f"e-{uuid4().hex[:8]}"
     policy = Policy(open_ms=100, ticket_ms=1_500)
-    store = RedisStore(url, policy, answer_seconds=30)
+    store = RedisStore(redis_url, policy, answer_seconds=30)
     for number in range(policy.least):
         decision, _ = store.admit(name, f"first-{number}")
         assert isinstance(decision, Admitted)
         store.record(name, decision.ticket, Outcome.FAILED)
-    with working(policy.probes, url, policy) as workers:
+    with working(policy.probes, redis_url, policy) as workers:
         for number, worker in enumerate(workers):
             request = {"verb": "step", "step": "admit", "name": name, "now": None}
             asked = iter(range(10**6))
@@ -205,10 +190,10 @@ def test_it_recovers_after_three_killed_probes(url: str, server: Any) -> None:
     store.close()
 
 
-def test_a_step_does_not_depend_on_who_takes_it(url: str, server: Any) -> None:
+def test_a_step_does_not_depend_on_who_takes_it(redis_url: str, redis_server: Any) -> None:
     """A breaker that one process has opened is open for the next."""
     name = f"e-{uuid4().hex[:8]}"
-    with working(2, url, Policy()) as (first, second):
+    with working(2, redis_url, Policy()) as (first, second):
         for number in range(5):
             ticket = first.ask(verb="step", step="admit", name=name, now=None, ticket=f"t{number}")[
                 "admitted"

@@ -9,17 +9,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
-import psycopg
 import pytest
-import redis
 
 from jivs_pipeline.core.breaker import Policy
 from jivs_pipeline.core.connections import Connection, parse_url
@@ -28,108 +22,31 @@ from jivs_pipeline.core.errors import (
     ConfigError,
     ConnectionFailed,
     DataError,
-    JivsError,
     TerminalError,
     TransientError,
 )
-from jivs_pipeline.infra.breaker_events import BreakerEvents
-from jivs_pipeline.infra.breaker_store import Waiting
-from jivs_pipeline.infra.breakers import Breakers, Endpoint, endpoint_name
-from jivs_pipeline.infra.control import Control
-from jivs_pipeline.infra.embedded import open_embedded
+from jivs_pipeline.infra.breakers import endpoint_name
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
+from jivs_pipeline_tests.fix_breakers import (
+    DEAD_REDIS,
+    QUICK,
+    MakeBreakers,
+    fail,
+    nowhere,
+    refused,
+    state,
+    works,
+)
 from jivs_pipeline_tests.fix_engine import until
-from jivs_pipeline_tests.fix_postgresql import Proxy, as_user, at_port
-
-DEAD_REDIS = "redis://127.0.0.1:1/0"
-TRANSITIONS = "jivs:breaker:transitions"
-QUICK = Policy(open_ms=100, ticket_ms=500)
-Make = Callable[..., Breakers]
-
-
-def nobody(_: Sequence[Waiting]) -> None:
-    """A control database that is always gone."""
-    raise TransientError("the control database: lost the connection")
-
-
-@pytest.fixture
-def url(jivs_home: tuple[Path, str]) -> Iterator[str]:
-    with open_embedded(jivs_home[0]) as servers:
-        yield servers.urls.redis
-
-
-@pytest.fixture
-def server(url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        client.delete(TRANSITIONS)
-        yield client
-        client.delete(TRANSITIONS)
-
-
-@pytest.fixture
-def make(url: str, server: Any) -> Iterator[Make]:
-    made: list[Breakers] = []
-
-    def make(
-        at: str | None = url, write: Any = nobody, policy: Policy | None = None, **more: Any
-    ) -> Breakers:
-        made.append(Breakers(at, write, policy, **{"answer_seconds": 5, **more}))
-        return made[-1]
-
-    yield make
-    for breakers in made:
-        breakers.close()
-
-
-@pytest.fixture
-def redis_proxy(url: str) -> Iterator[tuple[Proxy, str]]:
-    """A way to the Valkey that can be stalled."""
-    parts = urlsplit(url)
-    proxy = Proxy((parts.hostname or "127.0.0.1", parts.port or 6379))
-    yield proxy, at_port(url, proxy.port)
-    proxy.close()
-
-
-def nowhere() -> Connection:
-    """An endpoint of a name and a port that nobody has."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port = bound.getsockname()[1]
-    return parse_url(f"postgresql://me:s3cret@127.0.0.1:{port}/gone", f"gone-{uuid4().hex[:6]}")
-
-
-def fail(endpoint: Endpoint, times: int = 5, error: BaseException | None = None) -> None:
-    """So many calls that end with the error."""
-    wanted = error or TransientError("down")
-    for _ in range(times):
-        with pytest.raises(type(wanted)), endpoint.call():
-            raise wanted
-
-
-def refused(endpoint: Endpoint) -> BreakerOpen:
-    """The error instead of a call."""
-    with pytest.raises(BreakerOpen) as caught, endpoint.call():
-        raise AssertionError("the call was made")
-    return caught.value
-
-
-def works(endpoint: Endpoint) -> bool:
-    with suppress(BreakerOpen), endpoint.call():
-        return True
-    return False
-
-
-def state(breakers: Breakers, name: str) -> dict[str, Any]:
-    return next(b for b in breakers.listing() if b["name"] == name)
-
+from jivs_pipeline_tests.fix_postgresql import Proxy, as_user
 
 # Around real connections
 
 
-def test_a_server_that_is_gone_is_left_alone_after_five_calls(make: Make) -> None:
+def test_a_server_that_is_gone_is_left_alone_after_five_calls(make_breakers: MakeBreakers) -> None:
     """First the sentence that it always was, then one that says when it is tried again; in all processes."""
-    connection, first, second = nowhere(), make(), make()
+    connection, first, second = nowhere(), make_breakers(), make_breakers()
     calling = first.endpoint(connection).call
     for _ in range(5):
         with pytest.raises(ConnectionFailed, match="cannot be reached"):
@@ -154,8 +71,10 @@ def test_a_server_that_is_gone_is_left_alone_after_five_calls(make: Make) -> Non
     assert "s3cret" not in f"{caught.value}{shown}"
 
 
-def test_who_is_not_let_in_says_nothing_against_the_server(make: Make, database: str) -> None:
-    breakers = make()
+def test_who_is_not_let_in_says_nothing_against_the_server(
+    make_breakers: MakeBreakers, database: str
+) -> None:
+    breakers = make_breakers()
     wrong = parse_url(as_user(database, "nobody_here", "wrong"), "shop")
     missing = parse_url(f"{database}_missing", "missing")
     for connection in (wrong, missing):
@@ -171,22 +90,22 @@ def test_who_is_not_let_in_says_nothing_against_the_server(make: Make, database:
     assert not {endpoint_name(wrong), endpoint_name(missing)} & {b["name"] for b in breakers.listing()}
 
 
-def test_a_server_that_does_not_answer_in_time_has_failed(make: Make) -> None:
+def test_a_server_that_does_not_answer_in_time_has_failed(make_breakers: MakeBreakers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         connection = parse_url(
             f"postgresql://me:x@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2", "silent"
         )
-        breakers = make()
+        breakers = make_breakers()
         with pytest.raises(ConnectionFailed, match="does not answer"):
             connect(connection, application_name="t", calling=breakers.endpoint(connection).call)
         assert state(breakers, endpoint_name(connection))["failures"] == 1
 
 
-def test_sqlite_files_have_breakers_too(make: Make, tmp_path: Path) -> None:
+def test_sqlite_files_have_breakers_too(make_breakers: MakeBreakers, tmp_path: Path) -> None:
     """A file that stays locked has failed; one that does not exist has not."""
     import sqlite3
 
-    path, breakers = tmp_path / "a.sqlite", make()
+    path, breakers = tmp_path / "a.sqlite", make_breakers()
     connection = Connection("legacy", "sqlite", "", path=path)
     calling = breakers.endpoint(connection).call
     for _ in range(6):
@@ -205,15 +124,15 @@ def test_sqlite_files_have_breakers_too(make: Make, tmp_path: Path) -> None:
 # Counting
 
 
-def test_slow_calls_open_it_as_well(make: Make) -> None:
-    endpoint = make(policy=Policy(slow_ms=0)).endpoint(nowhere())
+def test_slow_calls_open_it_as_well(make_breakers: MakeBreakers) -> None:
+    endpoint = make_breakers(policy=Policy(slow_ms=0)).endpoint(nowhere())
     for _ in range(5):
         assert works(endpoint)
     assert "was slow in 5 of the last 5 calls" in refused(endpoint).message
 
 
-def test_data_errors_and_interrupts_are_not_counted_and_keep_no_place(make: Make) -> None:
-    breakers = make(policy=QUICK)
+def test_data_errors_and_interrupts_are_not_counted_and_keep_no_place(make_breakers: MakeBreakers) -> None:
+    breakers = make_breakers(policy=QUICK)
     endpoint = breakers.endpoint(nowhere())
     fail(endpoint, 20, DataError("a value"))
     fail(endpoint, 20, KeyboardInterrupt())
@@ -227,8 +146,8 @@ def test_data_errors_and_interrupts_are_not_counted_and_keep_no_place(make: Make
     assert state(breakers, endpoint.name)["state"] == "closed"
 
 
-def test_a_call_in_a_call_that_is_refused_is_not_counted_twice(make: Make) -> None:
-    breakers = make()
+def test_a_call_in_a_call_that_is_refused_is_not_counted_twice(make_breakers: MakeBreakers) -> None:
+    breakers = make_breakers()
     outer, inner = breakers.endpoint(nowhere()), breakers.endpoint(nowhere())
     fail(inner)
     for _ in range(6):
@@ -241,10 +160,10 @@ def test_a_call_in_a_call_that_is_refused_is_not_counted_twice(make: Make) -> No
 
 
 def test_open_it_rejects_in_less_than_ten_milliseconds_even_if_redis_hangs(
-    make: Make, redis_proxy: tuple[Proxy, str]
+    make_breakers: MakeBreakers, redis_proxy: tuple[Proxy, str]
 ) -> None:
     proxy, at = redis_proxy
-    endpoint = make(at).endpoint(nowhere())
+    endpoint = make_breakers(at).endpoint(nowhere())
     fail(endpoint)
     refused(endpoint)
     for stall in (lambda: None, proxy.stall):
@@ -261,12 +180,12 @@ def test_open_it_rejects_in_less_than_ten_milliseconds_even_if_redis_hangs(
 
 @pytest.mark.parametrize("how", ["refused", "hangs"])
 def test_without_redis_each_process_decides_alone(
-    make: Make, redis_proxy: tuple[Proxy, str], caplog: pytest.LogCaptureFixture, how: str
+    make_breakers: MakeBreakers, redis_proxy: tuple[Proxy, str], caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     proxy, at = redis_proxy
     if how == "hangs":
         proxy.stall()
-    breakers = make(at if how == "hangs" else DEAD_REDIS, policy=QUICK, answer_seconds=0.1)
+    breakers = make_breakers(at if how == "hangs" else DEAD_REDIS, policy=QUICK, answer_seconds=0.1)
     endpoint = breakers.endpoint(nowhere())
     began = time.monotonic()
     with caplog.at_level(logging.WARNING):
@@ -289,10 +208,10 @@ def test_without_redis_each_process_decides_alone(
 
 
 def test_when_redis_is_lost_between_call_and_result_the_result_counts_here(
-    make: Make, redis_proxy: tuple[Proxy, str]
+    make_breakers: MakeBreakers, redis_proxy: tuple[Proxy, str]
 ) -> None:
     proxy, at = redis_proxy
-    endpoint = make(at, answer_seconds=0.1).endpoint(nowhere())
+    endpoint = make_breakers(at, answer_seconds=0.1).endpoint(nowhere())
 
     def lose_both() -> None:
         proxy.stall()
@@ -304,9 +223,11 @@ def test_when_redis_is_lost_between_call_and_result_the_result_counts_here(
     refused(endpoint)
 
 
-def test_when_redis_is_back_it_decides_again(make: Make, redis_proxy: tuple[Proxy, str]) -> None:
+def test_when_redis_is_back_it_decides_again(
+    make_breakers: MakeBreakers, redis_proxy: tuple[Proxy, str]
+) -> None:
     proxy, at = redis_proxy
-    alone, shared = make(at, answer_seconds=0.5, quiet_seconds=0.2), make()
+    alone, shared = make_breakers(at, answer_seconds=0.5, quiet_seconds=0.2), make_breakers()
     connection = nowhere()
     proxy.stall()
     endpoint = alone.endpoint(connection)
@@ -317,8 +238,8 @@ def test_when_redis_is_back_it_decides_again(make: Make, redis_proxy: tuple[Prox
     refused(endpoint)
 
 
-def test_reset_closes_it_for_all_that_come(make: Make) -> None:
-    first, second = make(), make()
+def test_reset_closes_it_for_all_that_come(make_breakers: MakeBreakers) -> None:
+    first, second = make_breakers(), make_breakers()
     connection = nowhere()
     endpoint = first.endpoint(connection)
     fail(endpoint)
@@ -332,106 +253,7 @@ def test_reset_closes_it_for_all_that_come(make: Make) -> None:
     assert endpoint.name in second.reset()
 
 
-def test_the_keys_expire(make: Make, server: Any) -> None:
-    endpoint = make().endpoint(nowhere())
+def test_the_keys_expire(make_breakers: MakeBreakers, redis_server: Any) -> None:
+    endpoint = make_breakers().endpoint(nowhere())
     fail(endpoint, 1)
-    assert 0 < server.pttl(f"jivs:breaker:state:{endpoint.name}") <= 7 * 24 * 3600 * 1000
-
-
-# What is written down
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[str]:
-    opened = Control(database)
-    opened.open()
-    opened.close()
-    return database
-
-
-def _written(url: str, name: str) -> list[tuple[str, str, str]]:
-    with psycopg.connect(url) as db:
-        return db.execute(
-            "SELECT before, after, reason FROM jivs.circuit_breaker_events WHERE name = %s ORDER BY at, id",
-            (name,),
-        ).fetchall()
-
-
-_LIFE = [
-    ("closed", "open", "5 of the last 5 calls failed"),
-    ("open", "half_open", "its time is over"),
-    ("half_open", "closed", "3 probes succeeded"),
-]
-
-
-def _live(endpoint: Endpoint) -> None:
-    fail(endpoint)
-    until(lambda: works(endpoint), "a probe", 10)
-    assert works(endpoint)
-    assert works(endpoint)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_every_transition_is_in_the_control_database(
-    make: Make, control: str, url: str, shared: bool
-) -> None:
-    breakers = make(
-        url if shared else None, BreakerEvents(lambda: control, io_timeout_seconds=5).write, QUICK
-    )
-    endpoint = breakers.endpoint(nowhere())
-    _live(endpoint)
-    breakers.close()
-    assert _written(control, endpoint.name) == _LIFE
-
-
-def test_two_that_write_at_once_write_each_transition_once(make: Make, control: str, server: Any) -> None:
-    silent = make(policy=QUICK)
-    endpoint = silent.endpoint(nowhere())
-    _live(endpoint)
-    assert server.llen(TRANSITIONS) >= 3
-    several = [make(write=BreakerEvents(lambda: control, io_timeout_seconds=20).write) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(lambda b: works(b.endpoint(nowhere())), several))
-    until(lambda: server.llen(TRANSITIONS) == 0, "all written", 30)
-    for breakers in several:
-        breakers.close()
-    assert _written(control, endpoint.name) == _LIFE
-
-
-def test_a_dead_control_database_delays_nobody_and_gets_it_later(
-    make: Make, control: str, server: Any
-) -> None:
-    """The first process finds the control database silent, and ends; the next writes it down."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        dead = f"postgresql://me:x@127.0.0.1:{silent.getsockname()[1]}/x"
-        first = make(write=BreakerEvents(lambda: dead, io_timeout_seconds=2).write, policy=QUICK)
-        endpoint = first.endpoint(nowhere())
-        began = time.monotonic()
-        _live(endpoint)
-        assert time.monotonic() - began < 2
-        first.close()
-        assert server.llen(TRANSITIONS) >= 3
-    second = make(write=BreakerEvents(lambda: control, io_timeout_seconds=20).write)
-    assert works(second.endpoint(nowhere()))
-    second.close()
-    assert _written(control, endpoint.name) == _LIFE
-    assert server.llen(TRANSITIONS) == 0
-
-
-def test_what_cannot_be_written_is_tried_again_but_not_all_the_time(make: Make) -> None:
-    tries: list[int] = []
-
-    def write(waiting: Sequence[Waiting]) -> None:
-        tries.append(len(waiting))
-        if len(tries) < 3:
-            raise JivsError("not now")
-
-    breakers = make(None, write, quiet_seconds=0.2)
-    endpoint = breakers.endpoint(nowhere())
-    fail(endpoint)
-    other = breakers.endpoint(nowhere())
-    began = time.monotonic()
-    until(lambda: works(other) and len(tries) == 3, "a third try", 10)
-    assert time.monotonic() - began >= 0.4
-    assert tries == [1, 1, 1]
-    breakers.close()
+    assert 0 < redis_server.pttl(f"jivs:breaker:state:{endpoint.name}") <= 7 * 24 * 3600 * 1000
