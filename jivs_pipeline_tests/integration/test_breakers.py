@@ -28,6 +28,7 @@ from jivs_pipeline.core.errors import (
 from jivs_pipeline.infra.breakers import endpoint_name
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
+from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.fix_breakers import (
     DEAD_REDIS,
     QUICK,
@@ -251,6 +252,15 @@ def test_reset_closes_it_for_all_that_come(make_breakers: MakeBreakers) -> None:
     with pytest.raises(ConfigError, match="There is no circuit breaker 'gon'"):
         second.reset("gon")
     assert endpoint.name in second.reset()
+
+
+def test_nobody_starts_servers_for_breakers(tmp_path: Path) -> None:
+    """`jivs plan` touches nothing: it decides alone, and so does its writer of transitions."""
+    with Runtime.from_environment(environment={"JIVS_HOME": str(tmp_path / "home")}) as runtime:
+        endpoint = runtime.breakers.endpoint(nowhere())
+        fail(endpoint)
+        refused(endpoint)
+    assert not (tmp_path / "home").exists()
 
 
 def test_the_keys_expire(make_breakers: MakeBreakers, redis_server: Any) -> None:

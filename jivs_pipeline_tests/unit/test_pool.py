@@ -8,6 +8,7 @@ import time
 import pytest
 
 from jivs_pipeline.core.errors import (
+    BreakerOpen,
     DataError,
     FencedError,
     InterruptedRun,
@@ -243,6 +244,7 @@ def test_a_server_that_stays_away_is_waited_for_as_long_as_the_patience_lasts():
 @pytest.mark.parametrize(
     "error",
     [
+        BreakerOpen("left alone"),
         DataError("bad"),
         FencedError("gone"),
         PausedRun("p"),
