@@ -171,7 +171,11 @@ class Runtime:
         events = BreakerEvents(
             self._running_control_url, io_timeout_seconds=min(5.0, self.settings.io_timeout_seconds)
         )
-        return Breakers(None if alone else self.redis_url, events.write)
+        return Breakers(
+            None if alone else self.redis_url,
+            events.write,
+            patience_seconds=self.settings.io_timeout_seconds,
+        )
 
     @property
     def shared_breakers(self) -> Breakers:

@@ -32,7 +32,7 @@ from jivs_pipeline.core.breaker import (
     is_outage,
 )
 from jivs_pipeline.core.connections import Connection
-from jivs_pipeline.core.errors import BreakerOpen, ConfigError, JivsError, TerminalError
+from jivs_pipeline.core.errors import BreakerOpen, ConfigError, JivsError, NotReady, TerminalError
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.infra.breaker_store import LocalStore, RedisStore, Store, Waiting
 
@@ -77,9 +77,10 @@ class Endpoint:
         outcome: Outcome | None = None
         try:
             yield
+            self.breakers.is_there(self.name)
             outcome = Outcome.of(failed=False, slow=self.breakers.is_slow(began))
         except BaseException as error:
-            if is_outage(error):
+            if is_outage(error) and (ticket.probe or not self.breakers.is_waited_for(self.name, error)):
                 outcome = Outcome.of(failed=True, slow=self.breakers.is_slow(began))
             raise
         finally:
@@ -94,6 +95,7 @@ class Breakers:
         write: takes transitions to the control database; may fail, and is then called again later.
         policy: see there.
         answer_seconds: how long Redis may take to answer.
+        patience_seconds: how long runs wait for a server that was there; until then their looks are not held against it.
         quiet_seconds: how long Redis, or the control database, is left alone when it did not.
         clock: milliseconds, for tests; of Redis and of this process otherwise.
     """
@@ -105,12 +107,15 @@ class Breakers:
         policy: Policy | None = None,
         *,
         answer_seconds: float = 0.25,
+        patience_seconds: float = 30.0,
         quiet_seconds: float = 5.0,
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._write = write
         self._quiet_seconds = quiet_seconds
+        self._patience = patience_seconds
+        self._away: dict[str, float] = {}
         self._shared = (
             RedisStore(url, self.policy, answer_seconds=answer_seconds, clock=clock) if url else None
         )
@@ -177,6 +182,19 @@ class Breakers:
     def is_slow(self, began: float) -> bool:
         """Whether a call that began at that `time.monotonic` took too long."""
         return (time.monotonic() - began) * 1000 >= self.policy.slow_ms
+
+    def is_waited_for(self, name: str, error: BaseException) -> bool:
+        """Whether an error says that a server restarts, and has not said so for too long."""
+        if not isinstance(error, NotReady):
+            return False
+        now = time.monotonic()
+        with self._lock:
+            return now - self._away.setdefault(name, now) <= self._patience
+
+    def is_there(self, name: str) -> None:
+        """An endpoint answers; it is waited for anew the next time."""
+        with self._lock:
+            self._away.pop(name, None)
 
     # For people
 

@@ -22,6 +22,7 @@ from jivs_pipeline.core.errors import (
     ConfigError,
     ConnectionFailed,
     DataError,
+    NotReady,
     TerminalError,
     TransientError,
 )
@@ -155,6 +156,32 @@ def test_a_call_in_a_call_that_is_refused_is_not_counted_twice(make_breakers: Ma
         with pytest.raises(BreakerOpen), outer.call(), inner.call():
             raise AssertionError("the call was made")
     assert outer.name not in {b["name"] for b in breakers.listing()}
+
+
+def test_a_server_that_is_waited_for_has_not_failed_until_patience_ends(make_breakers: MakeBreakers) -> None:
+    """A restart is no outage to those who were connected; what outlasts their patience is."""
+    breakers = make_breakers(patience_seconds=0.5)
+    endpoint = breakers.endpoint(nowhere())
+    for _ in range(2):
+        fail(endpoint, 20, NotReady("restarts"))
+        assert works(endpoint)  # which ends the waiting
+    time.sleep(0.1)
+    fail(endpoint, 1, NotReady("restarts"))
+    time.sleep(0.6)
+    fail(endpoint, 2, NotReady("restarts"))
+    shown = state(breakers, endpoint.name)
+    assert (shown["calls"], shown["failures"]) == (4, 2)
+    fail(endpoint, 1, NotReady("restarts"))
+    refused(endpoint)
+
+
+def test_a_probe_that_finds_it_restarting_has_failed(make_breakers: MakeBreakers) -> None:
+    breakers = make_breakers(policy=QUICK)
+    endpoint = breakers.endpoint(nowhere())
+    fail(endpoint)
+    until(lambda: state(breakers, endpoint.name)["next_probe_at"].timestamp() < time.time(), "its time", 10)
+    fail(endpoint, 1, NotReady("restarts"))
+    refused(endpoint)
 
 
 # Redis
