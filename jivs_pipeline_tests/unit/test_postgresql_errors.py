@@ -9,6 +9,7 @@ import pytest
 from psycopg import errors
 from psycopg.pq import DiagnosticField
 
+from jivs_pipeline.core.breaker import is_outage
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.errors import (
     ConnectionFailed,
@@ -250,6 +251,16 @@ def test_an_unreachable_server_is_transient_once_it_was_there(text: str, sentenc
     again = connect_error(error, _CONNECTION, reconnect=True)
     assert (type(first), type(again)) == (ConnectionFailed, NotReady)
     assert sentence in first.message
+    assert is_outage(first)
+    assert is_outage(again)
+
+
+@pytest.mark.parametrize(
+    "text", [*(text for text, _ in _REFUSALS), "FATAL:  Passwort-Authentifizierung fehlgeschlagen"]
+)
+def test_who_is_refused_by_a_server_knows_that_it_is_there(text: str):
+    """Also in a language that we do not read; the circuit breaker does not count it."""
+    assert not is_outage(connect_error(psycopg.OperationalError(text), _CONNECTION, reconnect=False))
 
 
 @pytest.mark.parametrize(
