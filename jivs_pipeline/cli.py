@@ -10,19 +10,20 @@ import json
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from jivs_pipeline import __version__, cli_breaker
+from jivs_pipeline import __version__, cli_breaker, cli_steering
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
+    BreakerOpen,
     ConfigError,
     ConflictError,
+    ConnectionFailed,
     ExitCode,
     InterruptedRun,
     JivsError,
@@ -31,10 +32,6 @@ from jivs_pipeline.core.errors import (
 )
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
-from jivs_pipeline.core.states import Status
-
-if TYPE_CHECKING:
-    from jivs_pipeline.engine.services import Services
 
 __all__ = ["main"]
 
@@ -45,6 +42,7 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="Revisions of the control schema.", rich_markup_mode=None)
 app.add_typer(db, name="db")
 app.add_typer(cli_breaker.app, name="breaker")
+app.add_typer(cli_steering.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -55,9 +53,6 @@ _ROWS_PER_SECOND, _BYTES_PER_SECOND = 250_000.0, 40e6
 
 
 _FOLLOW_SECONDS = 0.5
-
-# Whoever sits at a terminal learns of a conflict at once.
-_FOREGROUND = {"JIVS_LOCK_WAIT_SECONDS": "0"}
 
 
 def main() -> None:
@@ -165,7 +160,7 @@ def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
     from jivs_pipeline.engine.progress import Progress
     from jivs_pipeline.runtime import Runtime
 
-    with Runtime.from_environment(*given, defaults=_FOREGROUND) as runtime:
+    with Runtime.from_environment(*given, defaults=cli_steering.FOREGROUND) as runtime:
         progress = Progress()
         if (done := _nothing_to_do(runtime, spec)) is not None:
             if not as_json:
@@ -199,8 +194,17 @@ def _preflight(runtime: Any, spec: Spec) -> None:
     """Everything that makes a run exit 2 is found before any state is written."""
     from jivs_pipeline.engine.planning import check
 
-    with runtime.opened(spec) as (source, target):
+    with _before_anything(), runtime.opened(spec) as (source, target):
         check(spec, source, target, filters=True)
+
+
+@contextmanager
+def _before_anything() -> Iterator[None]:
+    """An endpoint that is left alone is, before anything was touched, a connection that does not work."""
+    try:
+        yield
+    except BreakerOpen as error:
+        raise ConnectionFailed(error.message, hint=error.hint) from error
 
 
 SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Migration spec, YAML or JSON.")]
@@ -246,7 +250,11 @@ def plan(
     from jivs_pipeline.runtime import Runtime
 
     made, given = (_read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
-    with Runtime.from_environment(*given) as runtime, runtime.opened(made) as (reader, writer):
+    with (
+        _before_anything(),
+        Runtime.from_environment(*given) as runtime,
+        runtime.opened(made) as (reader, writer),
+    ):
         planned = build_plan(made, reader, writer)
     document = plan_document(planned, rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND)
     _print(document) if json_ else print_plan(document)
@@ -301,79 +309,6 @@ def resume(
     urls = ((source, row["source_name"]), (target, row["target_name"]))
     given = [parse_url(url, name, home=home) for url, name in urls if url]
     return _run(parse_spec(row["spec"]), given, as_json=json_)
-
-
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when it is requested.")]
-
-
-@app.command()
-def pause(key: Key, no_wait: NoWait = False, json_: Json = False, debug: Debug = False) -> None:
-    """Stop a running migration at the end of a chunk; it can be resumed. Returns when it has stopped."""
-    from jivs_pipeline.engine.steering import pause
-
-    with _steering(key) as (services, limit):
-        pause(services, key, wait_seconds=0 if no_wait else limit)
-        _print_status(services, key, as_json=json_)
-
-
-@app.command()
-def cancel(
-    key: Key,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="Also take back what it did to the target.")
-    ] = False,
-    no_wait: NoWait = False,
-    target: TargetUrl = None,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Stop a migration for good and remove what it staged. What it loaded stays, unless it is rolled back."""
-    from jivs_pipeline.engine.steering import cancel
-
-    if rollback and no_wait:
-        raise ConfigError("A rollback waits for the run to end", hint="Give --rollback without --no-wait")
-    with _steering(key, target) as (services, limit):
-        cancel(services, key, wait_seconds=0 if no_wait else limit)
-        if rollback:
-            _roll_back(services, key)
-        _print_status(services, key, as_json=json_)
-
-
-@app.command()
-def rollback(key: Key, target: TargetUrl = None, json_: Json = False, debug: Debug = False) -> None:
-    """Take back everything a migration did to its target; its key can then be used again."""
-    with _steering(key, target) as (services, _):
-        _roll_back(services, key)
-        _print_status(services, key, as_json=json_)
-
-
-@contextmanager
-def _steering(key: str, target: str | None = None) -> Iterator[tuple[Services, float]]:
-    """The services, with the target's URL where one is given, and how long a run may take to obey."""
-    from jivs_pipeline.runtime import Runtime
-
-    with Runtime.from_environment(defaults=_FOREGROUND) as runtime:
-        row = runtime.control.migration(key)
-        given = [parse_url(target, row["target_name"], home=runtime.settings.home)] if target else []
-        runtime.connections = runtime.connections.with_given(*given)
-        yield runtime.services(), runtime.settings.load_timeout_seconds
-
-
-def _roll_back(services: Services, key: str) -> None:
-    from jivs_pipeline.engine.rollback import rollback
-    from jivs_pipeline.engine.steering import settle_dead
-
-    # A run that is gone cannot be cancelled any more, and need not be.
-    settle_dead(services, key, Status.FAILED)
-    rollback(services, key, f"rollback-{uuid.uuid4().hex[:12]}")
-
-
-def _print_status(services: Services, key: str, *, as_json: bool) -> None:
-    from jivs_pipeline.console import print_statuses
-    from jivs_pipeline.engine.document import status_document
-
-    document = status_document(services.control.migration(key))
-    _print(document) if as_json else print_statuses([document])
 
 
 # Looking

@@ -9,7 +9,6 @@ for the run that they are to stop.
 import dagster as dg
 
 from jivs_pipeline.core.errors import JivsError
-from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.failures import as_failure
 from jivs_pipeline.defs.tags import no_retries
 from jivs_pipeline.engine import rollback as undoing
@@ -34,8 +33,6 @@ class CancelConfig(dg.Config):
 
 
 def _roll_back(context: dg.OpExecutionContext, services: Services, key: str) -> None:
-    # A run that is gone cannot be cancelled any more, and need not be.
-    steering.settle_dead(services, key, Status.FAILED)
     undone = undoing.rollback(services, key, context.run_id)
     context.log.info(f"Migration {key!r} is rolled back: {undone} steps were undone")
 

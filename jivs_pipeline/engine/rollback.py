@@ -14,10 +14,12 @@ from functools import partial
 
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.spec import Spec, parse_spec
+from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.pulse import Pulse
 from jivs_pipeline.engine.services import Services
+from jivs_pipeline.engine.steering import settle_dead
 
 __all__ = ["rollback"]
 
@@ -33,6 +35,8 @@ def rollback(services: Services, key: str, run_id: str) -> int:
         ConflictError: it is held by somebody, its state does not allow it, or a table cannot be restored.
         TerminalError: something of others depends on what is to be dropped; the rest stays as it is.
     """
+    # A run that is gone cannot be cancelled any more, and need not be.
+    settle_dead(services, key, Status.FAILED)
     spec: Spec = parse_spec(services.control.migration(key)["spec"])
     with services.opened_target(spec) as target:
         target.undoable(key)

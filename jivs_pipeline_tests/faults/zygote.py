@@ -32,10 +32,10 @@ import psycopg_pool
 
 from jivs_pipeline.core.errors import ExitCode, InterruptedRun, JivsError, TerminalError
 from jivs_pipeline.core.spec import parse_spec
-from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import migrate
 from jivs_pipeline.engine.rollback import rollback
-from jivs_pipeline.engine.steering import cancel, settle_dead
+from jivs_pipeline.engine.steering import cancel
 from jivs_pipeline.infra import failpoints
 from jivs_pipeline.infra.sources import postgresql, sqlite
 from jivs_pipeline.runtime import Runtime
@@ -178,7 +178,6 @@ def _steer(verb: str, key: str, environment: dict[str, str], say: Callable[..., 
             if verb == "cancel":
                 cancel(services, key, wait_seconds=60)
             else:
-                settle_dead(services, key, Status.FAILED)
                 rollback(services, key, "rollback")
         except JivsError as error:
             say(**error.document())
