@@ -386,6 +386,10 @@ class Migration:
         # The page is put in place once the state stands: an overtaken run must not replace its successor's.
         with pending_report(document, services.reports / f"{claim.key}.html") as report:
             document["report"] = report
+            if self._pulse is not None:
+                self._pulse.stop()
+            # Before the end: whoever acts on it must not find a lease that nobody needs any more.
+            services.leases.release(claim.key)
             control.end(claim, status, error=fields, result=document)
             self._ended_as, self._last = status, json.loads(json.dumps(document))
 

@@ -61,6 +61,8 @@ def rollback(services: Services, key: str, run_id: str) -> int:
                 guard.check()
                 with_retries(undo, guard, _tell_nobody)
             services.staging.discard(key, claim.epoch)
+            pulse.stop()
+            services.leases.release(key)
             services.control.forget(claim)
         finally:
             pulse.stop()
