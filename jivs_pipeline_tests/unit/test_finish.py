@@ -85,11 +85,12 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
         nothing = cast("Any", None)
         control = _Control(story, points)
         staging = SimpleNamespace(discard=lambda *_: story.append("discard"), has=lambda *_: True)
+        leases = cast("Any", SimpleNamespace(release=lambda _: story.append("lease")))
         target = SimpleNamespace(
             ledger=lambda _: LedgerView(1, {}, ledger), release=lambda: story.append("release")
         )
         services = Services(
-            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=nothing, opened=nothing,
+            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=leases, opened=nothing,
             opened_target=nothing, take=nothing, take_over=nothing, reports=tmp_path, new_id=nothing, versions={},
             now=lambda: NOW,
         )  # fmt: skip
@@ -116,7 +117,7 @@ def test_all_is_well(make: Make):
     """What is kept for a resumption goes first, so that a completed migration has none of it."""
     made, story = make(ALL, _verified(True, True))
     made.finish()
-    assert story == ["release", "discard", Status.COMPLETED]
+    assert story == ["release", "discard", "lease", Status.COMPLETED]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_table_that_differs_is_no_success(make: Make, said: bool | None):
     made, story = make(ALL, _verified(True, said))
     with pytest.raises(MismatchError, match=r"1 of 2 tables differ from the source: public\.u"):
         made.finish()
-    assert story == [Status.MISMATCH]
+    assert story == ["lease", Status.MISMATCH]
 
 
 def test_a_table_that_failed_is_no_success(make: Make):
@@ -154,4 +155,4 @@ def test_a_table_that_failed_is_no_success(make: Make):
     made._run.failures["public.u"] = TableFailure("no such type")
     with pytest.raises(TerminalError, match=r"1 of 2 tables failed \(public\.u\): no such type"):
         made.finish()
-    assert story == [Status.FAILED]
+    assert story == ["lease", Status.FAILED]
