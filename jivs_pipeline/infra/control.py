@@ -15,12 +15,10 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Checkpoint, Claim
-from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType, event_id
-from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.states import Phase, Status
-from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, one, overtaken, token
+from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, known_migration, one, overtaken, token
 from jivs_pipeline.infra.control_link import Db, Row
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.outbox import Outbox
@@ -48,10 +46,7 @@ class Control(Claims):
         Raises:
             ConfigError: there is no such key.
         """
-        if (row := self.find(key)) is not None:
-            return row
-        keys = [r["key"] for r in self.migrations()]
-        raise ConfigError(f"There is no migration {key!r}", hint=did_you_mean(key, keys, "known migrations"))
+        return self._link.do(lambda db: known_migration(db, key))
 
     def find(self, key: str) -> Row | None:
         """The migration's row, or None."""

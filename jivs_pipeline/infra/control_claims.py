@@ -25,7 +25,7 @@ from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.owner import is_dead
 
-__all__ = ["SQL", "Claims", "Holder", "add_event", "held", "one", "overtaken", "token"]
+__all__ = ["SQL", "Claims", "Holder", "add_event", "held", "known_migration", "one", "overtaken", "token"]
 
 SQL = load_blocks("jivs_pipeline.infra", "control.sql")
 
@@ -188,7 +188,7 @@ class Claims:
         """
 
         def work(db: Db) -> None:
-            row = _migration(db, key)
+            row = known_migration(db, key)
             if db.execute(SQL["request"], {"key": key, "what": what}).rowcount == 1:
                 return
             asked = f"has already been asked to {row['requested']}" if row["requested"] else "is not running"
@@ -208,7 +208,7 @@ class Claims:
         made = token()
 
         def work(db: Db) -> bool:
-            _migration(db, key)
+            known_migration(db, key)
             one(db, "lock_migration", {"key": key})
             holder = _holder(db, key)
             if holder is not None and not holder.gone:
@@ -284,7 +284,8 @@ def overtaken(claim: Claim) -> FencedError:
     )
 
 
-def _migration(db: Db, key: str) -> Row:
+def known_migration(db: Db, key: str) -> Row:
+    """The migration's row; ConfigError with the nearest keys when there is none."""
     row = db.execute(SQL["migration"], {"key": key}).fetchone()
     if row is None:
         keys = [r["key"] for r in db.execute(SQL["migrations"]).fetchall()]
