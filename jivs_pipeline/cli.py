@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jivs_pipeline import __version__, cli_breaker, cli_steering
+from jivs_pipeline import __version__, cli_breaker, cli_queue, cli_steering
+from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
     BreakerOpen,
@@ -28,7 +29,6 @@ from jivs_pipeline.core.errors import (
     InterruptedRun,
     JivsError,
     MismatchError,
-    SpecError,
 )
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
@@ -42,6 +42,7 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="Revisions of the control schema.", rich_markup_mode=None)
 app.add_typer(db, name="db")
 app.add_typer(cli_breaker.app, name="breaker")
+app.add_typer(cli_queue.app)
 app.add_typer(cli_steering.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -104,18 +105,6 @@ def _report(error: JivsError, *, as_json: bool) -> int:
 
 def _print(document: Any) -> None:
     print(json.dumps(document, default=str))
-
-
-def _read_spec(path: Path) -> Spec:
-    try:
-        with path.open("rb") as file:
-            content = file.read((1 << 20) + 1)
-    except OSError as error:
-        raise SpecError(f"The spec {path} cannot be read: {error.strerror}", hint="Check the path") from None
-    try:
-        return parse_spec(content.decode())
-    except UnicodeDecodeError:
-        raise SpecError(f"The spec {path} is not UTF-8 text", hint="Save it as UTF-8") from None
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -228,7 +217,7 @@ def run(
     if spec is not None:
         if source or target:
             raise ConfigError("Give a spec or URLs, not both", hint="See jivs run --help")
-        return _run(_read_spec(spec), [], as_json=json_)
+        return _run(read_spec(spec), [], as_json=json_)
     made, given = _from_urls(
         source, target, key, source_schema=source_schema, target_schema=target_schema, on_existing=on_existing
     )
@@ -249,7 +238,7 @@ def plan(
     from jivs_pipeline.engine.planning import build_plan
     from jivs_pipeline.runtime import Runtime
 
-    made, given = (_read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
+    made, given = (read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
     with (
         _before_anything(),
         Runtime.from_environment(*given) as runtime,
@@ -298,11 +287,23 @@ def up(debug: Debug = False) -> None:
 
 @app.command()
 def resume(
-    key: Key, source: SourceUrl = None, target: TargetUrl = None, json_: Json = False, debug: Debug = False
+    key: Key,
+    source: SourceUrl = None,
+    target: TargetUrl = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Hand it to the daemon of `jivs up`.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
 ) -> int:
     """Go on with a migration that stopped, in the foreground. One that was begun by URLs needs them again."""
     from jivs_pipeline.runtime import Runtime
 
+    if detach:
+        if source or target:
+            raise ConfigError(
+                "The daemon cannot be given URLs", hint="Name the connections, or resume without --detach"
+            )
+        cli_queue.hand_over(key, as_json=json_)
+        return ExitCode.DONE
     with Runtime.from_environment() as runtime:
         row = runtime.control.migration(key)
         home = runtime.settings.home

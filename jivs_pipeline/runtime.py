@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from jivs_pipeline.core.claims import Claim, Ends
 from jivs_pipeline.core.connections import Connection, ConnectionBook, parse_url
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.settings import Settings
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
@@ -42,6 +43,8 @@ from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.redaction import redact_logs
+from jivs_pipeline.infra.request_cache import RequestCache
+from jivs_pipeline.infra.requests import Requests
 from jivs_pipeline.infra.staging import Staging
 from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
@@ -109,6 +112,8 @@ class Runtime:
             self.control.close()
         if "taking" in self.__dict__:
             self.taking.leases.close()
+        if "_answers" in self.__dict__:
+            self._answers.close()
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None
@@ -156,6 +161,15 @@ class Runtime:
     @cached_property
     def _stream(self) -> EventStream:
         return EventStream(self.redis_url, self.control.outbox.control_id())
+
+    @cached_property
+    def requests(self) -> Requests:
+        """The queue of requests, with its cache."""
+        return self.control.requests(self._answers)
+
+    @cached_property
+    def _answers(self) -> RequestCache:
+        return RequestCache(self.redis_url)
 
     @cached_property
     def taking(self) -> Taking:
@@ -285,8 +299,8 @@ class Runtime:
             load_timeout_seconds=self.settings.load_timeout_seconds,
         )
 
-    def services(self) -> Services:
-        """What the engine needs."""
+    def services(self, request: RequestRef | None = None) -> Services:
+        """What the engine needs; `request` is what it works for, if that is known."""
         return Services(
             control=self.control,
             staging=Staging(self.settings.staging_directory),
@@ -294,7 +308,7 @@ class Runtime:
             leases=self.taking.leases,
             opened=self.opened,
             opened_target=self.opened_target,
-            take=self._take,
+            take=partial(self._take, request=request),
             take_over=self._take_over,
             reports=self.settings.home / "reports",
             new_id=lambda: uuid.uuid4().hex[:12],
@@ -304,16 +318,20 @@ class Runtime:
             patience_seconds=self.settings.io_timeout_seconds,
         )
 
-    def migration(self, spec: Spec, run_id: str, progress: Progress | None = None) -> Migration:
+    def migration(
+        self, spec: Spec, run_id: str, progress: Progress | None = None, request: RequestRef | None = None
+    ) -> Migration:
         """A run of `spec`, not yet begun."""
-        return Migration(self.services(), spec, run_id, progress)
+        return Migration(self.services(request), spec, run_id, progress)
 
-    def _take(self, spec: Spec, run_id: str, floor: int) -> Claim | None:
+    def _take(self, spec: Spec, run_id: str, floor: int, *, request: RequestRef | None) -> Claim | None:
         ends, lease = self.ends(spec), self.settings.lease_seconds
         return self.taking.take(
             spec.key,
             run_id,
-            lambda owner: self.control.claim(spec, ends, owner, run_id, lease_seconds=lease, floor=floor),
+            lambda owner: self.control.claim(
+                spec, ends, owner, run_id, lease_seconds=lease, floor=floor, request=request
+            ),
         )
 
     def _take_over(self, key: str, run_id: str, floor: int) -> Claim:

@@ -24,6 +24,7 @@ __all__ = [
     "InterruptedRun",
     "JivsError",
     "MismatchError",
+    "NoSlot",
     "NotReady",
     "PausedRun",
     "RefusedError",
@@ -158,6 +159,22 @@ class ConflictError(JivsError):
         )
         error.held = True
         return error
+
+
+class NoSlot(ConflictError):
+    """As many migrations run as may run at once: another one may begin when one of them ends."""
+
+    code = "slots"
+    transient = True
+    held = True
+
+    def __init__(self, limit: int, until: datetime) -> None:
+        super().__init__(
+            f"{limit} migrations run, which is the limit of all together",
+            hint="Wait until one has ended, or queue it: jivs submit",
+        )
+        self.until = until
+        """When it is worth another look."""
 
 
 class FencedError(ConflictError):

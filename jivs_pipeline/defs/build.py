@@ -6,12 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.defs.event_fallback import event_fallback
 from jivs_pipeline.defs.io_manager import HandleIOManager
 from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.partitions import migration_asset
 from jivs_pipeline.defs.resources import session_resource
-from jivs_pipeline.defs.sensors import reaper
+from jivs_pipeline.defs.sensors import SENSORS
 from jivs_pipeline.defs.steering_jobs import STEERING
 
 __all__ = ["build_defs"]
@@ -40,6 +39,6 @@ def build_defs(
         assets=[migration_asset, *tables],
         asset_checks=checks,
         jobs=[migration, *STEERING],
-        sensors=[reaper, event_fallback],
+        sensors=SENSORS,
         resources={**resources, **(resource_overrides or {})},
     )

@@ -7,7 +7,7 @@ migration becomes (`engine/migrate.py`).
 import dagster as dg
 
 from jivs_pipeline.core.errors import CancelledRun, InterruptedRun, JivsError, PausedRun
-from jivs_pipeline.defs.tags import NEVER_RETRY
+from jivs_pipeline.defs.tags import INTERRUPTED, NEVER_RETRY
 
 __all__ = ["as_failure", "ending", "is_terminating"]
 
@@ -32,6 +32,8 @@ def ending(context: dg.OpExecutionContext, error: JivsError) -> BaseException:
     if isinstance(error, STOPS):
         context.log.warning(str(error))
         if not is_terminating(context.instance, context.run_id):
+            if isinstance(error, InterruptedRun):
+                context.instance.add_run_tags(context.run_id, {INTERRUPTED: context.run_id})
             # Dagster takes an interrupt that nobody has announced for a crash, and would retry the run.
             context.instance.report_run_canceling(context.run, str(error))
         return dg.DagsterExecutionInterruptedError(str(error))

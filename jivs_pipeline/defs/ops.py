@@ -10,7 +10,15 @@ from jivs_pipeline.core.errors import ConfigError, JivsError, TerminalError
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import ending
 from jivs_pipeline.defs.resources import Session
-from jivs_pipeline.defs.tags import FROM_START, MAX_RETRIES, RETRY_NUMBER, RETRY_ON_FAILURE, Worker, run_tags
+from jivs_pipeline.defs.tags import (
+    FROM_START,
+    MAX_RETRIES,
+    RETRY_NUMBER,
+    RETRY_ON_FAILURE,
+    Worker,
+    request_of,
+    run_tags,
+)
 from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.infra.owner import this_process
 
@@ -30,7 +38,6 @@ def _phase(
     context: dg.OpExecutionContext, session: Session, given: dict[str, Any] | None = None
 ) -> Iterator[Migration | None]:
     """The begun migration, or None when it was finished before this run. Errors become one sentence."""
-    migration: Migration | None = None
     try:
         _introduce(context, session)
         migration = session.of(context.partition_key, context.run_id, given)
@@ -40,11 +47,12 @@ def _phase(
             return
         yield migration
     except JivsError as error:
-        raise ending(context, _aborted(migration, error)) from error
+        raise ending(context, _aborted(context, session, error)) from error
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        raise ending(context, _aborted(migration, session.interruption(context.partition_key))) from None
+        interruption = session.interruption(context.partition_key)
+        raise ending(context, _aborted(context, session, interruption)) from None
     except Exception as error:
-        ending(context, _aborted(migration, error))
+        ending(context, _aborted(context, session, error))
         raise
 
 
@@ -53,12 +61,16 @@ def _handle(context: dg.OpExecutionContext) -> Handle:
     return {"key": context.partition_key, "run_id": context.run_id}
 
 
-def _aborted(migration: Migration | None, error: Exception) -> JivsError:
+def _aborted(context: dg.OpExecutionContext, session: Session, error: Exception) -> JivsError:
     """The error that the run ends with: the engine knows better where the run was overtaken meanwhile."""
+    migration = session.migration
     if migration is not None:
         migration.abort(error)
         error = migration.error or error
-    return error if isinstance(error, JivsError) else TerminalError(type(error).__name__)
+    known = error if isinstance(error, JivsError) else TerminalError(type(error).__name__)
+    if migration is None or not migration.taken:
+        session.never_began(context.partition_key, known)
+    return known
 
 
 def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
@@ -82,6 +94,9 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
         raise ConfigError(
             "The run would end without a verdict", hint="Choose the op finish as well, and those between"
         )
+    by_itself = not repeated or RETRY_NUMBER in context.run.tags
+    # Who repeats a run by hand wants it, whatever has become of the request meanwhile.
+    session.request = request_of(context.run.tags) if by_itself else None
     if RETRY_NUMBER in context.run.tags:
         session.require_not_stopped(context.partition_key)
 

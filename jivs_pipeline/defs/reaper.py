@@ -20,6 +20,7 @@ from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from jivs_pipeline.core.errors import ConflictError
+from jivs_pipeline.core.requests import LOST
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.failures import is_terminating
 from jivs_pipeline.defs.tags import (
@@ -36,7 +37,7 @@ from jivs_pipeline.engine.steering import settle_dead
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.owner import is_dead
 
-__all__ = ["Fate", "Seen", "ask_again", "end_dead_runs", "judge", "settle_lost"]
+__all__ = ["Fate", "Seen", "ask_again", "end_dead_runs", "judge", "may_be_retried", "settle_lost"]
 
 SILENT_SECONDS = {dg.DagsterRunStatus.STARTING: 45.0}
 """How long a run may take to say who works for it; a worker imports Dagster before it has started."""
@@ -49,11 +50,6 @@ _IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _STOPPED = {Status.PAUSED, Status.CANCELLED, Status.ROLLED_BACK}
-_LOST = {
-    "code": "lost",
-    "message": "The process of the run is gone",
-    "hint": "Run it again, it goes on from its checkpoints",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +120,7 @@ def settle_lost(services: Services, control: Control, instance: dg.DagsterInstan
             after = Status.CANCELLED
         else:
             after = Status.PAUSED if row["requested"] == "pause" else Status.FAILED
-        if settle_dead(services, key, after, _LOST if after is Status.FAILED else None):
+        if settle_dead(services, key, after, LOST if after is Status.FAILED else None):
             settled.append(key)
             if after is Status.CANCELLED:
                 services.staging.discard(key, control.migration(key)["epoch"])
@@ -183,16 +179,23 @@ def ask_again(instance: dg.DagsterInstance) -> list[str]:
     )
     asked: list[str] = []
     for run in instance.get_runs(filters):
-        group = instance.get_run_group(run.run_id)
-        repeated = group is None or any(other.parent_run_id == run.run_id for other in group[1])
-        reason = run.tags.get(RUN_FAILURE_REASON_TAG)
-        why = RunFailureReason(reason) if reason else None
         times = asked_before(run.tags, run.run_id)
-        if not repeated and times < _MOST_ASKED and auto_reexecution_should_retry_run(instance, run, why):
+        if may_be_retried(instance, run):
             instance.add_run_tags(run.run_id, asked_tags(run.run_id, times + 1))
             instance.report_run_failed(run, "The code server was away when this run was to be retried")
             asked.append(run.run_id)
     return asked
+
+
+def may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether another run will follow a failed one by itself."""
+    group = instance.get_run_group(run.run_id)
+    if group is None or any(other.parent_run_id == run.run_id for other in group[1]):
+        return False
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    why = RunFailureReason(reason) if reason else None
+    asked = asked_before(run.tags, run.run_id)
+    return asked < _MOST_ASKED and auto_reexecution_should_retry_run(instance, run, why)
 
 
 def _in_progress(instance: dg.DagsterInstance, key: str | None) -> Iterator[tuple[dg.RunRecord, str]]:

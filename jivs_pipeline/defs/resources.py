@@ -1,11 +1,20 @@
 """Resources: turn configuration into objects and stop. What does not belong here: work."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.core.errors import CancelledRun, InterruptedRun, JivsError, SpecError
+from jivs_pipeline.core.errors import (
+    CancelledRun,
+    ConflictError,
+    InterruptedRun,
+    JivsError,
+    PausedRun,
+    SpecError,
+)
+from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.failures import is_terminating
@@ -40,6 +49,7 @@ class Session:
         self._progress = progress
         self.terminating = terminating
         self.introduced = False
+        self.request: RequestRef | None = None
         self.migration: Migration | None = None
 
     @property
@@ -61,7 +71,7 @@ class Session:
                 raise SpecError(
                     f"The spec's key is {spec.key!r}, and the partition is {key!r}", hint="Make them equal"
                 )
-            self.migration = self.runtime.migration(spec, run_id, self._progress)
+            self.migration = self.runtime.migration(spec, run_id, self._progress, self.request)
         return self.migration
 
     def interruption(self, key: str) -> JivsError:
@@ -77,14 +87,23 @@ class Session:
         """An automatic retry does not go on with what somebody has stopped since.
 
         Raises:
-            InterruptedRun: the migration was paused, cancelled or taken back.
+            PausedRun: the migration was paused, cancelled or taken back.
         """
         row = self.runtime.control.find(key)
         if row is not None and row["status"] in {Status.PAUSED, Status.CANCELLED, Status.ROLLED_BACK}:
-            raise InterruptedRun(
+            raise PausedRun(
                 f"Migration {key!r} is {row['status']}, so it is not retried",
                 hint=f"Go on with: jivs resume {key}",
             )
+
+    def never_began(self, key: str, error: JivsError) -> None:
+        """Say of a migration that is queued why its run could not even take it."""
+        if isinstance(error, ConflictError | InterruptedRun | PausedRun):
+            return  # somebody else has it, or the next run takes it
+        after = Status.CANCELLED if isinstance(error, CancelledRun) else Status.FAILED
+        # Where nothing is known of the migration, there is nothing to say.
+        with suppress(JivsError):
+            self.runtime.control.settle(key, Status.QUEUED, after, error.document()["error"])
 
     def close(self) -> None:
         """Release what the ops opened; the runtime too, where it was opened here."""

@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from jivs_pipeline.core.requests import RequestRef
+
 __all__ = [
     "FROM_START",
+    "INTERRUPTED",
     "MAX_RETRIES",
     "MIGRATION_KEY",
     "NEVER_RETRY",
     "PARTITION",
+    "PRIORITY",
+    "REQUEST",
     "RETRIES",
     "RETRY_NUMBER",
     "RETRY_ON_FAILURE",
@@ -19,6 +24,8 @@ __all__ = [
     "asked_before",
     "asked_tags",
     "no_retries",
+    "request_of",
+    "request_tags",
     "run_tags",
 ]
 
@@ -30,6 +37,15 @@ WORKER = "jivs/worker"
 
 ASKED = "jivs/retry_asked"
 """How often the daemon was asked to retry a run that it had given up."""
+
+REQUEST = "jivs/request"
+"""The attempt at a request that a run was launched for. Runs that repeat it take it over."""
+
+INTERRUPTED = "jivs/interrupted"
+"""On a run that was stopped together with its machine or stack, and should go on later: the run's own id."""
+
+PRIORITY = "dagster/priority"
+"""Dagster's own, for its queue."""
 
 RETRY_NUMBER = "dagster/retry_number"
 """Dagster's own, on the runs that its daemon has launched by itself."""
@@ -55,6 +71,16 @@ NEVER_RETRY = {RETRY_ON_FAILURE: "false"}
 def run_tags(key: str) -> dict[str, str]:
     """Tags of a run of this migration."""
     return {MIGRATION_KEY: key}
+
+
+def request_tags(ref: RequestRef, key: str, priority: int) -> dict[str, str]:
+    """Tags of a run that is launched for a request."""
+    return {**run_tags(key), REQUEST: str(ref), PRIORITY: str(priority)}
+
+
+def request_of(tags: Mapping[str, str]) -> RequestRef | None:
+    """The request that a run was launched for, or one that it repeats."""
+    return RequestRef.parse(tags.get(REQUEST, ""))
 
 
 def no_retries() -> dict[str, str]:

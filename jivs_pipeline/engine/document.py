@@ -162,6 +162,19 @@ def status_document(row: Mapping[str, Any]) -> dict[str, Any]:
         "retries": row["retries"],
         "quarantined": row["quarantined"],
         "error": row["error"],
+        "request": _request(row),
+    }
+
+
+def _request(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The latest request for the migration, or None where it was only ever run by hand."""
+    if row.get("request_id") is None:
+        return None
+    return {
+        "request_id": row["request_id"],
+        "status": row["request_status"],
+        "attempt": row["request_attempt"],
+        "priority": row["request_priority"],
     }
 
 

@@ -148,6 +148,11 @@ class Migration:
         return source, target, floor
 
     @property
+    def taken(self) -> bool:
+        """Whether this run has taken its migration, so that it can say how it ends."""
+        return self._claim is not None
+
+    @property
     def _ended(self) -> bool:
         return self._ended_as is not None
 

@@ -22,6 +22,8 @@ from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, known_mig
 from jivs_pipeline.infra.control_link import Db, Row
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.outbox import Outbox
+from jivs_pipeline.infra.request_cache import RequestCache
+from jivs_pipeline.infra.requests import Requests
 
 __all__ = ["Control"]
 
@@ -33,6 +35,10 @@ class Control(Claims):
     def outbox(self) -> Outbox:
         """The events, for who relays them."""
         return Outbox(self._link)
+
+    def requests(self, cache: RequestCache | None = None) -> Requests:
+        """The queue of requests."""
+        return Requests(self._link, self._told, cache)
 
     # Reading
 
@@ -59,6 +65,10 @@ class Control(Claims):
     def running(self) -> list[Row]:
         """Migrations that run, or whose run is gone: key, run_id, requested."""
         return self._all("running", {})
+
+    def interrupted(self) -> list[Row]:
+        """Migrations whose run was stopped without anybody's wish: key, run_id, spec."""
+        return self._all("interrupted", {})
 
     def checkpoints(self, key: str) -> list[Checkpoint]:
         """What the runs of this migration have finished, per table and phase."""

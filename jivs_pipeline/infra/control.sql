@@ -24,6 +24,19 @@ SELECT owner::text, epoch, run_id, host, boot_id, pid, process_start, acquired_a
        extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds
   FROM jivs.migration_locks WHERE key = %(key)s;
 
+-- name: lock_slots
+-- How many migrations may run at once; whoever counts them locks this first.
+SELECT value FROM jivs.limits WHERE name = 'runs' FOR UPDATE;
+
+-- name: other_locks
+-- Holders of other migrations, as in read_lock.
+SELECT owner::text, epoch, run_id, host, boot_id, pid, process_start, acquired_at, lease_seconds,
+       extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds
+  FROM jivs.migration_locks WHERE key <> %(key)s;
+
+-- name: request_state
+SELECT status, attempt FROM jivs.migration_requests WHERE request_id = %(request_id)s;
+
 -- name: take
 -- A run takes the migration: the epoch rises, so whatever an earlier run still sends is refused.
 -- `floor` is the highest epoch seen in the target's ledger, for a control database that was made anew.
@@ -144,16 +157,26 @@ DELETE FROM jivs.migration_checkpoints
    AND EXISTS (SELECT FROM jivs.migrations m WHERE m.key = %(key)s AND m.epoch = %(epoch)s);
 
 -- name: migration
-SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
-  FROM jivs.migrations m WHERE m.key = %(key)s;
+SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds,
+       r.request_id::text, r.status AS request_status, r.attempt AS request_attempt, r.priority AS request_priority
+  FROM jivs.migrations m
+  LEFT JOIN LATERAL (SELECT * FROM jivs.migration_requests q WHERE q.key = m.key ORDER BY q.created_at DESC LIMIT 1) r ON true
+ WHERE m.key = %(key)s;
 
 -- name: migrations
-SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds
-  FROM jivs.migrations m ORDER BY m.updated_at DESC LIMIT 1000;
+SELECT m.*, extract(epoch FROM clock_timestamp() - m.started_at)::float8 AS running_seconds,
+       r.request_id::text, r.status AS request_status, r.attempt AS request_attempt, r.priority AS request_priority
+  FROM jivs.migrations m
+  LEFT JOIN LATERAL (SELECT * FROM jivs.migration_requests q WHERE q.key = m.key ORDER BY q.created_at DESC LIMIT 1) r ON true
+ ORDER BY m.updated_at DESC LIMIT 1000;
 
 -- name: running
 -- Every few seconds by the reaper, so without plans and specs.
 SELECT key, run_id, requested FROM jivs.migrations WHERE status = 'running' ORDER BY key;
+
+-- name: interrupted
+-- Migrations whose run was stopped without anybody's wish, as when its machine is shut down.
+SELECT key, run_id, spec FROM jivs.migrations WHERE status = 'paused' AND error ->> 'code' = 'interrupted';
 
 -- name: target_tables
 -- Every table that a migration has loaded: the assets of the Dagster catalog.

@@ -9,15 +9,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from jivs_pipeline.core.claims import Claim, Ends, Owner
-from jivs_pipeline.core.errors import ConfigError, ConflictError, FencedError, TerminalError
+from jivs_pipeline.core.errors import (
+    CancelledRun,
+    ConfigError,
+    ConflictError,
+    FencedError,
+    NoSlot,
+    TerminalError,
+)
 from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import Plan
+from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import RESUMABLE, Status, allowed
 from jivs_pipeline.infra.control_link import ControlLink, Db, Row
@@ -28,6 +37,7 @@ from jivs_pipeline.infra.owner import is_dead
 __all__ = ["SQL", "Claims", "Holder", "add_event", "held", "known_migration", "one", "overtaken", "token"]
 
 SQL = load_blocks("jivs_pipeline.infra", "control.sql")
+_SLOT_PAUSE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +90,21 @@ class Claims:
     # Taking
 
     def claim(
-        self, spec: Spec, ends: Ends, owner: Owner, run_id: str, *, lease_seconds: float, floor: int = 0
+        self,
+        spec: Spec,
+        ends: Ends,
+        owner: Owner,
+        run_id: str,
+        *,
+        lease_seconds: float,
+        floor: int = 0,
+        request: RequestRef | None = None,
     ) -> Claim | None:
         """Take the migration for a run: status `running`, a new epoch, the lock, and the event, at once.
 
         Args:
             floor: the highest epoch the target's ledger has seen for this key.
+            request: what the run was launched for; nothing is taken for one that has been cancelled since.
 
         Returns:
             None when this very migration is completed, so that there is nothing to run.
@@ -93,6 +112,8 @@ class Claims:
         Raises:
             ConflictError: somebody else holds it, its state does not allow a run, or the key belongs to
                 other databases.
+            NoSlot: as many migrations run as may run at once.
+            CancelledRun: the request was cancelled, or is made by a later attempt.
         """
         names = {
             **ends.parameters(),
@@ -113,7 +134,10 @@ class Claims:
             if before is Status.COMPLETED and row["spec_hash"] == spec.hash and row["epoch"] > 0:
                 return None
             _check_claim(row, before, spec, ends)
-            fresh = before not in RESUMABLE
+            _check_request(db, spec.key, request)
+            _check_slots(db, spec.key)
+            # One that was queued again goes on from its plan, as it would have without the queue.
+            fresh = row["plan"] is None if before is Status.QUEUED else before not in RESUMABLE
             plan = None if fresh else row["plan"]
             taken = {**names, "floor": floor, "run_id": run_id, "fresh": fresh}
             epoch: int = one(db, "take", taken)["epoch"]
@@ -295,8 +319,10 @@ def known_migration(db: Db, key: str) -> Row:
 
 def _holder(db: Db, key: str) -> Holder | None:
     row = db.execute(SQL["read_lock"], {"key": key}).fetchone()
-    if row is None:
-        return None
+    return _as_holder(row) if row else None
+
+
+def _as_holder(row: Row) -> Holder:
     return Holder(
         row["owner"], row["run_id"], row["host"], row["boot_id"], row["pid"], row["process_start"],
         row["acquired_at"].isoformat(timespec="seconds"), row["silent_seconds"], row["lease_seconds"],
@@ -310,6 +336,30 @@ def _write_lock(db: Db, key: str, owner: Owner, epoch: int, run_id: str, lease_s
         "lease_seconds": lease_seconds,
     }  # fmt: skip
     db.execute(SQL["write_lock"], lock)
+
+
+def _check_request(db: Db, key: str, request: RequestRef | None) -> None:
+    """Whoever cancelled a request, or asked for it once more, has seen no run of it yet; this one is not wanted."""
+    if request is None:
+        return
+    row = db.execute(SQL["request_state"], {"request_id": request.request_id}).fetchone()
+    if row is None or (row["status"] != "cancelled" and row["attempt"] == request.attempt):
+        return
+    what = "was cancelled" if row["status"] == "cancelled" else "is made by a later attempt"
+    raise CancelledRun(
+        f"The request for migration {key!r} {what} before it began", hint=f"See jivs status {key}"
+    )
+
+
+def _check_slots(db: Db, key: str) -> None:
+    """All claims count one after the other, so that two of them do not take the last slot.
+
+    Here and not only in Dagster's queue, which a run in the foreground does not pass.
+    """
+    limit: int = one(db, "lock_slots", {})["value"]
+    holders = db.execute(SQL["other_locks"], {"key": key}).fetchall()
+    if len(holders) >= limit and sum(not _as_holder(h).gone for h in holders) >= limit:
+        raise NoSlot(limit, datetime.now(UTC) + _SLOT_PAUSE)
 
 
 def _claim(spec: Spec, owner: Owner, run_id: str, epoch: int, stored: Mapping[str, Any] | None) -> Claim:

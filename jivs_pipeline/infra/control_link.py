@@ -22,6 +22,7 @@ from jivs_pipeline.core.errors import (
     ConflictError,
     JivsError,
     ResourceError,
+    SpecError,
     TerminalError,
     TransientError,
 )
@@ -31,7 +32,8 @@ from jivs_pipeline.infra.postgresql import Patient, map_error, wire_limits
 
 __all__ = ["ControlLink", "Db", "Row"]
 
-_FORBIDDEN_CHANGE = "JV001"  # raised by jivs.check_transition
+# Raised by functions of the schema: the state machine, the queue, and what is no spec.
+_FORBIDDEN_CHANGE, _OTHER_REQUEST, _NO_SPEC = "JV001", "JV003", "JV004"
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _T = TypeVar("_T")
 Row = dict[str, Any]
@@ -160,10 +162,13 @@ def _check(session: psycopg.Connection[Any]) -> None:
 def _mapped(error: psycopg.Error) -> JivsError:
     if isinstance(error, psycopg.errors.DiskFull):
         return ResourceError("The control database's disk is full", hint="Free space and run again")
+    said = error.diag.message_primary or ""
+    if error.sqlstate == _OTHER_REQUEST:
+        return ConflictError(f"{said[:1].upper()}{said[1:]}", hint=error.diag.message_hint or "")
+    if error.sqlstate == _NO_SPEC:
+        return SpecError(f"{said[:1].upper()}{said[1:]}", hint="Correct the spec")
     if error.sqlstate == _FORBIDDEN_CHANGE:
-        return ConflictError(
-            f"The control database refuses: {error.diag.message_primary}", hint="See jivs status"
-        )
+        return ConflictError(f"The control database refuses: {said}", hint="See jivs status")
     return map_error(error, "the control database")
 
 

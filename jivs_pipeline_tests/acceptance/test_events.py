@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from jivs_pipeline.defs.build import build_defs
-from jivs_pipeline.defs.event_fallback import event_fallback
+from jivs_pipeline.defs.sensors import event_fallback
 from jivs_pipeline.infra.embedded import open_embedded
 from jivs_pipeline_tests.acceptance.test_commands import build
 from jivs_pipeline_tests.fix_cli import Jivs
