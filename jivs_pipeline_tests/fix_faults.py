@@ -42,6 +42,8 @@ ROWS: dict[int, tuple[str, int]] = {
     7: ("connection cut at the COMMIT reply", 200),
     8: ("stall, half-open, reset", 200),
     9: ("events through 20 Redis kills and 5 FLUSHALLs", 25),
+    10: ("one idempotency key 100 times in parallel, FLUSHALL midway", 50),
+    11: ("100 migrations at once", 3),
     12: ("20 simultaneous resumes", 100),
     13: ("breaker: 20 processes against a reference model", 10_000),
     14: ("disk full: staging, target", 30),
@@ -50,8 +52,9 @@ ROWS: dict[int, tuple[str, int]] = {
     17: ("cancel and rollback at random points", 200),
     21: ("mutants killed", len(MUTANTS)),
     22: ("kill -9 of a whole `jivs run`, through Dagster", 200),
+    23: ("daemon, code server, Redis, PostgreSQL killed under a queue", 60),
 }
-"""Rows of RELIABILITY.md (22 is the issue's own): what, and how many rounds are asked for."""
+"""Rows of RELIABILITY.md (22 and 23 are the issues' own): what, and how many rounds are asked for."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,283 @@
+"""Rows 10, 11 and 23: requests by the hundred, and a stack whose parts are killed under them.
+
+What belongs here: `jivs up` with servers of its own, clients that submit, and that each request ends once. What does
+not: single steps of the queue (`integration/test_requests.py`, `integration/test_queue.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jivs_pipeline.core.requests import Submission
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.infra.control import Control
+from jivs_pipeline.infra.request_cache import RequestCache
+from jivs_pipeline_tests.acceptance.rows import assert_same_table
+from jivs_pipeline_tests.faults.servers import OwnServer, directory_of_servers
+from jivs_pipeline_tests.fix_cli import Jivs, with_parts
+from jivs_pipeline_tests.fix_engine import until
+from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
+from jivs_pipeline_tests.fix_redis import OwnRedis
+from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
+
+SOURCE = """
+CREATE TABLE towns (id INTEGER PRIMARY KEY, name TEXT);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+INSERT INTO towns SELECT i, printf('town %d', i) FROM n;
+"""
+SUBMITTED = 100
+TOGETHER, LIMIT = (100, 50) if FULL else (6, 2)
+PARTS = ("dagster._daemon", "code-server start", "redis", "postgresql")
+ENDED = {"completed", "failed", "cancelled"}
+
+
+@dataclass
+class Site:
+    """A stack whose control database, Dagster storage and Redis can be killed, and clients of its queue."""
+
+    stack: Stack
+    server: OwnServer
+    redis: OwnRedis
+    control_url: str
+    keys: list[str] = field(default_factory=list)
+
+    def new_keys(self, number: int) -> list[str]:
+        made = [f"q{uuid4().hex[:10]}" for _ in range(number)]
+        self.keys += made
+        return made
+
+    def submit(self, key: str, idempotency_key: str | None = None) -> Submission:
+        """As `jivs submit` does, without the time that a process takes to start; again until it is answered."""
+        control, cache = Control(self.control_url), RequestCache(self.redis.url)
+        try:
+            control.open()
+            spec = Spec(key=key, source="legacy", target="warehouse", target_schema=key, parallelism=1)
+            return control.requests(cache).submit(spec, idempotency_key=idempotency_key)
+        finally:
+            control.close()
+            cache.close()
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What the control database says; it may be away just now."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with psycopg.connect(self.control_url, connect_timeout=5) as db:
+                    return db.execute(query, parameters).fetchall()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    def states(self, keys: list[str]) -> dict[str, str]:
+        found = self.rows("SELECT key, status FROM jivs.migration_requests WHERE key = ANY(%s)", keys)
+        return dict(found)
+
+    def wait_ended(self, keys: list[str], seconds: float) -> None:
+        def ended() -> bool:
+            states = self.states(keys)
+            return len(states) == len(keys) and set(states.values()) <= ENDED
+
+        def story() -> str:
+            left = {k: s for k, s in self.states(keys).items() if s not in ENDED}
+            return f"{left}\n{self.rows('SELECT key, status, error FROM jivs.migrations WHERE key = ANY(%s)', list(left))}"
+
+        deadline = time.monotonic() + seconds
+        while not ended():
+            assert time.monotonic() < deadline, f"not ended within {seconds:g} s: {story()}"
+            time.sleep(0.5)
+
+    def check_once(self, keys: list[str]) -> None:
+        """Each request is completed, began a migration, ended one, and its rows are exact."""
+        counted = self.rows(
+            """SELECT r.key, r.status, m.status, m.error,
+                      (SELECT count(*) FROM jivs.migration_requests q WHERE q.key = r.key),
+                      (SELECT count(*) FROM jivs.migration_events e WHERE e.key = r.key AND e.type = 'migration.completed')
+                 FROM jivs.migration_requests r JOIN jivs.migrations m USING (key) WHERE r.key = ANY(%s)""",
+            keys,
+        )
+        assert {c[0]: c[1:] for c in counted} == dict.fromkeys(keys, ("completed", "completed", None, 1, 1))
+        for key in keys:
+            assert_same_table(self.stack.source, self.stack.target, "towns", schema=key)
+
+    def kill(self, part: str, r: Round) -> None:
+        """Kill one part of the site, and start it again where nobody else does."""
+        if part == "redis":
+            self.redis.kill()
+            time.sleep(r.rng.uniform(0, 3))
+            self.redis.start()
+            if r.rng.random() < 0.3:
+                self.redis.flush()
+        elif part == "postgresql":
+            self.server.stop(r.rng.choice([signal.SIGINT, signal.SIGQUIT]))
+            time.sleep(r.rng.uniform(0, 3))
+            self.server.start()
+        else:
+            for pid, command in processes_of(self.stack.jivs.home).items():
+                if part in command:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def site(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home, target_server = jivs_home
+    directory, servers = tmp_path_factory.mktemp("queue"), (directory_of_servers(), directory_of_servers())
+    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
+        lite.executescript(SOURCE)
+    name = f"t_{uuid4().hex[:12]}"
+    with psycopg.connect(target_server, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    server, redis = OwnServer(servers[0]), OwnRedis(servers[1])
+    control_url = server.database()
+    env = {
+        "JIVS_CONTROL_URL": control_url,
+        "JIVS_DAGSTER_URL": server.database(),
+        "JIVS_REDIS_URL": redis.url,
+    }
+    try:
+        with stack_up(
+            Jivs(home, directory, target_server), source, with_parts(target_server, database=name), env
+        ) as stack:
+            yield Site(stack, server, redis, control_url)
+    finally:
+        server.close()
+        redis.close()
+        for path in servers:
+            shutil.rmtree(path)
+        with psycopg.connect(target_server, autocommit=True) as db:
+            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_one_idempotency_key_is_one_run(site: Site) -> None:
+    """Row 10: sent a hundred times in parallel, with FLUSHALL in between."""
+    for r in rounds(10, quick=1):
+        with r:
+            [key] = site.new_keys(1)
+            flush_at = r.rng.randrange(SUBMITTED)
+            name = f"client-{r.number}-{uuid4()}"
+
+            def submit(number: int, key: str = key, flush_at: int = flush_at, name: str = name) -> Submission:
+                if number == flush_at:
+                    site.redis.flush()
+                return site.submit(key, name)
+
+            with ThreadPoolExecutor(10) as pool:
+                answers = list(pool.map(submit, range(SUBMITTED)))
+            assert len({a.request_id for a in answers}) == 1
+            assert sum(not a.duplicate for a in answers) == 1
+            site.wait_ended([key], 120)
+            site.check_once([key])
+            runs = site.stack.ask(
+                """query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results { runId } } } }""",
+                filter={"tags": [{"key": "jivs/migration_key", "value": key}]},
+            )["runsOrError"]["results"]
+            assert len(runs) == 1, runs
+
+
+class Watcher:
+    """How many migrations run, and how many sessions their servers have, while the block lasts."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._over = threading.Event()
+        self.running = self.control = self.target = self.memory = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(30)
+        assert self.error is None
+
+    def _run(self) -> None:
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        try:
+            with (
+                psycopg.connect(self._site.control_url, autocommit=True) as control,
+                psycopg.connect(self._site.stack.target, autocommit=True) as target,
+            ):
+                while not self._over.wait(0.2):
+                    running = "SELECT count(*) FROM jivs.migrations WHERE status = 'running'"
+                    self.running = max(self.running, _number(control, running))
+                    self.control = max(self.control, _number(control, sessions))
+                    self.target = max(self.target, _number(target, sessions))
+                    self.memory = max(self.memory, _memory(self._site.stack.jivs.home))
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _number(db: psycopg.Connection[Any], query: str) -> int:
+    row = db.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _memory(home: Path) -> int:
+    """Bytes that the stack's processes have for themselves."""
+    total = 0
+    for pid in processes_of(home):
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/statm").read_text().split()
+            total += (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def test_many_at_once(site: Site) -> None:
+    """Row 11: never more than the limit at once, whoever asks; all complete."""
+    site.rows("UPDATE jivs.limits SET value = %s WHERE name = 'runs' RETURNING 1", LIMIT)
+    for r in rounds(11, quick=1):
+        with r, Watcher(site) as watcher:
+            keys = site.new_keys(TOGETHER)
+            began = time.monotonic()
+            with ThreadPoolExecutor(10) as pool:
+                list(pool.map(site.submit, keys))
+            r.note(f"{TOGETHER} submitted in {time.monotonic() - began:.1f} s")
+            site.wait_ended(keys, 20 * TOGETHER)
+            r.note(
+                f"ended after {time.monotonic() - began:.1f} s; at most {watcher.running} ran,"
+                f" {watcher.control} and {watcher.target} sessions, {watcher.memory >> 20} MiB"
+            )
+            site.check_once(keys)
+            assert 0 < watcher.running <= LIMIT
+            epochs = site.rows("SELECT DISTINCT epoch FROM jivs.migrations WHERE key = ANY(%s)", keys)
+            assert epochs == [(1,)], "a migration was begun twice"
+
+
+def test_parts_are_killed_under_load(site: Site) -> None:
+    """Row 23: whatever part dies, every request ends once."""
+    keys: list[str] = []
+    for r in rounds(23, quick=2):
+        with r:
+            keys = site.new_keys(3)
+            for key in keys:
+                site.submit(key)
+            time.sleep(r.rng.uniform(0, 6))
+            part = PARTS[r.number % len(PARTS)] if FULL else r.rng.choice(PARTS)
+            r.note(f"kill {part}")
+            site.kill(part, r)
+            site.wait_ended(keys, 240)
+            site.check_once(keys)
+    until(lambda: not site.rows("SELECT FROM jivs.migration_locks"), "no lock is left", 60)
