@@ -25,6 +25,7 @@ from jivs_pipeline.core.errors import (
     ConfigError,
     ConflictError,
     ConnectionFailed,
+    Crowded,
     ExitCode,
     InterruptedRun,
     JivsError,
@@ -183,7 +184,8 @@ def _preflight(runtime: Any, spec: Spec) -> None:
     """Everything that makes a run exit 2 is found before any state is written."""
     from jivs_pipeline.engine.planning import check
 
-    with _before_anything(), runtime.opened(spec) as (source, target):
+    # Where nobody may connect to the source now, the run finds out when it may.
+    with _before_anything(), suppress(Crowded), runtime.opened(spec) as (source, target):
         check(spec, source, target, filters=True)
 
 
@@ -242,7 +244,7 @@ def plan(
     with (
         _before_anything(),
         Runtime.from_environment(*given) as runtime,
-        runtime.opened(made) as (reader, writer),
+        runtime.opened(made, counted=False) as (reader, writer),
     ):
         planned = build_plan(made, reader, writer)
     document = plan_document(planned, rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND)

@@ -24,24 +24,28 @@ from jivs_pipeline import __version__
 from jivs_pipeline.core.claims import Claim, Ends
 from jivs_pipeline.core.connections import Connection, ConnectionBook, parse_url
 from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.settings import Settings
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.migrate import Migration
+from jivs_pipeline.engine.pace import Reserve
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.relay import Relay, RelayThread
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.breaker_events import BreakerEvents
-from jivs_pipeline.infra.breakers import Breakers
+from jivs_pipeline.infra.breakers import Breakers, endpoint_name
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
 from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
+from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
 from jivs_pipeline.infra.postgresql import connect
+from jivs_pipeline.infra.rates import Rates
 from jivs_pipeline.infra.redaction import redact_logs
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
@@ -108,12 +112,16 @@ class Runtime:
             self._stream.close()
         if "breakers" in self.__dict__:
             self.breakers.close()
+        if "permits" in self.__dict__:
+            self.permits.close()
         if "control" in self.__dict__:
             self.control.close()
         if "taking" in self.__dict__:
             self.taking.leases.close()
         if "_answers" in self.__dict__:
             self._answers.close()
+        if "rates" in self.__dict__:
+            self.rates.close()
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None
@@ -191,6 +199,18 @@ class Runtime:
             patience_seconds=self.settings.io_timeout_seconds,
         )
 
+    @cached_property
+    def permits(self) -> PermitBook:
+        """Leave for connections, counted over all processes."""
+        return self.control.permits(
+            lease_seconds=self.settings.lease_seconds, patience_seconds=self.settings.load_timeout_seconds
+        )
+
+    @cached_property
+    def rates(self) -> Rates:
+        """The time of sources whose rate is limited."""
+        return Rates(self.redis_url)
+
     @property
     def shared_breakers(self) -> Breakers:
         """The breakers that all processes share, for whoever wants to see or change them."""
@@ -247,22 +267,39 @@ class Runtime:
         return ends
 
     @contextmanager
-    def opened(self, spec: Spec) -> Iterator[tuple[Source, PostgresqlTarget]]:
-        """Both ends of a spec, connected for as long as the block runs."""
+    def opened(self, spec: Spec, *, counted: bool = True) -> Iterator[tuple[Source, PostgresqlTarget]]:
+        """Both ends of a spec, connected for as long as the block runs.
+
+        Args:
+            counted: whether connections count, which takes a control database.
+        """
         ends = self.ends(spec)
         with (
-            closing(self.open_source(ends.source)) as source,
-            closing(self.open_target(ends.target)) as target,
+            closing(self.open_source(ends.source, self._of_source(spec) if counted else FREE)) as source,
+            closing(self.open_target(ends.target, self._of_target(spec) if counted else FREE)) as target,
         ):
             yield source, target
 
     @contextmanager
     def opened_target(self, spec: Spec) -> Iterator[PostgresqlTarget]:
         """The target of a spec, connected for as long as the block runs."""
-        with closing(self.open_target(self.resolve(spec.target))) as target:
+        connection = self.resolve(spec.target)
+        with closing(self.open_target(connection, self._of_target(spec))) as target:
             yield target
 
-    def open_source(self, connection: Connection) -> Source:
+    def _of_source(self, spec: Spec) -> Permits:
+        limit = spec.limits.source_connections
+        return self._permits(spec, spec.source, "source", limit, "raise limits.source_connections")
+
+    def _of_target(self, spec: Spec) -> Permits:
+        # How many those are is the server's to say.
+        return self._permits(spec, spec.target, "target", 0, "raise max_connections there")
+
+    def _permits(self, spec: Spec, name: str, end: str, limit: int, limited_by: str) -> Permits:
+        endpoint = f"{end} {endpoint_name(self.resolve(name))}"
+        return EndpointPermits(self.permits, endpoint, f"{end} {name!r}", spec.key, limit, limited_by)
+
+    def open_source(self, connection: Connection, permits: Permits = FREE) -> Source:
         """A source of the connection's dialect, connected."""
         calling = self.breakers.endpoint(connection).call
         if connection.dialect == "sqlite":
@@ -273,14 +310,17 @@ class Runtime:
             from jivs_pipeline.infra.sources.postgresql import PostgresqlSource
 
             return PostgresqlSource(
-                connection, io_timeout_seconds=self.settings.io_timeout_seconds, calling=calling
+                connection,
+                io_timeout_seconds=self.settings.io_timeout_seconds,
+                calling=calling,
+                permits=permits,
             )
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
             hint="It reads postgresql and sqlite",
         )
 
-    def open_target(self, connection: Connection) -> PostgresqlTarget:
+    def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:
         """The target, connected."""
         return PostgresqlTarget(
             connection,
@@ -288,6 +328,7 @@ class Runtime:
             load_timeout_seconds=self.settings.load_timeout_seconds,
             watch=self._watch,
             calling=self.breakers.endpoint(connection).call,
+            permits=permits,
         )
 
     def _watch(self, connection: Connection, key: str, epoch: int) -> Watchdog:
@@ -314,6 +355,7 @@ class Runtime:
             new_id=lambda: uuid.uuid4().hex[:12],
             versions=_versions(),
             now=lambda: datetime.now(UTC),
+            rate=self._rate,
             pulse_seconds=min(1.0, self.settings.lease_seconds / 3),
             patience_seconds=self.settings.io_timeout_seconds,
         )
@@ -323,6 +365,9 @@ class Runtime:
     ) -> Migration:
         """A run of `spec`, not yet begun."""
         return Migration(self.services(request), spec, run_id, progress)
+
+    def _rate(self, spec: Spec) -> Reserve:
+        return partial(self.rates.reserve, endpoint_name(self.resolve(spec.source)))
 
     def _take(self, spec: Spec, run_id: str, floor: int, *, request: RequestRef | None) -> Claim | None:
         ends, lease = self.ends(spec), self.settings.lease_seconds

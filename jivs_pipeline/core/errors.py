@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "ConnectionFailed",
+    "Crowded",
     "DataError",
     "ExitCode",
     "FencedError",
@@ -95,6 +96,18 @@ class NotReady(TransientError):
     """A server that is starting, or was there and cannot be reached now: it is waited for, which is no attempt at work."""
 
     code = "not_ready"
+    patience_seconds: float | None = None
+    """How long it is waited for; None for as long as the run waits for any server."""
+
+
+class Crowded(NotReady):
+    """As many connections are open as may be; the next is opened when one of them is closed."""
+
+    code = "crowded"
+
+    def __init__(self, message: str, *, hint: str = "", patience_seconds: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.patience_seconds = patience_seconds
 
 
 class BreakerOpen(TransientError):

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "CopiedRows",
     "Dependent",
     "ExistingColumn",
     "ExistingTable",
@@ -32,6 +34,13 @@ __all__ = [
 
 Piece = bytes | bytearray | memoryview
 """A bytes-like part of a COPY stream, of any size."""
+
+
+class CopiedRows(NamedTuple):
+    """A part of a COPY stream that the source has sent, and how many rows end in it."""
+
+    data: Piece
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class Snapshot(Protocol):
         """What the view guarantees, for the report: `one snapshot`, or what is not covered."""
         ...
 
-    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[Piece]:
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
         """The chunk as PostgreSQL's COPY stream (lane copy). Raises at the end when the stream broke."""
         ...
 
@@ -117,8 +126,10 @@ class Source(Protocol):
         """Look at the rows of one table: counts, chunk bounds, and how each of `columns` travels."""
         ...
 
-    def snapshot(self, readers: int) -> AbstractContextManager[Snapshot]:
-        """A consistent view for `readers` threads; closing it ends the source's transactions."""
+    def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> AbstractContextManager[Snapshot]:
+        """A consistent view for `readers` threads, which get at most a portion at a time; closing it ends the source's
+        transactions.
+        """
         ...
 
     def close(self) -> None:

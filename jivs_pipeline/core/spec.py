@@ -137,9 +137,10 @@ class Quarantine(_Model):
 
 
 class Limits(_Model):
-    """What the source can bear."""
+    """What the source can bear, of all migrations that read it together."""
 
     source_rows_per_second: int | None = Field(default=None, gt=0)
+    source_bytes_per_second: int | None = Field(default=None, gt=0)
     source_connections: int = Field(default=4, gt=0, le=64)
 
 

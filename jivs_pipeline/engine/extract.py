@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 
 import pyarrow as pa
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, SnapshotLost, TerminalError
+from jivs_pipeline.core.errors import (
+    ConflictError,
+    JivsError,
+    ResourceError,
+    SnapshotLost,
+    TerminalError,
+)
 from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
-from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 
@@ -46,10 +53,13 @@ def extract(run: Run) -> None:
     readers = min(run.spec.parallelism, run.spec.limits.source_connections)
     told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
     with ExitStack() as opened:
-        snapshot = with_retries(lambda: opened.enter_context(run.source.snapshot(readers)), run.guard, told)
+        snapshot = with_retries(
+            lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
+        )
         tasks = {t.target: _TableTask(run, t, snapshot) for t in tables}
         jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
         run_all(jobs, readers, run.guard)
+        run.pace.settle()
 
 
 def _check_room(run: Run, needed: int) -> None:
@@ -83,7 +93,7 @@ class _TableTask:
             with_retries(partial(self._stage, chunk), run.guard, told, but=(SnapshotLost,))
             if len(self._files) == len(table.chunks):
                 with_retries(self._record, run.guard, told, but=(SnapshotLost,))
-        except (ConflictError, ResourceError):
+        except (ConflictError, ResourceError, *STOPS):
             raise
         except JivsError as error:
             run.guard.check_inside()
@@ -99,7 +109,7 @@ class _TableTask:
             rows = self._write(chunk, sink)
             size, file_hash = sink.bytes, sink.digest
         digest = self._digest(chunk)
-        if rows is not None and rows != digest.rows:
+        if rows != digest.rows:
             raise TerminalError(
                 f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
                 hint="The source changed under its snapshot; run again",
@@ -107,28 +117,39 @@ class _TableTask:
             )
         with self._lock:
             self._files[chunk.index] = ChunkFile(chunk.index, name, digest.rows, size, file_hash, digest)
-        if rows is None:
-            run.progress.add(table.target, digest.rows, size)
 
     def _digest(self, chunk: Chunk) -> Digest:
         if self._run.spec.verify == "count":
             return Digest(self._snapshot.count(self._table, chunk))
         return self._snapshot.digest(self._table, chunk)
 
-    def _write(self, chunk: Chunk, sink: Sink) -> int | None:
-        """Rows written, or None where only the source can count them (copy lane)."""
-        table = self._table
-        if table.lane is Lane.COPY:
-            for piece in self._run.guard.watched(self._snapshot.copy(table, chunk)):
-                sink.write(piece)
-            return None
-        rows = 0
-        with pa.ipc.new_file(sink, arrow_schema(table.columns)) as writer:
-            for batch in self._run.guard.watched(self._snapshot.batches(table, chunk)):
-                writer.write_batch(batch)
-                rows += batch.num_rows
-                self._run.progress.add(table.target, batch.num_rows, batch.nbytes)
+    def _write(self, chunk: Chunk, sink: Sink) -> int:
+        """Rows written."""
+        run, table = self._run, self._table
+        rows = size = 0
+        try:
+            for more_rows, more in self._staged(chunk, sink):
+                rows, size = rows + more_rows, size + more
+                run.progress.add(table.target, more_rows, more)
+                run.pace.took(more_rows, more)
+        except BaseException:
+            # Whoever tries again counts again.
+            run.progress.add(table.target, -rows, -size)
+            raise
         return rows
+
+    def _staged(self, chunk: Chunk, sink: Sink) -> Iterator[tuple[int, int]]:
+        """Write the chunk, and say of each piece how many rows and bytes it was."""
+        table, guard = self._table, self._run.guard
+        if table.lane is Lane.COPY:
+            for piece in guard.watched(self._snapshot.copy(table, chunk)):
+                sink.write(piece.data)
+                yield piece.rows, len(piece.data)
+            return
+        with pa.ipc.new_file(sink, arrow_schema(table.columns)) as writer:
+            for batch in guard.watched(self._snapshot.batches(table, chunk)):
+                writer.write_batch(batch)
+                yield batch.num_rows, batch.nbytes
 
     def _record(self) -> None:
         run, table = self._run, self._table

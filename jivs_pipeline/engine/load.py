@@ -16,7 +16,7 @@ from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.encode import encode
-from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import ChunkFile, Run
 
@@ -60,7 +60,7 @@ def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stan
     told = partial(run.checkpoints.retried, table.target, Phase.LOAD, None)
     try:
         with_retries(job, run.guard, told)
-    except (ConflictError, ResourceError):
+    except (ConflictError, ResourceError, *STOPS):
         raise
     except JivsError as error:
         # What an interrupted statement says is not the table's fault.

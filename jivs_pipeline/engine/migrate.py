@@ -37,6 +37,7 @@ from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine import extract, load, verify
 from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
+from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.planning import build_plan
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
@@ -132,8 +133,9 @@ class Migration:
             spec=spec, run_id=self._run_id, control_id=services.control.control_id(), epoch=claim.epoch,
             owner=claim.owner.owner, source=source, target=target, staging=services.staging,
             checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
-            progress=self.progress, plan=claim.plan or empty,
+            progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard), plan=claim.plan or empty,
         )  # fmt: skip
+        self._patiently(Phase.PLAN, partial(target.take_permits, spec.parallelism))
         if claim.plan is not None:
             points = services.control.checkpoints(spec.key)
             self._patiently(Phase.PLAN, partial(recall, self._run, points, self._new_generation))
@@ -332,6 +334,9 @@ class Migration:
         self._catch_up(phase)
         self.guard.check()
         run, control = self._the_run(), self._services.control
+        if phase not in {Phase.PLAN, Phase.EXTRACT}:
+            # Nothing is asked of the source any more; its connection is another migration's now.
+            run.source.close()
         control.set_phase(self._the_claim(), phase)
         self.progress.enter(phase, expected(run.sound, run.extracted))
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -112,8 +112,6 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("staging: none")
     if spec.quarantine.max_rows:
         absent.append("quarantine.max_rows")
-    if spec.limits.source_rows_per_second is not None:
-        absent.append("limits.source_rows_per_second")
     for table, rule in spec.rules.items():
         if rule.python:
             absent.append(f"rules.{table}.python")

@@ -17,11 +17,22 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from jivs_pipeline.core.errors import BreakerOpen, InterruptedRun, JivsError, NotReady
+from jivs_pipeline.core.errors import (
+    BreakerOpen,
+    CancelledRun,
+    Crowded,
+    InterruptedRun,
+    JivsError,
+    NotReady,
+    PausedRun,
+)
 
-__all__ = ["Guard", "run_all", "with_retries"]
+__all__ = ["STOPS", "Guard", "run_all", "with_retries"]
 
 _T = TypeVar("_T")
+
+STOPS = (CancelledRun, InterruptedRun, PausedRun)
+"""What somebody wanted of the run, wherever in it that comes out: never the fault of the table at hand."""
 
 ATTEMPTS = 3
 FIRST_DELAY_SECONDS = 2.0
@@ -142,12 +153,14 @@ def with_retries(
     """
     counted = 0
     away_since: float | None = None
+    told_crowded = False
 
     def enough(state: RetryCallState) -> bool:
         nonlocal counted, away_since
-        if isinstance(_error(state), NotReady):
+        if isinstance(error := _error(state), NotReady):
             away_since = away_since or time.monotonic()
-            return time.monotonic() - away_since > guard.patience_seconds
+            patience = guard.patience_seconds if error.patience_seconds is None else error.patience_seconds
+            return time.monotonic() - away_since > patience
         counted, away_since = counted + 1, None
         return counted >= ATTEMPTS
 
@@ -158,7 +171,13 @@ def with_retries(
         return FIRST_DELAY_SECONDS * 2**counted + jitter
 
     def tell(state: RetryCallState) -> None:
+        nonlocal told_crowded
         error = _error(state)
+        if isinstance(error, Crowded):
+            # Its patience is long and its looks are many; what they see is the same.
+            if told_crowded:
+                return
+            told_crowded = True
         if isinstance(error, JivsError) and state.next_action is not None:
             told(state.attempt_number, error, state.next_action.sleep)
 

@@ -6,15 +6,16 @@ What belongs here: reading both sides of a stored plan. What does not: claiming 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.errors import ConfigError, Crowded, JivsError
 from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.spec import parse_spec
-from jivs_pipeline.engine.pool import Guard, run_all
+from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.verify import compare
@@ -45,14 +46,23 @@ def reverify(
     wanted = [t for t in plan.carried if t.mode is not TableMode.APPEND and only in {None, t.target}]
     found: dict[str, dict[str, Any]] = {}
     readers = min(spec.parallelism, spec.limits.source_connections)
-    with services.opened(spec) as (source, target), source.snapshot(readers) as snapshot:
+    guard = Guard(services.patience_seconds)
+    with services.opened(spec) as (source, target), ExitStack() as opened:
+        with_retries(partial(target.take_permits, spec.parallelism), guard, _tell_nobody, only=Crowded)
+        snapshot = with_retries(
+            lambda: opened.enter_context(source.snapshot(readers)), guard, _tell_nobody, only=Crowded
+        )
 
         def one(table: TablePlan) -> None:
             found[table.target] = _compare(table, snapshot, target, level)
 
-        run_all([partial(one, t) for t in wanted], spec.parallelism, Guard())
+        run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
     return {"key": row["key"], "level": level, "equal": all(t["equal"] for t in tables), "tables": tables}
+
+
+def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:
+    """Retries are events of runs; this is none."""
 
 
 def _compare(table: TablePlan, snapshot: Snapshot, target: Target, level: str) -> dict[str, Any]:

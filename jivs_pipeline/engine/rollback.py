@@ -47,6 +47,7 @@ def rollback(services: Services, key: str, run_id: str) -> int:
         undone = 0
         try:
             control_id = services.control.control_id()
+            with_retries(partial(target.take_permits, 1), guard, _tell_nobody)
             with_retries(
                 partial(target.claim, key, control_id, claim.epoch, claim.owner.owner), guard, _tell_nobody
             )

@@ -17,6 +17,7 @@ from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Builder, Checkpoints, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
@@ -133,6 +134,7 @@ class Run:
     builder: Builder
     guard: Guard
     progress: Progress
+    pace: Pace
     plan: Plan
     extracted: dict[str, Extracted] = field(default_factory=dict[str, Extracted])
     """Target table -> manifest, for tables whose rows are staged or loaded."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.engine.pace import Reserve
 from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
 
 __all__ = ["Services"]
@@ -27,6 +28,7 @@ class Services:
         reports: directory for reports.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
         patience_seconds: how long a server that is not ready is waited for.
+        rate: of a spec, how time of its source is taken.
         new_id: makes ids of extractions.
         now: the time of day in UTC.
     """
@@ -43,5 +45,6 @@ class Services:
     new_id: Callable[[], str]
     versions: Mapping[str, str]
     now: Callable[[], datetime]
+    rate: Callable[[Spec], Reserve]
     pulse_seconds: float = 5.0
     patience_seconds: float = 30.0

@@ -22,6 +22,7 @@ from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, known_mig
 from jivs_pipeline.infra.control_link import Db, Row
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.outbox import Outbox
+from jivs_pipeline.infra.permits import PermitBook
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
 
@@ -39,6 +40,10 @@ class Control(Claims):
     def requests(self, cache: RequestCache | None = None) -> Requests:
         """The queue of requests."""
         return Requests(self._link, self._told, cache)
+
+    def permits(self, *, lease_seconds: float, patience_seconds: float) -> PermitBook:
+        """The permits of this process."""
+        return PermitBook(self._link, lease_seconds=lease_seconds, patience_seconds=patience_seconds)
 
     # Reading
 

@@ -10,8 +10,11 @@ so both ends must have them equal, whatever postgresql.conf, the role or the dat
 from __future__ import annotations
 
 import math
+import os
 import select
-from collections.abc import Callable, Generator, Mapping
+import socket
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any, Self, TypeVar, cast
@@ -24,14 +27,29 @@ from psycopg.pq.abc import PGresult
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.ports import CopiedRows
 from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
 
-__all__ = ["OLDEST_VERSION", "Patient", "Session", "connect", "map_error", "mapped", "pin", "wire_limits"]
+__all__ = [
+    "OLDEST_VERSION",
+    "Patient",
+    "Session",
+    "connect",
+    "map_error",
+    "mapped",
+    "part",
+    "pin",
+    "wire_limits",
+]
 
 OLDEST_VERSION = 120000
 """Older servers print floats with 17 digits, so that their digests could never equal a newer server's."""
 
 _CONNECT_SECONDS = 10
+_END = b"\xff\xff"
+_LONGEST_END = 19 + len(_END)
+"""The end of a binary stream without rows: it comes in one message with the stream's header."""
 _RV = TypeVar("_RV")
 _Row = TypeVar("_Row")
 
@@ -126,32 +144,34 @@ class Session(Patient[tuple[Any, ...]]):
     """A patient connection with what both ends of a migration need besides."""
 
     def copy_out(
-        self, statement: sql.Composed, piece_bytes: int = 1 << 18
-    ) -> Generator[bytearray | memoryview]:
+        self, statement: sql.Composed, portion: Portion = NO_LIMIT, piece_bytes: int = 1 << 18
+    ) -> Generator[CopiedRows]:
         """The stream of a COPY … TO STDOUT in pieces of about `piece_bytes`, a larger row in one piece.
 
         libpq hands out one row at a time; `Copy.read()` spends three times the CPU of this loop on each.
-        Anything but the stream's regular end drops the session: closing the iterator early, an error, or
-        `patience` seconds of silence (`psycopg.OperationalError`), whatever the server is doing meanwhile.
+        Anything but the stream's end as the server says it drops the session: closing the iterator early, a lost
+        connection, or `patience` seconds of silence (`psycopg.OperationalError`), whatever the server is doing
+        meanwhile.
         """
         alive, self.alive = self.alive, None
         try:
             with self.cursor().copy(statement):
                 try:
-                    yield from self._pieces(piece_bytes)
+                    yield from self._pieces(min(piece_bytes, portion.bytes or piece_bytes), portion.rows)
                 except BaseException:
                     # Inside of the block, so that leaving it does not wait for the rest of the stream.
-                    self.drop()
+                    if self.pgconn.transaction_status != TransactionStatus.INERROR:
+                        self.drop()
                     raise
         finally:
             self.alive = alive
 
-    def _pieces(self, piece_bytes: int) -> Generator[bytearray | memoryview]:
-        server = self.pgconn
+    def _pieces(self, piece_bytes: int, piece_rows: int | None) -> Generator[CopiedRows]:
+        server, most = self.pgconn, piece_rows or sys.maxsize
         read = server.get_copy_data
         news = select.poll()
         news.register(server.socket, select.POLLIN)
-        piece = bytearray()
+        piece, rows = bytearray(), 0
         while True:
             size, row = read(1)
             if size == 0:
@@ -160,16 +180,17 @@ class Session(Patient[tuple[Any, ...]]):
                 break
             elif size >= piece_bytes:
                 if piece:
-                    yield piece
-                    piece = bytearray()
-                yield row
+                    yield CopiedRows(piece, rows)
+                    piece, rows = bytearray(), 0
+                yield CopiedRows(row, int(_is_row(row)))
             else:
                 piece += row
-                if len(piece) >= piece_bytes:
-                    yield piece
-                    piece = bytearray()
+                rows += 1 if size > _LONGEST_END else _is_row(row)
+                if len(piece) >= piece_bytes or rows >= most:
+                    yield CopiedRows(piece, rows)
+                    piece, rows = bytearray(), 0
         if piece:
-            yield piece
+            yield CopiedRows(piece, rows)
         self._end_of_copy(news)
 
     def _end_of_copy(self, news: select.poll) -> None:
@@ -199,6 +220,35 @@ class Session(Patient[tuple[Any, ...]]):
 
     def __enter__(self) -> Self:
         return self
+
+
+def part(sessions: Sequence[Session], seconds: float = 2.0) -> None:
+    """Close sessions. Where the server is idle, wait until it has let them go: only then are their places free.
+
+    The socket of a server process is closed by its end, after everything else.
+    """
+    idle = {TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR}
+    ends: list[int] = []
+    for session in sessions:
+        if session.pgconn.transaction_status in idle:
+            ends.append(os.dup(session.pgconn.socket))
+        session.drop()
+    deadline = monotonic() + seconds
+    for end in ends:
+        with socket.socket(fileno=end) as left, suppress(OSError):
+            left.settimeout(max(0.01, deadline - monotonic()))
+            while left.recv(1 << 16):
+                pass
+
+
+def _is_row(message: memoryview) -> bool:
+    """A server sends one row per message (it is in the protocol's description); the end of a binary stream is none."""
+    if message.nbytes > _LONGEST_END:
+        return True
+    text = bytes(message)
+    return text != _END and not (
+        len(text) == _LONGEST_END and text.startswith(b"PGCOPY") and text.endswith(_END)
+    )
 
 
 def connect(

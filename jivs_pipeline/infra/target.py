@@ -26,6 +26,7 @@ from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError, TransientError
 from jivs_pipeline.core.names import qualified, short_hash
+from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import Piece
 from jivs_pipeline.infra import ddl, revisions, steps, undo
@@ -60,6 +61,7 @@ class PostgresqlTarget(TargetView):
         load_timeout_seconds: longest time of one chunk's load.
         watch: starts a process that ends backends which this one no longer can; None for none.
         calling: the endpoint's circuit breaker.
+        permits: leave for the sessions of a run.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class PostgresqlTarget(TargetView):
         load_timeout_seconds: float = 1200,
         watch: Watch | None = None,
         calling: Calling = nullcontext,
+        permits: Permits = FREE,
     ) -> None:
-        super().__init__(connection, io_timeout_seconds=io_timeout_seconds, calling=calling)
+        super().__init__(connection, io_timeout_seconds=io_timeout_seconds, calling=calling, permits=permits)
         self._load_timeout = load_timeout_seconds
         self._watch = watch
         self._watchdog: Watchdog | None = None
@@ -134,22 +137,14 @@ class PostgresqlTarget(TargetView):
     def _fenced(self, where: str) -> Iterator[Session]:
         right = self._claimed()
         self._have_it_watched(right)
-        session = self._borrow(right)
-        try:
+        with self._lent(right) as session:
             with mapped(where), session.transaction():
                 if session.execute(SQL["fence"], {"key": right.key, "epoch": right.epoch}).fetchone() is None:
-                    raise overtaken(right)  # noqa: TRY301 - the transaction has to end by it
+                    raise overtaken(right)
                 failpoint("after_fence")
                 yield session
                 failpoint("before_commit")
             failpoint("after_commit")
-        except BaseException:
-            lost = session.closed
-            self._drop(session)
-            if lost:
-                self._drop_idle()
-            raise
-        self._give_back(session)
 
     def _have_it_watched(self, right: Right) -> None:
         if self._watch is None:

@@ -1,5 +1,13 @@
 -- Queries of infra/target.py on a target database. Parameters are %(name)s.
 
+-- name: usable_connections
+-- How many connections this role could open to this database, if nobody else had any. Before PostgreSQL 16 nothing is
+-- reserved but for superusers.
+SELECT least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                 - coalesce(current_setting('reserved_connections', true), '0')::int,
+             (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()));
+
 -- name: relations
 -- Everything that already bears one of the names: a table, view, sequence or index would be in the way.
 SELECT c.relname, c.relkind::text

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,15 @@ import psycopg
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import FencedError, JivsError, TerminalError
+from jivs_pipeline.core.permits import FREE, Permit, Permits, share
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session, connect, mapped
 
 __all__ = ["SQL", "Right", "TargetSessions", "overtaken", "value"]
 
 SQL = load_blocks("jivs_pipeline.infra", "target.sql")
+_BESIDE = 2
+"""Sessions of a run beside its workers': the one that looks and the watchdog's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,16 @@ class TargetSessions:
         connection: where.
         io_timeout_seconds: longest silence of the server while it is not at work for us.
         calling: the endpoint's circuit breaker.
+        permits: leave for the sessions of a run; see `take_permits`.
     """
 
     def __init__(
-        self, connection: Connection, *, io_timeout_seconds: float = 30, calling: Calling = nullcontext
+        self,
+        connection: Connection,
+        *,
+        io_timeout_seconds: float = 30,
+        calling: Calling = nullcontext,
+        permits: Permits = FREE,
     ) -> None:
         self._connection = connection
         self._calling = calling
@@ -66,6 +75,10 @@ class TargetSessions:
         self._open: dict[Session, _Mark] = {}
         self._lost: list[_Mark] = []
         self._lock = threading.Lock()
+        self._permits = permits
+        self._permit: Permit | None = None
+        self._usable: int | None = None
+        self._seats: AbstractContextManager[Any] = nullcontext()
         self._ask_lock = threading.Lock()
         self._unreachable_at = -math.inf
         self._reader = self._session("jivs", reconnect=False, read_only=True)
@@ -78,6 +91,30 @@ class TargetSessions:
         for session in sessions:
             with suppress(psycopg.Error):
                 session.close()
+        if self._permit is not None:
+            self._permit.give_back()
+            self._permit = None
+
+    def take_permits(self, workers: int) -> None:
+        """Leave for what a run needs: a session that looks, the watchdog's, and one for each worker, or for fewer.
+
+        Not counted are the session that reads the ledger before a run is begun, and the short one that asks after a
+        silent one. While a run waits, it holds no session, nor did it write on any.
+
+        Raises:
+            Crowded: not even one worker has a place.
+        """
+        if self._permit is not None:
+            return
+        if self._usable is None:
+            with self._reading() as db:
+                self._usable = int(value(db, "usable_connections"))
+        try:
+            permit = self._permits.take(_BESIDE + workers, least=_BESIDE + 1, of=share(self._usable))
+        except BaseException:
+            self._drop(self._reader)
+            raise
+        self._permit, self._seats = permit, threading.BoundedSemaphore(permit.count - _BESIDE)
 
     def interrupt(self) -> None:
         """Cancel what the server is busy with for us, from any thread; the statements fail, nothing is committed."""
@@ -170,6 +207,21 @@ class TargetSessions:
         with self._lock:
             self._idle.append(session)
 
+    @contextmanager
+    def _lent(self, right: Right) -> Iterator[Session]:
+        """A session that may write, back in the pool afterwards unless something went wrong in it."""
+        with self._seats:
+            session = self._borrow(right)
+            try:
+                yield session
+            except BaseException:
+                lost = session.closed
+                self._drop(session)
+                if lost:
+                    self._drop_idle()
+                raise
+            self._give_back(session)
+
     def _drop(self, session: Session) -> None:
         with self._lock:
             mark = self._open.pop(session, None)
@@ -196,11 +248,16 @@ class TargetSessions:
     @contextmanager
     def _session_of_its_own(self, application_name: str, *, read_only: bool) -> Iterator[Session]:
         """For long queries that run side by side, and for the claim."""
-        session = self._session(application_name, read_only=read_only)
-        try:
-            yield session
-        finally:
-            self._drop(session)
+        with self._seats:
+            with self._lock:
+                idle = self._idle.pop() if self._idle else None
+            if idle is not None:
+                self._drop(idle)  # so that both together are no more than there are seats
+            session = self._session(application_name, read_only=read_only)
+            try:
+                yield session
+            finally:
+                self._drop(session)
 
 
 def _interrupt(session: Session) -> None:

@@ -66,7 +66,7 @@ def survey_of(
 
 
 def read(snapshot: Snapshot, plan: TablePlan, chunk: Chunk = WHOLE) -> bytes:
-    return b"".join(bytes(piece) for piece in snapshot.copy(plan, chunk))
+    return b"".join(bytes(piece.data) for piece in snapshot.copy(plan, chunk))
 
 
 def left(catalog: Catalog) -> dict[str, LeftOut]:

@@ -90,7 +90,7 @@ def test_a_cut_reader_is_replaced_in_the_same_snapshot(run: Run, open_source: Op
     run(_FILL)
     source = open_source()
     plan = table_plan(source, "t")
-    with source.snapshot(1) as snapshot:
+    with source.snapshot(2) as snapshot:
         before = snapshot.digest(plan, _WHOLE)
         run("DELETE FROM t WHERE k % 2 = 0")
         stream = snapshot.copy(plan, _WHOLE)
@@ -111,7 +111,7 @@ def test_an_idle_reader_that_was_cut_fails_once_only(
     proxy, url = proxied
     source = open_source(url)
     plan = table_plan(source, "t")
-    with source.snapshot(1) as snapshot:
+    with source.snapshot(2) as snapshot:
         snapshot.count(plan, _WHOLE)
         proxy.cut_one(-1)
         with pytest.raises(TransientError):

@@ -12,6 +12,7 @@ EXPECTED = {
     "TerminalError": ("failed", 1, False),
     "TransientError": ("transient", 1, True),
     "NotReady": ("not_ready", 1, True),
+    "Crowded": ("crowded", 1, True),
     "BreakerOpen": ("breaker", 1, True),
     "SnapshotLost": ("snapshot", 1, True),
     "ConfigError": ("usage", 2, False),

@@ -16,9 +16,11 @@ from jivs_pipeline.core.claims import Claim, Owner
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import SnapshotLost
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wire
+from jivs_pipeline.core.ports import CopiedRows
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.migrate import Migration
+from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.run import Run
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra.staging import Staging
@@ -47,8 +49,8 @@ class _Snapshot:
         self._lost_at = lost_at
         self._rows = rows
 
-    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[bytes]:
-        yield f"{self._name} {table.target} {chunk.index}".encode()
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
+        yield CopiedRows(f"{self._name} {table.target} {chunk.index}".encode(), 1)
         if (table.target, chunk.index) == self._lost_at:
             raise SnapshotLost("the session that held it was lost")
 
@@ -68,7 +70,7 @@ def _migration(
     failures: dict[str, str] = {}
 
     @contextmanager
-    def snapshot(_: int) -> Iterator[_Snapshot]:
+    def snapshot(*_: object) -> Iterator[_Snapshot]:
         yield snapshots.pop(0)
 
     def failed(table: str, _: object, __: str, data: Mapping[str, Any]) -> None:
@@ -82,7 +84,7 @@ def _migration(
     services = Services(
         control=cast("Any", control), staging=Staging(root), builder=nothing, leases=nothing, opened=nothing,
         opened_target=nothing, take=nothing, take_over=nothing, reports=root, new_id=lambda: f"{next(ids)}",
-        versions={}, now=nothing,
+        versions={}, now=nothing, rate=lambda _: lambda _: 0.0,
     )  # fmt: skip
     spec = Spec(key="k", source="s", target="t", parallelism=1)
     made = Migration(services, spec, "r")
@@ -92,7 +94,8 @@ def _migration(
     made._run = Run(
         spec=spec, run_id="r", control_id="c", epoch=1, owner="o", source=cast("Any", SimpleNamespace(snapshot=snapshot)),
         target=nothing, staging=services.staging, checkpoints=cast("Any", checkpoints), builder=nothing,
-        guard=made.guard, progress=made.progress, plan=_plan(lane), generation=made._new_generation(),
+        guard=made.guard, progress=made.progress,
+        pace=Pace(spec.limits, lambda _: 0.0, made.guard), plan=_plan(lane), generation=made._new_generation(),
     )  # fmt: skip
     monkeypatch.setattr(made.guard, "sleep", ignore)
     return made._run, made, failures

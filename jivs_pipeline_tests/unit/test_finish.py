@@ -92,7 +92,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
         services = Services(
             control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=leases, opened=nothing,
             opened_target=nothing, take=nothing, take_over=nothing, reports=tmp_path, new_id=nothing, versions={},
-            now=lambda: NOW,
+            now=lambda: NOW, rate=nothing,
         )  # fmt: skip
         spec = Spec(key="k", source="s", target="t")
         made = Migration(services, spec, "r")
@@ -100,9 +100,9 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
             "k", 1, "r", Owner("o", "h", "b", 1, "1"), resumed=False, plan=None, same_spec=True
         )
         made._run = Run(
-            spec=spec, run_id="r", control_id="c", epoch=1, owner="o", source=nothing, target=cast("Any", target),
+            spec=spec, run_id="r", control_id="c", epoch=1, owner="o", source=cast("Any", SimpleNamespace(close=lambda: None)), target=cast("Any", target),
             staging=cast("Any", staging), checkpoints=cast("Any", SimpleNamespace(retried=pytest.fail)), builder=nothing, guard=made.guard,
-            progress=made.progress, plan=PLAN, loaded={t.target for t in TABLES},
+            progress=made.progress, pace=nothing, plan=PLAN, loaded={t.target for t in TABLES},
             extracted={t.target: Extracted("g", FILES, {}, "one snapshot") for t in TABLES},
         )  # fmt: skip
         return made, story

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,12 +21,14 @@ from psycopg import sql
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
-from jivs_pipeline.core.errors import SpecError, TerminalError
+from jivs_pipeline.core.errors import Crowded, SpecError, TerminalError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.permits import FREE, Permit, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Snapshot, Survey
 from jivs_pipeline.infra import digests
-from jivs_pipeline.infra.postgresql import Session, connect, mapped
+from jivs_pipeline.infra.postgresql import Session, connect, mapped, part
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered, read_catalog
 from jivs_pipeline.infra.sources.postgresql_snapshot import (
     BEGIN,
@@ -48,6 +50,7 @@ _ASK_SECONDS = 5.0
 _EXCUSED = 40
 """So many times the I/O timeout a question may take while the server says that it works: 20 minutes of 30 s."""
 _TID_RANGE_SCANS = 140000
+_NOTICES_CLIENTS = 140000
 
 # Of these the binary form does not carry over. It has the number of an object, which is another object in
 # another database (reg*); or it is refused when the value is empty (the others, seen with versions 15 and 18).
@@ -86,32 +89,42 @@ class _Size:
 
 
 class PostgresqlSource:
-    """See `core.ports.Source`. Making one connects.
+    """See `core.ports.Source`. Making one connects, unless too many are connected; then the first question does.
 
     Args:
         connection: where.
         io_timeout_seconds: longest silence; also the longest wait for a lock.
         calling: the endpoint's circuit breaker.
+        permits: leave for every session, but for the short one that asks after a silent one.
 
     Raises:
         ConnectionFailed: the server does not let us in.
     """
 
     def __init__(
-        self, connection: Connection, *, io_timeout_seconds: float = 30, calling: Calling = nullcontext
+        self,
+        connection: Connection,
+        *,
+        io_timeout_seconds: float = 30,
+        calling: Calling = nullcontext,
+        permits: Permits = FREE,
     ) -> None:
         self._connection = connection
         self._io_timeout = io_timeout_seconds
         self._calling = calling
+        self._permits = permits
         self._lock = threading.Lock()
-        self._session: Session | None = self._open(reconnect=False)
-        with mapped(connection.place):
-            self._version = self._session.info.server_version
-            self._info = _server_info(connection, self._session)
+        self._permit: Permit | None = None
+        self._session: Session | None = None
+        self._info: ServerInfo | None = None
+        with suppress(Crowded):
+            self.info()
 
     def info(self) -> ServerInfo:
         """Who is there."""
-        return self._info
+        with self._lock, mapped(self._connection.place):
+            info = self._info = self._info or _server_info(self._connection, self._connected())
+        return info
 
     def catalog(self, schema: str | None) -> Catalog:
         """Tables of one schema, `public` unless told otherwise."""
@@ -146,21 +159,31 @@ class PostgresqlSource:
             lane=Lane.COPY,
             wire=wire,
             # hashtextextended hashes bytes, and they are those of the database's own encoding.
-            spelling=Spelling.RECORD if self._info.encoding == "UTF8" else Spelling.CANONICAL,
+            spelling=Spelling.RECORD if self.info().encoding == "UTF8" else Spelling.CANONICAL,
             refused=refused,
         )
 
     @contextmanager
-    def snapshot(self, readers: int) -> Generator[Snapshot]:
-        """One exported snapshot for all readers; needs `readers` + 1 connections."""
+    def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[Snapshot]:
+        """One exported snapshot for all readers, over as many connections, or fewer where no more are free.
+
+        Raises:
+            Crowded: none is free; nor does this source keep one, so that two that wait do not wait for each other.
+        """
+        utf8 = self.info().encoding == "UTF8"
         with self._lock:
             self._release()
-        utf8 = self._info.encoding == "UTF8"
-        snapshot = PostgresqlSnapshot(self._open, readers, utf8=utf8, place=self._connection.place)
+        permit = self._permits.take(readers)
         try:
-            yield snapshot
+            snapshot = PostgresqlSnapshot(
+                self._open, permit.count, utf8=utf8, place=self._connection.place, portion=portion
+            )
+            try:
+                yield snapshot
+            finally:
+                snapshot.close()
         finally:
-            snapshot.close()
+            permit.give_back()
 
     def close(self) -> None:
         """Release the connection."""
@@ -179,12 +202,32 @@ class PostgresqlSource:
         )
         session.alive = self._at_work
         session.longest = _EXCUSED * self._io_timeout
+        if session.info.server_version >= _NOTICES_CLIENTS:
+            # So that what a killed run has left computing ends, and its place is free. Not every system can do it.
+            with suppress(psycopg.Error):
+                session.execute("SET client_connection_check_interval = '1s'")
         return session
+
+    def _connected(self) -> Session:
+        """The source's own session. The caller has the lock."""
+        if self._session is not None and self._session.lost:
+            self._release()
+        if self._session is None:
+            self._permit = self._permits.take(1)
+            try:
+                self._session = self._open(reconnect=self._info is not None)
+            except BaseException:
+                self._release()
+                raise
+        return self._session
 
     def _release(self) -> None:
         if self._session is not None:
-            self._session.drop()
+            part([self._session])
             self._session = None
+        if self._permit is not None:
+            self._permit.give_back()
+            self._permit = None
 
     def _at_work(self, session: Session) -> bool:
         """Ask another session whether the server still computes for this one; see `-- name: at_work`."""
@@ -199,12 +242,9 @@ class PostgresqlSource:
     @contextmanager
     def _asking(self, where: str) -> Generator[Session]:
         """The source's own session in a transaction, so that all questions see the same moment."""
+        self.info()
         with self._lock, mapped(where):
-            if self._session is not None and self._session.lost:
-                self._release()
-            if self._session is None:
-                self._session = self._open()
-            session = self._session
+            session = self._connected()
             try:
                 session.execute(BEGIN)
                 yield session
@@ -215,7 +255,7 @@ class PostgresqlSource:
         self, session: Session, table: Table, where: str | None, size: _Size, wanted: int
     ) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
         key = _chunk_key(table)
-        ranges = self._version >= _TID_RANGE_SCANS
+        ranges = session.info.server_version >= _TID_RANGE_SCANS
         if key:
             bounds, order = _key_bounds(session, table, where, size, wanted)
             # By a key in random order each chunk would read nearly every page of the heap.

@@ -7,19 +7,21 @@ chunk bounds come from (`postgresql.py`) and how a row is spelled (`infra/digest
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import LiteralString, Never, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import SnapshotLost, TerminalError, TransientError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan, Wire
-from jivs_pipeline.core.ports import Piece
+from jivs_pipeline.core.ports import CopiedRows
 from jivs_pipeline.infra import digests
-from jivs_pipeline.infra.postgresql import Session, mapped
+from jivs_pipeline.infra.postgresql import Session, mapped, part
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered
 
 __all__ = ["BEGIN", "COMPUTED", "PostgresqlSnapshot", "chunk_predicate", "raw", "relation"]
@@ -28,6 +30,7 @@ COMPUTED = "computed"
 """Carrier of a column that the source generates and the target does not: only a query can read it."""
 
 BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+_STANDS_HERE, _GO_BACK = sql.SQL("SAVEPOINT snapshot"), sql.SQL("ROLLBACK TO snapshot")
 
 
 def raw(text: str) -> sql.SQL:
@@ -77,51 +80,64 @@ def copy_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
 
 
 class PostgresqlSnapshot:
-    """See `core.ports.Snapshot`. Readers connect when they are first needed and stay until `close`.
+    """See `core.ports.Snapshot`. Sessions are opened when they are first needed and stay until `close`.
 
-    The exporter does nothing but hold the snapshot open: an error in it would end the view for all, whereas
-    a reader that fails is dropped and the next one imports the same snapshot again.
+    The first session exports the snapshot, and each that joins it exports it again, so that it lives as long as one
+    of them does. An error of the server's ends no session: it is rolled back to where the snapshot stands. A session
+    that is lost is replaced; with a single one the snapshot is lost with it. (A session that only holds the snapshot
+    would be safer, and one connection more than the source was asked for.)
 
     Args:
         open_session: connects to the source.
-        readers: most sessions that read at the same time.
+        readers: most sessions; as many read at the same time.
         utf8: whether the source's encoding is UTF8.
         place: where the source is, for error sentences.
+        portion: the most that is handed out at a time.
     """
 
     consistency = "one snapshot"
 
-    def __init__(self, open_session: Callable[[], Session], readers: int, *, utf8: bool, place: str) -> None:
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        readers: int,
+        *,
+        utf8: bool,
+        place: str,
+        portion: Portion = NO_LIMIT,
+    ) -> None:
         self._open_session = open_session
+        self._readers = readers
         self._utf8 = utf8
         self._place = place
+        self._portion = portion
         self._free = threading.BoundedSemaphore(readers)
         self._lock = threading.Lock()
         self._idle: list[Session] = []
-        self._open: set[Session] = set()
+        self._opening = 0
+        self._open: dict[Session, str] = {}
+        """Sessions in the snapshot, each with the name under which it exports it."""
         self._closed = False
-        self._exporter = open_session()
-        try:
-            with mapped(place):
-                self._exporter.execute(BEGIN)
-                row = self._exporter.execute("SELECT pg_export_snapshot()").fetchone()
-        except BaseException:
-            self._exporter.drop()
-            raise
-        self._identifier: str = row[0] if row else ""
+        with mapped(place):
+            first = open_session()
+            try:
+                self._open[first] = _begin(first)
+            except BaseException:
+                first.drop()
+                raise
+        self._idle.append(first)
 
     def close(self) -> None:
         """End all transactions; a reader that is still at work loses its connection."""
         with self._lock:
             self._closed = True
-            sessions, self._open, self._idle = [*self._open, self._exporter], set[Session](), []
-        for session in sessions:
-            session.drop()
+            sessions, self._open, self._idle = [*self._open], {}, []
+        part(sessions)
 
-    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[Piece]:
-        """The chunk in the plan's COPY format, in pieces of about 256 KiB."""
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
+        """The chunk in the plan's COPY format, in pieces of about 256 KiB, or a portion."""
         with self._reader(table) as session:
-            yield from session.copy_out(copy_statement(table, chunk))
+            yield from session.copy_out(copy_statement(table, chunk), self._portion)
 
     def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:  # noqa: ARG002 - the port's names
         """Not for this source: PostgreSQL to PostgreSQL travels in the copy lane."""
@@ -175,56 +191,104 @@ class PostgresqlSnapshot:
 
     @contextmanager
     def _reader(self, table: TablePlan) -> Generator[Session]:
-        """A session in the snapshot, back in the pool afterwards unless something went wrong in it."""
+        """A session in the snapshot, back in the pool afterwards unless it was lost."""
         with self._free, mapped(table.source):
             session = self._borrow()
             try:
                 _hold(session, table)
                 yield session
             except BaseException:
-                with self._lock:
-                    self._open.discard(session)
-                session.drop()
+                self._restore(session)
                 raise
-            with self._lock:
-                if not self._closed:
-                    self._idle.append(session)
+            self._give_back(session)
+
+    def _restore(self, session: Session) -> None:
+        """After an error: back to where the snapshot stands, or out of the pool."""
+        try:
+            if session.pgconn.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+                session.execute(_GO_BACK)
+                self._give_back(session)
+                return
+        except psycopg.Error:
+            pass
+        with self._lock:
+            self._open.pop(session, None)
+        session.drop()
+
+    def _give_back(self, session: Session) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(session)
 
     def _borrow(self) -> Session:
         with self._lock:
+            self._idle = [s for s in self._idle if not self._forgotten(s)]
             if self._closed:
                 raise TransientError(f"The snapshot of {self._place} is closed", hint="Run again")
-            while self._idle:
-                session = self._idle.pop()
-                if not session.closed:
-                    return session
-                self._open.discard(session)
+            # One is left to hold the snapshot as long as another may be opened.
+            all_open = len(self._open) + self._opening >= self._readers
+            if self._idle and (len(self._idle) > 1 or all_open):
+                return self._idle.pop()
+            self._opening += 1
+        try:
+            return self._join()
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def _forgotten(self, session: Session) -> bool:
+        """Whether the session is closed; then it is forgotten."""
+        if session.closed:
+            self._open.pop(session, None)
+        return session.closed
+
+    def _join(self) -> Session:
+        """Another session in the snapshot, by the name that any of the others gives it."""
+        with self._lock:
+            names = list(self._open.values())
+        if not names:
+            raise self._gone()
         session = self._open_session()
         try:
-            session.execute(
-                sql.SQL("{}; SET TRANSACTION SNAPSHOT {}").format(BEGIN, sql.Literal(self._identifier))
-            )
-        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as error:
-            session.drop()
-            raise self._gone() from error
-        except psycopg.errors.ObjectNotInPrerequisiteState as error:
-            session.drop()
-            raise self._gone() from error
+            name = self._import(session, names)
+            with self._lock:
+                if self._closed:
+                    raise TransientError(f"The snapshot of {self._place} is closed", hint="Run again")  # noqa: TRY301
+                self._open[session] = name
         except BaseException:
             session.drop()
             raise
-        with self._lock:
-            if self._closed:
-                session.drop()
-                raise TransientError(f"The snapshot of {self._place} is closed", hint="Run again")
-            self._open.add(session)
         return session
+
+    def _import(self, session: Session, names: Sequence[str]) -> str:
+        gone: psycopg.Error | None = None
+        for name in names:
+            try:
+                return _begin(session, name)
+            except (
+                psycopg.errors.InvalidParameterValue,
+                psycopg.errors.UndefinedObject,
+                psycopg.errors.ObjectNotInPrerequisiteState,
+            ) as error:
+                gone = error
+                session.execute("ROLLBACK")
+        raise self._gone() from gone
 
     def _gone(self) -> SnapshotLost:
         return SnapshotLost(
             f"{self._place}: the snapshot is gone, because the session that held it was lost",
             hint="Run again; extraction begins anew with another snapshot",
         )
+
+
+def _begin(session: Session, name: str | None = None) -> str:
+    """Begin a transaction in a new snapshot, or in the one of that name; returns a name for it."""
+    session.execute(BEGIN)
+    if name is not None:
+        session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
+    row = session.execute("SELECT pg_export_snapshot()").fetchone()
+    session.execute(_STANDS_HERE)
+    return row[0] if row else ""
 
 
 def _hold(session: Session, table: TablePlan) -> None:

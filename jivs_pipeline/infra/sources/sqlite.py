@@ -15,6 +15,7 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
 from jivs_pipeline.core.types import StoredValues, TypeChoice, choose_sqlite, sqlite_type
@@ -144,10 +145,12 @@ class SqliteSource:
             ) from error
 
     @contextmanager
-    def snapshot(self, readers: int) -> Generator[SqliteSnapshot]:
+    def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[SqliteSnapshot]:
         """One view of the file for all readers; it ends with the block."""
         with self._calling():
-            opened = SqliteSnapshot.open(self._connection, readers, self._timeout, self._batch_bytes)
+            opened = SqliteSnapshot.open(
+                self._connection, readers, self._timeout, self._batch_bytes, portion=portion
+            )
         try:
             yield opened
         finally:

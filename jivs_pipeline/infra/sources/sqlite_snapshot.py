@@ -30,8 +30,9 @@ from pyarrow import compute
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError, TransientError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
-from jivs_pipeline.core.ports import Piece
+from jivs_pipeline.core.ports import CopiedRows
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
@@ -85,10 +86,12 @@ class SqliteSnapshot:
         connection: Connection,
         slots: list[tuple[adbc.Connection, sqlite3.Connection]],
         batch_bytes: int,
+        portion: Portion = NO_LIMIT,
     ) -> None:
         self._connection = connection
         self._slots = slots
         self._batch_bytes = batch_bytes
+        self._portion = portion
         self._known: dict[tuple[str, int], int] = {}
         self._arrow: queue.Queue[adbc.Connection] = queue.Queue()
         self._plain: queue.Queue[sqlite3.Connection] = queue.Queue()
@@ -98,7 +101,13 @@ class SqliteSnapshot:
 
     @classmethod
     def open(
-        cls, connection: Connection, readers: int, timeout_seconds: float, batch_bytes: int
+        cls,
+        connection: Connection,
+        readers: int,
+        timeout_seconds: float,
+        batch_bytes: int,
+        *,
+        portion: Portion = NO_LIMIT,
     ) -> SqliteSnapshot:
         """Begin all readers' transactions on the same state of the file.
 
@@ -115,7 +124,7 @@ class SqliteSnapshot:
             deadline = time.monotonic() + timeout_seconds
             while not _begin(connection, witness, slots, last=time.monotonic() > deadline):
                 time.sleep(_PAUSE_SECONDS)
-            return cls(connection, slots, batch_bytes)
+            return cls(connection, slots, batch_bytes, portion)
         except BaseException:
             _close(slots)
             raise
@@ -150,7 +159,7 @@ class SqliteSnapshot:
         finally:
             self._plain.put(lent)
 
-    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[Piece]:
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
         """SQLite has no copy lane."""
         raise NotImplementedError(f"{table.source} of SQLite travels in the arrow lane")
 
@@ -217,7 +226,8 @@ class SqliteSnapshot:
         sql = f"SELECT {first} UNION ALL SELECT {', '.join([*(s for s, _ in parts), alien])} {rows.sql}"
         schema = pa.schema([pa.field(c.target, arrow_type(c.arrow)) for c in table.columns])
         with self._lent_arrow(table) as connection, connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(rows.batch)})
+            batch = min(rows.batch, self._portion.rows_of(table) or rows.batch)
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(batch)})
             cursor.execute(sql, rows.parameters)
             reader: Any = cursor.fetch_record_batch()
             if list(reader.schema.types) != types:
