@@ -46,7 +46,7 @@ from jivs_pipeline.engine.pulse import Pulse
 from jivs_pipeline.engine.report import pending_report
 from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_ledger, resumable
 from jivs_pipeline.engine.rollback import rollback
-from jivs_pipeline.engine.run import Run, expected
+from jivs_pipeline.engine.run import Run, expected, take_permits
 from jivs_pipeline.engine.services import Services
 
 __all__ = ["Migration"]
@@ -135,7 +135,7 @@ class Migration:
             checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
             progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard), plan=claim.plan or empty,
         )  # fmt: skip
-        self._patiently(Phase.PLAN, partial(target.take_permits, spec.parallelism))
+        self._patiently(Phase.PLAN, partial(take_permits, source, target, spec.parallelism))
         if claim.plan is not None:
             points = services.control.checkpoints(spec.key)
             self._patiently(Phase.PLAN, partial(recall, self._run, points, self._new_generation))

@@ -17,6 +17,7 @@ from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.run import take_permits
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.verify import compare
 
@@ -48,7 +49,9 @@ def reverify(
     readers = min(spec.parallelism, spec.limits.source_connections)
     guard = Guard(services.patience_seconds)
     with services.opened(spec) as (source, target), ExitStack() as opened:
-        with_retries(partial(target.take_permits, spec.parallelism), guard, _tell_nobody, only=Crowded)
+        with_retries(
+            partial(take_permits, source, target, spec.parallelism), guard, _tell_nobody, only=Crowded
+        )
         snapshot = with_retries(
             lambda: opened.enter_context(source.snapshot(readers)), guard, _tell_nobody, only=Crowded
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import JivsError
+from jivs_pipeline.core.errors import Crowded, JivsError
 from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
 from jivs_pipeline.core.ports import Source
@@ -22,7 +22,7 @@ from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Builder, Checkpoints, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 
-__all__ = ["ChunkFile", "Extracted", "Run", "TableFailure"]
+__all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_permits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,19 @@ class Run:
         """Name of a chunk's file: a hash, because table names are hostile."""
         ending = "copy" if table.lane is Lane.COPY else "arrow"
         return f"{short_hash(table.target)}-{chunk.index}.{ending}"
+
+
+def take_permits(source: Source, target: Target, workers: int) -> None:
+    """Leave to work in the target. Who must wait for it keeps nobody waiting for the source: that could be who has it.
+
+    Raises:
+        Crowded: the target has no room.
+    """
+    try:
+        target.take_permits(workers)
+    except Crowded:
+        source.close()
+        raise
 
 
 def expected(tables: Iterable[TablePlan], extracted: Mapping[str, Extracted]) -> dict[str, int]:

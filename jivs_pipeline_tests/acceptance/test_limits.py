@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 import psycopg
@@ -55,7 +56,14 @@ def start(engine: Engine, target: str) -> Callable[..., Forked]:
             "key": f"k{number}-{uuid4().hex[:10]}", "source": "legacy", "target": "warehouse", "limits": limits,
             "parallelism": parallelism, "chunk_bytes": 1 << 18, "target_schema": f"into_{number}",
         }  # fmt: skip
-        return engine.start(spec, {"JIVS_CONNECTION_LEGACY": source, "JIVS_CONNECTION_WAREHOUSE": target})
+        return engine.start(
+            spec,
+            {
+                "JIVS_CONNECTION_LEGACY": source,
+                "JIVS_CONNECTION_WAREHOUSE": target,
+                "JIVS_LOAD_TIMEOUT_SECONDS": f"{patience:g}",
+            },
+        )
 
     return start
 

@@ -7,10 +7,11 @@ product and know nothing of this, and counting the rounds (`faults/test_mutants.
 from jivs_pipeline_tests.mutants.of_control import CONTROL
 from jivs_pipeline_tests.mutants.of_engine import ENGINE
 from jivs_pipeline_tests.mutants.of_events import EVENTS
+from jivs_pipeline_tests.mutants.of_limits import LIMITS
 from jivs_pipeline_tests.mutants.of_target import TARGET
 from jivs_pipeline_tests.mutants.running import Edit, Mutant
 
 __all__ = ["MUTANTS", "Edit", "Mutant"]
 
-MUTANTS: tuple[Mutant, ...] = (*ENGINE, *TARGET, *CONTROL, *EVENTS)
+MUTANTS: tuple[Mutant, ...] = (*ENGINE, *TARGET, *CONTROL, *EVENTS, *LIMITS)
 """The first two are the ones that `make test` runs."""

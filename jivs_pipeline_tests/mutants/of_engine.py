@@ -202,8 +202,8 @@ ENGINE = (
         (
             Edit(
                 "jivs_pipeline/engine/extract.py",
-                "if rows is not None and rows != digest.rows:",
-                "if rows is not None and rows < 0:",
+                "if rows != digest.rows:",
+                "if rows < 0:",
             ),
         ),
         (f"{_UNIT}/test_extract.py::test_two_reads_that_differ_fail_the_table",),

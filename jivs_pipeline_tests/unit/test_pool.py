@@ -9,6 +9,7 @@ import pytest
 
 from jivs_pipeline.core.errors import (
     BreakerOpen,
+    Crowded,
     DataError,
     FencedError,
     InterruptedRun,
@@ -281,3 +282,26 @@ def test_a_stop_ends_the_waiting_for_another_attempt():
     guard = Fast()
     with pytest.raises(PausedRun):
         with_retries(failing(TransientError("one")), guard, lambda *_: guard.stop(PausedRun("stop")))
+
+
+def test_a_crowded_endpoint_is_waited_for_by_its_own_patience_and_told_once() -> None:
+    """Its looks are no attempts; of each there would be a row in migration_retries."""
+    guard, looks, told = Fast(), 0, list[int]()
+
+    def job() -> str:
+        nonlocal looks
+        looks += 1
+        if looks < 20:
+            raise Crowded("full", patience_seconds=60)
+        return "in"
+
+    assert with_retries(job, guard, lambda attempt, *_: told.append(attempt)) == "in"
+    assert (looks, told) == (20, [1])
+    assert max(guard.waits) <= 1
+
+    def never() -> None:
+        raise Crowded("full", patience_seconds=0)
+
+    guard.patience_seconds = 60
+    with pytest.raises(Crowded):
+        with_retries(never, guard, lambda *_: None)
