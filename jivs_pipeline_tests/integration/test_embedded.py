@@ -114,7 +114,7 @@ def test_a_fresh_home_has_three_databases_and_a_redis(fresh: Path) -> None:
         assert names == ["jivs_control", "jivs_dagster", "jivs_target"]
         assert _ask(urls.target, "SHOW server_encoding") == "UTF8"
         assert _ask(urls.target, "SELECT upper('élan')") == "ÉLAN"
-        assert _ask(urls.control, "SHOW max_connections") == "400"
+        assert _ask(urls.control, "SHOW max_connections") == "1000"
         assert _ask(urls.control, "SHOW fsync") == "on"
         assert _ask(urls.control, "SHOW unix_socket_directories") == ""
         with redis.Redis.from_url(urls.redis) as client:

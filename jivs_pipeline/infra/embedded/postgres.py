@@ -30,8 +30,9 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     # A socket's path may have 107 bytes; homes may have more. Nothing of ours needs one.
     "unix_socket_directories": "",
-    # 50 runs with their pools, Dagster's daemon and webserver.
-    "max_connections": "400",
+    # 50 runs with all that they need, should control database, Dagster's storage, target and source all be in here; see
+    # docs/operating.md. One costs some 20 kB as long as nobody uses it.
+    "max_connections": "1000",
     "shared_buffers": "256MB",
     # A bulk load is WAL; checkpoints should follow the clock and not the volume.
     "max_wal_size": "4GB",
