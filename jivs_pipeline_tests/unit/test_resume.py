@@ -54,7 +54,7 @@ def run(
     return Run(
         spec=cast("Any", SimpleNamespace(key="k")), run_id="r", control_id="c", epoch=1, owner="o", source=nothing,
         target=nothing, staging=cast("Any", staging), checkpoints=nothing, builder=nothing, guard=nothing,
-        progress=nothing, plan=before, extracted={t: manifest("old") for t in extracted}, generation="old",
+        progress=nothing, pace=nothing, plan=before, extracted={t: manifest("old") for t in extracted}, generation="old",
         loaded=set(loaded),
     )  # fmt: skip
 
