@@ -177,7 +177,7 @@ def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
 def _nothing_to_do(runtime: Any, spec: Spec) -> dict[str, Any] | None:
     runtime.ends(spec)
     migration = runtime.migration(spec, "")
-    return {**migration.document(), "resumed": False} if migration.finished_before else None
+    return {**migration.document(), "resumed": False} if migration.nothing_to_do() else None
 
 
 def _preflight(runtime: Any, spec: Spec) -> None:

@@ -103,7 +103,7 @@ class FakeTarget:
         self.inspected = (schema, tuple(names))
         return {n: t for n, t in self._existing.items() if n in names}
 
-    def ledger(self, key: str) -> LedgerView:
+    def ledger(self, key: str, since: int = 0) -> LedgerView:
         return LedgerView(epoch=1, steps={(table, "create"): ("g1", {}) for table in self._made})
 
     def claim(self, key: str, control_id: str, epoch: int, owner: str) -> None:

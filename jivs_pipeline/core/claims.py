@@ -47,7 +47,8 @@ class Ends:
 class Claim:
     """The right to run a migration: all writes name its epoch.
 
-    `plan` is that of the run before, when this one continues it; `same_spec` whether the spec is, too.
+    `plan` is that of the run before, when this one continues it; `same_spec` whether the spec is, too. What the target's
+    ledger has of epochs before `since` was made by loads that are over.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Claim:
     resumed: bool
     plan: Plan | None
     same_spec: bool
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)

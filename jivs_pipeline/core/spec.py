@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from jivs_pipeline.core.cron import Cron
 from jivs_pipeline.core.errors import SpecError
 from jivs_pipeline.core.names import (
     did_you_mean,
@@ -62,6 +63,11 @@ def _target_schema(text: str) -> str:
     if is_reserved_schema(text):
         raise ValueError(f"{text!r} is reserved; choose another schema")
     return _identifier(text)
+
+
+def _schedule(text: str) -> str:
+    Cron.parse(text)
+    return " ".join(text.split())
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
@@ -164,6 +170,18 @@ class Spec(_Model):
     chunk_bytes: int = Field(default=64 << 20, ge=1 << 16, le=4 << 30)
     staging: Literal["disk", "none"] = "disk"
     limits: Limits = Limits()
+    schedule: Annotated[str, AfterValidator(_schedule)] | None = Field(
+        default=None, description="Loaded anew at these times: cron with five fields, in UTC"
+    )
+
+    @model_validator(mode="after")
+    def _schedule_can_load_again(self) -> Self:
+        if self.schedule is not None and self.on_existing == "fail":
+            raise ValueError(
+                "a schedule loads tables again that are there, and on_existing is fail;"
+                " set it to replace, truncate or append"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_stay_apart(self) -> Self:
@@ -181,8 +199,10 @@ class Spec(_Model):
 
     @property
     def hash(self) -> str:
-        """Digest of the meaning, not of the text: same spec, same hash."""
-        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
+        body = json.dumps(
+            self.model_dump(mode="json", exclude={"schedule"}), sort_keys=True, separators=(",", ":")
+        )
         return hashlib.sha256(body.encode()).hexdigest()
 
     def rule(self, table: str) -> TableRule:

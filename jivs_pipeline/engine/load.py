@@ -33,7 +33,8 @@ def load(run: Run) -> None:
     with_retries(partial(claim, run), run.guard, told)
     for schema in sorted({t.target_schema for t in tables}):
         with_retries(partial(run.target.ensure_schema, schema), run.guard, told)
-    ledger = with_retries(partial(run.target.ledger, run.key), run.guard, told)
+    _conclude(run, told)
+    ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
@@ -47,6 +48,12 @@ def claim(run: Run) -> None:
     if not run.claimed:
         run.target.claim(run.key, run.control_id, run.epoch, run.owner)
         run.claimed = True
+
+
+def _conclude(run: Run, told: Callable[[int, JivsError, float], None]) -> None:
+    """What loads before this one have made stays for good, and what they kept for a rollback goes."""
+    while run.since and with_retries(partial(run.target.conclude_next, run.since), run.guard, told):
+        run.guard.check()
 
 
 def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
@@ -86,7 +93,7 @@ def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
         if table.mode in _BESIDE and ledger.merged:
             raise RefusedError(
                 f"Rows of an earlier extraction were already merged into {table.target}",
-                hint="Take them out of the target and use another key",
+                hint=f"Take them back first, with: jivs rollback {run.key}",
             )
         run.target.reset(table)
     _apply(run, table, run.builder.create(run.key, table))

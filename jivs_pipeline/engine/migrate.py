@@ -100,6 +100,13 @@ class Migration:
             and row["epoch"] > 0
         )
 
+    def nothing_to_do(self) -> bool:
+        """Whether it is finished before. When it is to be loaded again may still have changed, and is noted."""
+        if not self.finished_before:
+            return False
+        self._services.control.reschedule(self._spec)
+        return True
+
     def begin(self) -> bool:
         """Open both ends and take the migration: conflict, or a new epoch and a heartbeat.
 
@@ -113,7 +120,7 @@ class Migration:
         services, spec = self._services, self._spec
         if self._run is not None:
             return True  # every op asks
-        if self.finished_before:
+        if self.nothing_to_do():
             return False
         source, target, floor = with_retries(self._open_ends, self.guard, lambda *_: None)
         claim = services.take(spec, self._run_id, floor)
@@ -133,7 +140,8 @@ class Migration:
             spec=spec, run_id=self._run_id, control_id=services.control.control_id(), epoch=claim.epoch,
             owner=claim.owner.owner, source=source, target=target, staging=services.staging,
             checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
-            progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard), plan=claim.plan or empty,
+            progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard),
+            plan=claim.plan or empty, since=claim.since,
         )  # fmt: skip
         self._patiently(Phase.PLAN, partial(take_permits, source, target, spec.parallelism))
         if claim.plan is not None:
@@ -216,7 +224,9 @@ class Migration:
                 # Steps that failed are tried again on the rows that stand.
                 run.failures = {}
             else:
-                fresh = self._patiently(Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target))
+                fresh = self._patiently(
+                    Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target, run.since)
+                )
                 renew(run, fresh, self._new_generation())
                 note_refusals(run)
             self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))

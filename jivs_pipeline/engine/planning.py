@@ -35,10 +35,11 @@ class Checked:
     aside: frozenset[str]
 
 
-def check(spec: Spec, source: Source, target: Target, *, filters: bool = False) -> Checked:
+def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters: bool = False) -> Checked:
     """Find what is wrong with a spec before anything is written anywhere.
 
     Args:
+        since: what earlier epochs have made in the target is as if it had always been there.
         filters: also have the source read every `where`, which a plan does anyhow.
 
     Raises:
@@ -48,7 +49,7 @@ def check(spec: Spec, source: Source, target: Target, *, filters: bool = False) 
     _refuse_unavailable(spec)
     catalog = source.catalog(spec.source_schema)
     chosen = _choose(spec, catalog)
-    ledger = target.ledger(spec.key)
+    ledger = target.ledger(spec.key, since)
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))
     existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in ledger.made}
@@ -60,9 +61,9 @@ def check(spec: Spec, source: Source, target: Target, *, filters: bool = False) 
     return Checked(catalog, chosen, names, existing, aside)
 
 
-def build_plan(spec: Spec, source: Source, target: Target) -> Plan:
-    """The plan for `spec` as both databases are now; raises as `check` does."""
-    checked = check(spec, source, target)
+def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Plan:
+    """The plan for `spec` as both databases are now; arguments and errors are those of `check`."""
+    checked = check(spec, source, target, since=since)
     info, catalog, chosen = source.info(), checked.catalog, checked.chosen
     names, existing = checked.names, checked.existing
     missed = [o for o in catalog.left_out if o.holds_rows and spec.tables.takes(_bare(catalog, o))]

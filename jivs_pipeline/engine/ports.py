@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import Chunk, Plan, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, LedgerView, Piece
+from jivs_pipeline.core.schedules import Scheduled
+from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
 
 __all__ = [
@@ -20,10 +23,14 @@ __all__ = [
     "Checkpoints",
     "Claim",
     "ControlDatabase",
+    "DueLoads",
+    "EndedMigrations",
     "LeaseService",
+    "Reverified",
     "Sink",
     "StagingArea",
     "StepLike",
+    "SweptArea",
     "Target",
 ]
 
@@ -55,14 +62,15 @@ class Target(Protocol):
 
     def info(self) -> ServerInfo: ...
     def inspect(self, schema: str, names: Sequence[str]) -> Mapping[str, ExistingTable]: ...
-    def ledger(self, key: str) -> LedgerView: ...
+    def ledger(self, key: str, since: int = 0) -> LedgerView: ...
     def take_permits(self, workers: int) -> None: ...
     def claim(self, key: str, control_id: str, epoch: int, owner: str) -> None: ...
     def release(self) -> None: ...
     def ensure_schema(self, schema: str) -> None: ...
     def reset(self, table: TablePlan) -> None: ...
+    def conclude_next(self, since: int) -> str | None: ...
     def undo_next(self) -> str | None: ...
-    def undoable(self, key: str) -> None: ...
+    def undoable(self, key: str, since: int = 0) -> None: ...
     def apply(self, step: Any, generation: str) -> bool: ...
     def load_chunk(
         self,
@@ -104,6 +112,29 @@ class StagingArea(Protocol):
     def discard(self, key: str, epoch: int, keep: Collection[str] = ()) -> None: ...
 
 
+class SweptArea(Protocol):
+    """The staging area for who sweeps it; see `infra/staging.py`."""
+
+    def left(self) -> Sequence[str]: ...
+    def untouched_since(self, name: str) -> float: ...
+    def set_aside(self, name: str, epoch: int | None) -> bool: ...
+    def remove_aside(self) -> int: ...
+
+
+class EndedMigrations(Protocol):
+    """Which migrations there are, and which have ended; see `infra/housekeeping.py`."""
+
+    def keys(self) -> Sequence[str]: ...
+    def while_ended(self, key: str, act: Callable[[int], None]) -> bool: ...
+
+
+class Reverified(Protocol):
+    """Completed migrations that are compared again; see `infra/housekeeping.py`."""
+
+    def to_reverify(self, days: float) -> Sequence[str]: ...
+    def reverified(self, key: str, outcome: str, detail: str) -> None: ...
+
+
 class LeaseService(Protocol):
     """Leases of migrations; see `infra/leases.py`."""
 
@@ -132,6 +163,13 @@ class Checkpoints(Protocol):
     ) -> None: ...
 
 
+class DueLoads(Protocol):
+    """Scheduled migrations; see `infra/due_loads.py`."""
+
+    def scheduled(self) -> Sequence[Scheduled]: ...
+    def ask(self, seen: Scheduled, due: datetime) -> bool: ...
+
+
 class ControlDatabase(Protocol):
     """State of migrations; see `infra/control.py` for what each verb promises."""
 
@@ -142,6 +180,7 @@ class ControlDatabase(Protocol):
     def performance(self, key: str) -> list[dict[str, Any]]: ...
     def heartbeat(self, claim: Claim) -> str | None: ...
     def release(self, claim: Claim) -> None: ...
+    def reschedule(self, spec: Spec) -> None: ...
     def request(self, key: str, what: str) -> None: ...
     def settle(
         self, key: str, before: Status, after: Status, error: Mapping[str, str] | None = None

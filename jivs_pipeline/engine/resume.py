@@ -29,7 +29,7 @@ def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) ->
     for point in mine:
         if point.phase is Phase.EXTRACT and point.ok:
             run.extracted[point.table] = Extracted.parse(point.generation, point.data)
-    ledger = run.target.ledger(run.key)
+    ledger = run.target.ledger(run.key, run.since)
     for point in mine:
         if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:
             # The target's own ledger has the last word: the target may have been restored or made anew.
@@ -92,7 +92,7 @@ def require_ledger(run: Run) -> None:
     Raises:
         TerminalError: one is.
     """
-    ledger = run.target.ledger(run.key)
+    ledger = run.target.ledger(run.key, run.since)
     for table in run.sound:
         manifest = run.extracted[table.target]
         planned = {c.index for c in manifest.chunks}

@@ -37,9 +37,10 @@ def rollback(services: Services, key: str, run_id: str) -> int:
     """
     # A run that is gone cannot be cancelled any more, and need not be.
     settle_dead(services, key, Status.FAILED)
-    spec: Spec = parse_spec(services.control.migration(key)["spec"])
+    row = services.control.migration(key)
+    spec: Spec = parse_spec(row["spec"])
     with services.opened_target(spec) as target:
-        target.undoable(key)
+        target.undoable(key, row["begun_epoch"])
         claim = services.take_over(key, run_id, target.ledger(key).epoch)
         guard = Guard(services.patience_seconds)
         guard.on_interrupt(target.interrupt)
@@ -58,6 +59,10 @@ def rollback(services: Services, key: str, run_id: str) -> int:
                 more = target.undo_next() is not None
                 undone += more
 
+            # What was there before this load is what those before it have left.
+            conclude = partial(target.conclude_next, claim.since)
+            while claim.since and with_retries(conclude, guard, _tell_nobody):
+                guard.check()
             while more:
                 guard.check()
                 with_retries(undo, guard, _tell_nobody)

@@ -144,6 +144,8 @@ class Run:
     """Target tables whose load is finished."""
     failures: dict[str, TableFailure] = field(default_factory=dict[str, TableFailure])
     claimed: bool = False
+    since: int = 0
+    """What the ledger has of earlier epochs was made by loads that are over."""
 
     @property
     def key(self) -> str:

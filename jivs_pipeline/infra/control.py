@@ -17,10 +17,13 @@ from psycopg.types.json import Json, Jsonb
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType, event_id
 from jivs_pipeline.core.plan import Plan
+from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, known_migration, one, overtaken, token
 from jivs_pipeline.infra.control_link import Db, Row
+from jivs_pipeline.infra.due_loads import DueLoads
 from jivs_pipeline.infra.failpoints import failpoint
+from jivs_pipeline.infra.housekeeping import Housekeeping
 from jivs_pipeline.infra.outbox import Outbox
 from jivs_pipeline.infra.permits import PermitBook
 from jivs_pipeline.infra.request_cache import RequestCache
@@ -44,6 +47,20 @@ class Control(Claims):
     def permits(self, *, lease_seconds: float, patience_seconds: float) -> PermitBook:
         """The permits of this process."""
         return PermitBook(self._link, lease_seconds=lease_seconds, patience_seconds=patience_seconds)
+
+    @property
+    def due_loads(self) -> DueLoads:
+        """Scheduled migrations."""
+        return DueLoads(self._link, self._told)
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """What is cleaned up at night, and compared every week."""
+        return Housekeeping(self._link)
+
+    def reschedule(self, spec: Spec) -> None:
+        """Give a migration the schedule of this spec, or none, where the spec is the same otherwise."""
+        self.due_loads.reschedule(spec)
 
     # Reading
 

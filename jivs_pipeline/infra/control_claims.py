@@ -127,7 +127,7 @@ class Claims:
             row = one(db, "lock_migration", {"key": spec.key})
             if (holder := _holder(db, spec.key)) is not None and holder.owner == owner.owner:
                 # The commit of an earlier attempt stands.
-                return _claim(spec, owner, run_id, row["epoch"], row["plan"])
+                return _claim(spec, owner, run_id, row["epoch"], row["plan"], row["begun_epoch"])
             if holder is not None and not holder.gone:
                 raise held(spec.key, holder)
             before = Status(row["status"])
@@ -145,7 +145,7 @@ class Claims:
             kind = EventType.STARTED if plan is None else EventType.RESUMED
             add_event(db, spec.key, kind, {"run_id": run_id, "epoch": epoch}, token())
             failpoint("claim_before_commit")
-            return _claim(spec, owner, run_id, epoch, plan)
+            return _claim(spec, owner, run_id, epoch, plan, row["begun_epoch"])
 
         claim = self._link.do(work)
         self._told(spec.key)
@@ -166,7 +166,7 @@ class Claims:
             spec = Spec.model_validate(row["spec"])
             holder = _holder(db, key)
             if holder is not None and holder.owner == owner.owner:
-                return _claim(spec, owner, run_id, row["epoch"], row["plan"])
+                return _claim(spec, owner, run_id, row["epoch"], row["plan"], row["begun_epoch"])
             if holder is not None and not holder.gone:
                 raise held(key, holder)
             if not allowed(Status(row["status"]), after):
@@ -176,7 +176,7 @@ class Claims:
                 )
             epoch: int = one(db, "take_over", {"key": key, "floor": floor, "run_id": run_id})["epoch"]
             _write_lock(db, key, owner, epoch, run_id, lease_seconds)
-            return _claim(spec, owner, run_id, epoch, row["plan"])
+            return _claim(spec, owner, run_id, epoch, row["plan"], row["begun_epoch"])
 
         claim = self._link.do(work)
         failpoint("take_over_after_commit")
@@ -362,11 +362,13 @@ def _check_slots(db: Db, key: str) -> None:
         raise NoSlot(limit, datetime.now(UTC) + _SLOT_PAUSE)
 
 
-def _claim(spec: Spec, owner: Owner, run_id: str, epoch: int, stored: Mapping[str, Any] | None) -> Claim:
+def _claim(
+    spec: Spec, owner: Owner, run_id: str, epoch: int, stored: Mapping[str, Any] | None, since: int
+) -> Claim:
     plan = Plan.model_validate(stored) if stored else None
     # The plan's own spec: the row's may be that of a run which ended before it had planned anything.
     same_spec = plan is not None and plan.spec_hash == spec.hash
-    return Claim(spec.key, epoch, run_id, owner, plan is not None, plan, same_spec)
+    return Claim(spec.key, epoch, run_id, owner, plan is not None, plan, same_spec, since)
 
 
 def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:

@@ -29,7 +29,7 @@ from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import Piece
-from jivs_pipeline.infra import ddl, revisions, steps, undo
+from jivs_pipeline.infra import conclude, ddl, revisions, steps, undo
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.postgresql import Session, mapped
 from jivs_pipeline.infra.target_sessions import SQL, Right, overtaken, value
@@ -258,6 +258,18 @@ class PostgresqlTarget(TargetView):
             db.execute(SQL["forget_table"], names)
             failpoint("inside_reset")
 
+    def conclude_next(self, since: int) -> str | None:
+        """Let stand what loads before the epoch `since` have made: remove the next thing that they kept for a rollback.
+
+        Returns:
+            What was removed, or None when nothing of those loads is left.
+        """
+        right = self._claimed()
+        with self._fenced(f"the end of earlier loads of {right.key}") as db:
+            concluded = conclude.conclude_oldest(db, right.key, since)
+            failpoint("inside_conclude")
+        return concluded
+
     def undo_next(self) -> str | None:
         """Undo the latest step that changed something, with its ledger row, in one transaction.
 
@@ -273,13 +285,13 @@ class PostgresqlTarget(TargetView):
             failpoint("inside_undo")
         return undone
 
-    def undoable(self, key: str) -> None:
+    def undoable(self, key: str, since: int = 0) -> None:
         """Look whether a rollback can restore everything.
 
         Raises:
             ConflictError: rows were appended to a table without a key and cannot be told from others.
         """
-        for _, entry in self.ledger(key).steps.values():
+        for _, entry in self.ledger(key, since).steps.values():
             undo.check(entry)
 
 

@@ -53,6 +53,20 @@ HAVING bool_and(a.attnotnull)
 -- name: latest_step
 SELECT "table", step, undo FROM jivs_ledger.steps WHERE key = %(key)s ORDER BY number DESC LIMIT 1;
 
+-- name: oldest_step
+-- Of a load that is over.
+SELECT "table", step, undo FROM jivs_ledger.steps WHERE key = %(key)s AND epoch < %(since)s ORDER BY number LIMIT 1;
+
+-- name: references_kept
+-- Foreign keys of other tables to a table that is kept for a rollback, as far as those are kept, too.
+SELECT n.nspname, c.relname, k.conname
+  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE k.contype = 'f' AND k.confrelid = to_regclass(%(kept)s) AND k.conrelid <> k.confrelid
+   AND n.nspname ~ '^jivs_kept_';
+
+-- name: forget_older_chunks
+DELETE FROM jivs_ledger.chunks WHERE key = %(key)s AND epoch < %(since)s;
+
 -- name: forget_step
 DELETE FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step = %(step)s;
 
@@ -79,10 +93,11 @@ SELECT to_regclass('jivs_ledger.steps') IS NOT NULL AND to_regclass('jivs_ledger
 SELECT epoch FROM jivs_ledger.migrations WHERE key = %(key)s;
 
 -- name: ledger_steps
-SELECT "table", step, generation, undo FROM jivs_ledger.steps WHERE key = %(key)s ORDER BY number;
+SELECT "table", step, generation, undo FROM jivs_ledger.steps
+ WHERE key = %(key)s AND epoch >= %(since)s ORDER BY number;
 
 -- name: ledger_chunks
-SELECT "table", chunk, generation, rows, bytes FROM jivs_ledger.chunks WHERE key = %(key)s;
+SELECT "table", chunk, generation, rows, bytes FROM jivs_ledger.chunks WHERE key = %(key)s AND epoch >= %(since)s;
 
 -- name: terminate_older
 -- Ends the server processes of overtaken epochs. All three marks must match: process ids are used again.

@@ -50,12 +50,12 @@ class TargetView(TargetSessions):
             for name, kind in kinds.items()
         }
 
-    def ledger(self, key: str) -> LedgerView:
-        """What the ledger says of a migration; empty where there is no ledger."""
+    def ledger(self, key: str, since: int = 0) -> LedgerView:
+        """What the ledger says of a migration, from the epoch `since` on; empty where there is no ledger."""
         with self._reading() as db:
             if not value(db, "has_ledger"):
                 return LedgerView()
-            parameters = {"key": key}
+            parameters = {"key": key, "since": since}
             epoch = db.execute(SQL["ledger_epoch"], parameters).fetchone()
             steps = db.execute(SQL["ledger_steps"], parameters).fetchall()
             chunks = db.execute(SQL["ledger_chunks"], parameters).fetchall()

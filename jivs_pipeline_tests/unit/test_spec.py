@@ -372,6 +372,20 @@ def test_no_mapping_raises_anything_but_a_spec_error(mapping):
 # What a spec says
 
 
+def test_a_schedule():
+    """Checked at once, spelled one way, and no part of what is migrated."""
+    spec = parse_spec(BASE + "on_existing: replace\nschedule: ' 0  2 * * mon '")
+    assert spec.schedule == "0 2 * * mon"
+    assert spec.hash == parse_spec(BASE + "on_existing: replace").hash
+    with pytest.raises(SpecError, match="'schedule' is wrong: '60' is no minute of a schedule"):
+        parse_spec(BASE + "on_existing: replace\nschedule: 60 2 * * *")
+
+
+def test_a_schedule_has_to_say_what_becomes_of_the_tables():
+    with pytest.raises(SpecError, match="on_existing is fail; set it to replace, truncate or append"):
+        parse_spec(BASE + "schedule: 0 2 * * *")
+
+
 def test_the_hash_is_of_the_meaning():
     one = parse_spec(BASE + "verify: digest\nrules: {a: {where: x}, b: {where: y}}")
     two = parse_spec("# other text\n{target: b, source: a, key: k, rules: {b: {where: y}, a: {where: x}}}")
