@@ -6,10 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from jivs_pipeline.defs.io_manager import HandleIOManager
+from jivs_pipeline.defs.io_manager import HandleIOManager, handles_directory
 from jivs_pipeline.defs.jobs import migration
+from jivs_pipeline.defs.maintenance import MAINTENANCE_JOBS, MAINTENANCE_SCHEDULES
 from jivs_pipeline.defs.partitions import migration_asset
 from jivs_pipeline.defs.resources import session_resource
+from jivs_pipeline.defs.scheduled import scheduled_migrations
 from jivs_pipeline.defs.sensors import SENSORS
 from jivs_pipeline.defs.steering_jobs import STEERING
 
@@ -20,7 +22,7 @@ __all__ = ["build_defs"]
 def _handles(context: dg.InitResourceContext) -> HandleIOManager:
     if context.instance is None:
         raise dg.DagsterInvariantViolationError("handles are kept in the instance's directory")
-    return HandleIOManager(Path(context.instance.root_directory) / "handles")
+    return HandleIOManager(handles_directory(Path(context.instance.root_directory)))
 
 
 def build_defs(
@@ -38,7 +40,8 @@ def build_defs(
     return dg.Definitions(
         assets=[migration_asset, *tables],
         asset_checks=checks,
-        jobs=[migration, *STEERING],
-        sensors=SENSORS,
+        jobs=[migration, *STEERING, *MAINTENANCE_JOBS],
+        schedules=MAINTENANCE_SCHEDULES,
+        sensors=[*SENSORS, scheduled_migrations],
         resources={**resources, **(resource_overrides or {})},
     )

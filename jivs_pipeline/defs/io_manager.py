@@ -5,13 +5,31 @@ silent corruption when two runs shared them.
 """
 
 import json
+from contextlib import suppress
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-__all__ = ["HandleIOManager"]
+__all__ = ["HandleIOManager", "handles_directory", "remove_old_handles"]
+
+
+def handles_directory(root: Path) -> Path:
+    """Where handles are kept in an instance's directory."""
+    return root / "handles"
+
+
+def remove_old_handles(root: Path, before: datetime) -> int:
+    """Remove handles that were written before; one that is missing is no loss. Returns how many."""
+    removed = 0
+    for path in handles_directory(root).glob("*"):
+        with suppress(FileNotFoundError):  # somebody else is at it
+            if path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                removed += 1
+    return removed
 
 
 class HandleIOManager(dg.IOManager):

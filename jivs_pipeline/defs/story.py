@@ -3,20 +3,24 @@
 What belongs here: turning engine values into Dagster's. What does not: deciding anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.defs.partitions import MIGRATION_ASSET
+from jivs_pipeline.engine.reverification import Comparison, Outcome
 
 __all__ = [
     "CHECK",
     "check_metadata",
     "checks",
+    "comparison_metadata",
     "materializations",
     "plan_metadata",
+    "recheck",
     "sentence",
     "table_key",
     "verdict",
@@ -99,6 +103,30 @@ def checks(document: Mapping[str, Any]) -> Iterator[dg.AssetCheckEvaluation]:
             else "The target differs from the source",
             metadata=check_metadata(table),
         )
+
+
+def recheck(connection: str, table: Mapping[str, Any]) -> dg.AssetCheckEvaluation:
+    """The check of a table that was compared again, from the document of `jivs verify`."""
+    return dg.AssetCheckEvaluation(
+        asset_key=table_key(connection, table["target_table"]),
+        check_name=CHECK,
+        passed=table["equal"],
+        description="Compared again; count and digest are equal"
+        if table["equal"]
+        else "Compared again; the target differs from the source",
+        metadata=check_metadata(table),
+    )
+
+
+def comparison_metadata(found: Sequence[Comparison], left: Sequence[str]) -> dict[str, Any]:
+    """What the weekly comparison has found, as a table that the run page shows."""
+    rows = [(c.key, c.outcome.value, c.detail) for c in found]
+    counts = Counter(c.outcome.value for c in found)
+    return {
+        **{outcome.value: counts[outcome.value] for outcome in Outcome},
+        "left for the next run": len(left),
+        "migrations": dg.MetadataValue.md(_markdown(("migration", "outcome", "what"), rows)),
+    }
 
 
 def check_metadata(table: Mapping[str, Any]) -> dict[str, Any]:

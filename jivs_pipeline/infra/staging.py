@@ -10,7 +10,10 @@ since they hold other people's rows. A file counts only once the control databas
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +28,8 @@ from jivs_pipeline.infra.failpoints import failpoint
 __all__ = ["StagedFile", "Staging"]
 
 _READ_BYTES = 1 << 20
+_OURS, _GENERATION = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{10}-[0-9a-f]+")
+_ASIDE = ".swept-"
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 20
 """Left to others on the disk, such as the embedded servers, which do not survive a full one: that, or a 20th."""
 
@@ -199,6 +204,64 @@ class Staging:
                     directory.rmdir()
         except OSError as error:
             raise self._trouble(error) from error
+
+    # Sweeping
+
+    def left(self) -> list[str]:
+        """Names of the directories of migrations; nothing else in the staging area is ours."""
+        try:
+            found = (
+                [p for p in self._root.iterdir() if _OURS.fullmatch(p.name)] if self._root.is_dir() else []
+            )
+            return sorted(p.name for p in found if p.is_dir() and not p.is_symlink())
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def untouched_since(self, name: str) -> float:
+        """When something in a migration's directory was last written, as a Unix time."""
+        try:
+            inside = [p for p in (self._root / name).rglob("*") if not p.is_symlink()]
+            return max(p.stat().st_mtime for p in (self._root / name, *inside))
+        except FileNotFoundError:
+            return time.time()  # somebody is removing it at this moment
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def set_aside(self, name: str, epoch: int | None) -> bool:
+        """Move a migration's files out of any run's sight, which takes no time; `remove_aside` removes them.
+
+        Args:
+            epoch: generations of a higher one stay; None moves all.
+
+        Returns:
+            Whether there were any.
+        """
+        directory, moved = self._root / name, False
+        try:
+            for generation in directory.iterdir() if directory.is_dir() else ():
+                ours = _GENERATION.fullmatch(generation.name)
+                if ours and (epoch is None or _epoch_of(generation.name) <= epoch):
+                    with suppress(FileNotFoundError):  # another sweeper was faster
+                        generation.rename(self._root / f"{_ASIDE}{uuid.uuid4().hex}")
+                        moved = True
+                    failpoint("inside_set_aside")
+            with suppress(OSError):  # a run's files are in there
+                directory.rmdir()
+        except OSError as error:
+            raise self._trouble(error) from error
+        return moved
+
+    def remove_aside(self) -> int:
+        """Remove what was moved aside, now or by a sweeper that was killed. Returns how many extractions."""
+        removed = 0
+        try:
+            for aside in self._root.glob(f"{_ASIDE}*"):
+                failpoint("before_remove_aside")
+                shutil.rmtree(aside, ignore_errors=True) if not aside.is_symlink() else aside.unlink()
+                removed += not aside.exists()
+        except OSError as error:
+            raise self._trouble(error) from error
+        return removed
 
     def _trouble(self, error: OSError) -> ResourceError:
         return ResourceError(

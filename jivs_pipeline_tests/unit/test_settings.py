@@ -17,6 +17,7 @@ CONTRACT = {
     "JIVS_LOAD_TIMEOUT_SECONDS": ("load_timeout_seconds", 1200),
     "JIVS_UI_PORT": ("ui_port", 3000),
     "JIVS_METRICS_PORT": ("metrics_port", 9464),
+    "JIVS_RETENTION_DAYS": ("retention_days", 90),
 }
 OPTIONAL = {
     "JIVS_CONTROL_URL": "control_url",
