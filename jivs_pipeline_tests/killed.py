@@ -17,6 +17,7 @@ def killed(place: str, act: Callable[[], object]) -> None:
         pid = os.fork()
     if pid == 0:
         try:
+            os.environ["JIVS_FAILPOINT"] = f"{place}:kill"  # a runtime arms by its environment
             arm(f"{place}:kill")
             act()
         finally:

@@ -190,6 +190,7 @@ def test_a_staging_area_that_is_not_there(control: Control, tmp_path: Path) -> N
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         yield instance
 
