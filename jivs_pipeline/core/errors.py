@@ -90,6 +90,8 @@ class TransientError(JivsError):
 
     code = "transient"
     transient = True
+    until: datetime | None = None
+    """Where trying it again before some time is in vain: that time."""
 
 
 class NotReady(TransientError):

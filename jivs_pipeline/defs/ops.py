@@ -15,6 +15,7 @@ from jivs_pipeline.defs.tags import (
     MAX_RETRIES,
     RETRY_NUMBER,
     RETRY_ON_FAILURE,
+    SETTLED,
     Worker,
     request_of,
     run_tags,
@@ -83,7 +84,7 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
     # A launch by GraphQL may carry no tag but the partition's; one that repeats a run carries that run's, perhaps
     # that it must not be retried.
     repeated = bool(context.run.parent_run_id)
-    fresh = {RETRY_ON_FAILURE: "true"} if repeated else {}
+    fresh = {RETRY_ON_FAILURE: "true", **SETTLED} if repeated else {}
     if repeated and context.run.tags.get(MAX_RETRIES) == "0":
         fresh |= FROM_START
     context.instance.add_run_tags(

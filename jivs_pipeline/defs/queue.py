@@ -27,7 +27,7 @@ from jivs_pipeline.core.requests import (
 )
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Status
-from jivs_pipeline.defs.reaper import may_be_retried
+from jivs_pipeline.defs.retries import may_be_retried
 from jivs_pipeline.defs.tags import INTERRUPTED, MAX_RETRIES, REQUEST, request_of
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.requests import Requests

@@ -1,7 +1,7 @@
 """Finds what died without a word: migrations whose holder is gone, and Dagster runs whose worker is.
 
 What belongs here: telling the dead from the living, and ending them in both databases. What does not: when to
-look (`sensors.py`) and the new run, which Dagster's own daemon launches.
+look (`sensors.py`) and the new run, which Dagster's own daemon launches (`retries.py`).
 
 Dagster notices a dead worker only while the code server that started it lives. A run is judged here by its
 worker's process; where nothing can be proved, as on another machine, only a silence longer than the lease counts.
@@ -11,13 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import dagster as dg
-from dagster._core.events import RunFailureReason
-from dagster._core.execution.retries import auto_reexecution_should_retry_run
-from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from jivs_pipeline.core.errors import ConflictError
 from jivs_pipeline.core.requests import LOST
@@ -26,10 +22,7 @@ from jivs_pipeline.defs.failures import is_terminating
 from jivs_pipeline.defs.tags import (
     MIGRATION_KEY,
     PARTITION,
-    WILL_RETRY,
     Worker,
-    asked_before,
-    asked_tags,
     no_retries,
 )
 from jivs_pipeline.engine.services import Services
@@ -37,13 +30,11 @@ from jivs_pipeline.engine.steering import settle_dead
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.owner import is_dead
 
-__all__ = ["Fate", "Seen", "ask_again", "end_dead_runs", "judge", "may_be_retried", "settle_lost"]
+__all__ = ["Fate", "Seen", "end_dead_runs", "judge", "settle_lost"]
 
 SILENT_SECONDS = {dg.DagsterRunStatus.STARTING: 45.0}
 """How long a run may take to say who works for it; a worker imports Dagster before it has started."""
 _SILENT_SECONDS = 30.0
-_RECENT = timedelta(minutes=15)
-_MOST_ASKED = 30
 _IN_PROGRESS = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -159,43 +150,6 @@ def end_dead_runs(
             instance.report_run_failed(run, "Its process is gone; the next run goes on from its checkpoints")
         ended.append(run.run_id)
     return ended
-
-
-def ask_again(instance: dg.DagsterInstance) -> list[str]:
-    """Have the daemon retry runs that it has given up although they may be retried.
-
-    It does so for good where the code server is away at that moment. A run that is reported failed once more is
-    decided about once more.
-
-    Returns:
-        Ids of the runs.
-    """
-    recent = datetime.now(UTC) - _RECENT
-    filters = dg.RunsFilter(
-        job_name="migration",
-        statuses=[dg.DagsterRunStatus.FAILURE],
-        tags={WILL_RETRY: "false"},
-        updated_after=recent,
-    )
-    asked: list[str] = []
-    for run in instance.get_runs(filters):
-        times = asked_before(run.tags, run.run_id)
-        if may_be_retried(instance, run):
-            instance.add_run_tags(run.run_id, asked_tags(run.run_id, times + 1))
-            instance.report_run_failed(run, "The code server was away when this run was to be retried")
-            asked.append(run.run_id)
-    return asked
-
-
-def may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether another run will follow a failed one by itself."""
-    group = instance.get_run_group(run.run_id)
-    if group is None or any(other.parent_run_id == run.run_id for other in group[1]):
-        return False
-    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
-    why = RunFailureReason(reason) if reason else None
-    asked = asked_before(run.tags, run.run_id)
-    return asked < _MOST_ASKED and auto_reexecution_should_retry_run(instance, run, why)
 
 
 def _in_progress(instance: dg.DagsterInstance, key: str | None) -> Iterator[tuple[dg.RunRecord, str]]:

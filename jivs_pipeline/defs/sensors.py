@@ -14,7 +14,8 @@ from jivs_pipeline.core.requests import Asked, RequestStatus
 from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.partitions import MIGRATIONS
 from jivs_pipeline.defs.queue import ask_for_interrupted, tend
-from jivs_pipeline.defs.reaper import ask_again, end_dead_runs, settle_lost
+from jivs_pipeline.defs.reaper import end_dead_runs, settle_lost
+from jivs_pipeline.defs.retries import ask_again
 from jivs_pipeline.defs.tags import request_tags
 from jivs_pipeline.runtime import Runtime
 
@@ -99,7 +100,8 @@ def _on_end(status: dg.DagsterRunStatus, name: str) -> dg.SensorDefinition:
 @dg.sensor(
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone, whatever killed it, so that they are tried again.",
+    description="Ends runs whose process is gone, whatever killed it, so that they are tried again;"
+    " and has those retried whose time has come.",
 )
 def reaper(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     def look(runtime: Runtime) -> dg.SkipReason:

@@ -1,7 +1,9 @@
 """Names of run tags, each spelled once, and what is written into them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
 from jivs_pipeline.core.requests import RequestRef
@@ -18,6 +20,8 @@ __all__ = [
     "RETRIES",
     "RETRY_NUMBER",
     "RETRY_ON_FAILURE",
+    "SETTLED",
+    "WAITING",
     "WILL_RETRY",
     "WORKER",
     "Worker",
@@ -27,6 +31,8 @@ __all__ = [
     "request_of",
     "request_tags",
     "run_tags",
+    "wait_tags",
+    "waits_until",
 ]
 
 MIGRATION_KEY = "jivs/migration_key"
@@ -46,6 +52,15 @@ INTERRUPTED = "jivs/interrupted"
 
 PRIORITY = "dagster/priority"
 """Dagster's own, for its queue."""
+
+RETRY_AFTER = "jivs/retry_after"
+"""When a failed run may be retried, in seconds of the epoch, for one whose error passes with time."""
+
+RETRY = "jivs/retry"
+"""Whether a failed run waits for that time; with few values, because Dagster looks for tags by key and value."""
+
+WAITING = {RETRY: "waiting"}
+SETTLED = {RETRY: "settled"}
 
 RETRY_NUMBER = "dagster/retry_number"
 """Dagster's own, on the runs that its daemon has launched by itself."""
@@ -97,6 +112,19 @@ def asked_before(tags: Mapping[str, str], run_id: str) -> int:
 def asked_tags(run_id: str, times: int) -> dict[str, str]:
     """That it was asked so often. With the run's id, because a retry takes over the tags of the run before."""
     return {ASKED: f"{run_id} {times}"}
+
+
+def wait_tags(run_id: str, until: datetime) -> dict[str, str]:
+    """For a run that fails now and may be retried from that time on, which its daemon would not wait for."""
+    return {RETRY_AFTER: f"{run_id} {math.ceil(until.timestamp())}", **WAITING, **NEVER_RETRY}
+
+
+def waits_until(tags: Mapping[str, str], run_id: str) -> datetime | None:
+    """The time that this very run waits for, or None where it does not wait."""
+    whose, _, seconds = tags.get(RETRY_AFTER, "").partition(" ")
+    if whose != run_id or tags.get(RETRY) != WAITING[RETRY] or not seconds.isdigit():
+        return None
+    return datetime.fromtimestamp(int(seconds), UTC)
 
 
 @dataclass(frozen=True, slots=True)

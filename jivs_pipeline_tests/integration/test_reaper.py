@@ -22,7 +22,8 @@ from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.build import build_defs
-from jivs_pipeline.defs.reaper import ask_again, end_dead_runs, settle_lost
+from jivs_pipeline.defs.reaper import end_dead_runs, settle_lost
+from jivs_pipeline.defs.retries import ask_again
 from jivs_pipeline.defs.tags import Worker, no_retries, run_tags
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.infra.control import Control
