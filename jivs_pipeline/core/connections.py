@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.names import did_you_mean, is_connection_name, name_from_text, short_hash
 
-__all__ = ["Connection", "ConnectionBook", "parse_url", "redact"]
+__all__ = ["Connection", "ConnectionBook", "holds_password", "parse_url", "redact"]
 
 _SCHEMES = {
     "postgresql": "postgresql",
@@ -72,6 +72,7 @@ _TRUSTED_ROOTS = (
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Greedy: a password with an @ or a / in it goes whole, even if text behind it goes, too.
 _PASSWORD = re.compile(r"(?i)(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/:]*):\S+@")
+_URL_PARAMETER = re.compile(r"(?i)[a-z]://\S*[?&;](?:password|passwd|pwd)=")
 _PASSWORD_PARAMETER = re.compile(
     r"""(?xi)
     (?P<name> (?:password|passwd|pwd) (?: \s*=\s* | ["']\s*:\s* ))
@@ -82,6 +83,11 @@ _PASSWORD_PARAMETER = re.compile(
     )
     """
 )
+
+
+def holds_password(text: str) -> bool:
+    """Whether there is a URL with a password in `text`, before its host or among its parameters."""
+    return _PASSWORD.search(text) is not None or _URL_PARAMETER.search(text) is not None
 
 
 def redact(text: str) -> str:

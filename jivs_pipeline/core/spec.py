@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from jivs_pipeline.core.connections import holds_password
 from jivs_pipeline.core.cron import Cron
 from jivs_pipeline.core.errors import SpecError
 from jivs_pipeline.core.names import (
@@ -27,7 +28,9 @@ from jivs_pipeline.core.names import (
 )
 from jivs_pipeline.core.sqltext import fragment_problem
 
-__all__ = ["MAX_SPEC_BYTES", "ColumnRule", "Spec", "TableRule", "json_schema", "parse_spec"]
+__all__ = ["MAX_SPEC_BYTES", "ColumnRule", "Spec", "TableRule", "json_schema", "parse_spec", "require_no_url"]
+
+_NAME_IT = "Write the name of a connection; its URL belongs into JIVS_CONNECTION_<NAME> or connections.yaml"
 
 MAX_SPEC_BYTES = 1 << 20
 """A larger spec, as text or after YAML aliases are expanded, is refused."""
@@ -337,6 +340,25 @@ def parse_spec(content: str | Mapping[str, Any]) -> Spec:
         return Spec.model_validate(value)
     except ValidationError as error:
         raise _sentence(error) from None
+
+
+def require_no_url(content: object) -> None:
+    """Refuse what may hold a secret, before it is written down anywhere.
+
+    Args:
+        content: what is meant to be a spec, not yet checked.
+
+    Raises:
+        SpecError: a connection is not a name, or there is a URL with a password. The sentence repeats none of it.
+    """
+    if not isinstance(content, Mapping):
+        return
+    for end in ("source", "target"):
+        name = content.get(end)
+        if name is not None and not (isinstance(name, str) and is_connection_name(name)):
+            raise SpecError(f"The spec's {end!r} is not the name of a connection", hint=_NAME_IT)
+    if holds_password(json.dumps(content, ensure_ascii=False, default=str)):
+        raise SpecError("The spec holds a URL with a password", hint=_NAME_IT)
 
 
 def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:

@@ -7,12 +7,15 @@ from typing import Any
 import dagster as dg
 
 from jivs_pipeline.core.errors import ConfigError, JivsError, TerminalError
+from jivs_pipeline.core.spec import require_no_url
 from jivs_pipeline.defs import story
 from jivs_pipeline.defs.failures import ending
+from jivs_pipeline.defs.partitions import MIGRATIONS
 from jivs_pipeline.defs.resources import Session
 from jivs_pipeline.defs.tags import (
     FROM_START,
     MAX_RETRIES,
+    PARTITION,
     RETRY_NUMBER,
     RETRY_ON_FAILURE,
     SETTLED,
@@ -26,6 +29,8 @@ from jivs_pipeline.infra.owner import this_process
 __all__ = ["OPS", "PlanConfig"]
 
 Handle = dict[str, Any]
+
+_PLAN = "Look at both databases and decide what is carried, and how."
 
 
 class PlanConfig(dg.Config):
@@ -87,9 +92,10 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
     fresh = {RETRY_ON_FAILURE: "true", **SETTLED} if repeated else {}
     if repeated and context.run.tags.get(MAX_RETRIES) == "0":
         fresh |= FROM_START
-    context.instance.add_run_tags(
-        context.run_id, {**run_tags(context.partition_key), **worker.tags(), **fresh}
-    )
+    key = context.partition_key if context.has_partition_key else None
+    named = {} if key is None else run_tags(key)
+    context.instance.add_run_tags(context.run_id, {**named, **worker.tags(), **fresh})
+    _require_partition(context.instance, key)
     chosen = context.run.step_keys_to_execute or context.run.resolved_op_selection
     if chosen and "finish" not in chosen:
         raise ConfigError(
@@ -102,11 +108,26 @@ def _introduce(context: dg.OpExecutionContext, session: Session) -> None:
         session.require_not_stopped(context.partition_key)
 
 
-@dg.op(
-    out=dg.Out(io_manager_key="handles"),
-    description="Look at both databases and decide what is carried, and how.",
-)
-def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
+def _require_partition(instance: dg.DagsterInstance, key: str | None) -> None:
+    """Dagster checks neither for a launch by GraphQL.
+
+    Raises:
+        ConfigError: nobody knows what to migrate.
+    """
+    if key is None:
+        raise ConfigError(
+            "The run has no partition, so it is not known which migration it is for",
+            hint=f"Launch it with the tag {PARTITION}, whose value is the migration's key",
+        )
+    if not instance.has_dynamic_partition(str(MIGRATIONS.name), key):
+        raise ConfigError(
+            f"There is no partition {key!r} among the {MIGRATIONS.name}",
+            hint="Add it with the mutation addDynamicPartition, or in the Launchpad, and launch it again",
+        )
+
+
+@dg.op(name="plan", out=dg.Out(io_manager_key="handles"), description=_PLAN)
+def _plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.ResourceParam[Session]) -> Handle:
     with _phase(context, session, config.spec) as run:
         if run is not None:
             made = run.plan()
@@ -115,6 +136,13 @@ def plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.Resourc
             )
             context.add_output_metadata(story.plan_metadata(made))
     return _handle(context)
+
+
+@dg.configured(_plan, config_schema=PlanConfig.to_fields_dict())
+def plan(config: dict[str, Any]) -> dict[str, Any]:
+    """The op as it is launched. Dagster calls this before it makes the run, whose config it keeps for good."""
+    require_no_url(config.get("spec"))
+    return config
 
 
 def _middle(name: str, description: str) -> dg.OpDefinition:

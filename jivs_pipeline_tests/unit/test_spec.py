@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jivs_pipeline.core.errors import ExitCode, SpecError
-from jivs_pipeline.core.spec import MAX_SPEC_BYTES, Spec, TableFilter, json_schema, parse_spec
+from jivs_pipeline.core.spec import MAX_SPEC_BYTES, Spec, TableFilter, json_schema, parse_spec, require_no_url
 
 BASE = "key: k\nsource: a\ntarget: b\n"
 SCHEMA = Path(__file__).parents[2] / "docs" / "spec.schema.json"
@@ -442,6 +442,43 @@ def test_the_published_schema_refuses_unknown_keys_and_knows_all_others():
     assert all(m["additionalProperties"] is False for m in models)
     assert set(schema["properties"]) == set(Spec.model_fields)
     assert schema["required"] == ["key", "source", "target"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"source": "postgresql://old.example/shop"},
+        {"source": ["legacy"]},
+        {"target": {"url": "x"}},
+        {"target": "Legacy"},
+        {"rules": {"t": {"where": "u = 'https://me:s3cret@old.example'"}}},
+        {"any": ["deep", {"er": "mysql://me:s3cret@old.example"}]},
+        {"any": "postgresql://old.example/shop?user=me&password=s3cret"},
+    ],
+)
+def test_what_may_hold_a_secret_is_refused_before_it_is_stored(content: dict[str, object]) -> None:
+    """With a sentence that repeats none of it."""
+    with pytest.raises(SpecError) as refused:
+        require_no_url({"key": "shop", **content})
+    assert "JIVS_CONNECTION_<NAME>" in refused.value.hint
+    for secret in ("s3cret", "old.example", "Legacy"):
+        assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        {},
+        "text",
+        {"source": "legacy", "target": "warehouse"},
+        {"source": None, "parallel": 2},
+        {"rules": {"users": {"where": "password = 'x' AND home LIKE 'https://%' AND mail LIKE '%@%'"}}},
+        {"rules": {"users": {"where": "home = 'https://old.example:8080/a?b=c'"}}},
+    ],
+)
+def test_ordinary_text_is_no_secret(content: object) -> None:
+    require_no_url(content)
 
 
 if __name__ == "__main__":
