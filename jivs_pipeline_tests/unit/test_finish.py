@@ -87,7 +87,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
         staging = SimpleNamespace(discard=lambda *_: story.append("discard"), has=lambda *_: True)
         leases = cast("Any", SimpleNamespace(release=lambda _: story.append("lease")))
         target = SimpleNamespace(
-            ledger=lambda _: LedgerView(1, {}, ledger), release=lambda: story.append("release")
+            ledger=lambda *_: LedgerView(1, {}, ledger), release=lambda: story.append("release")
         )
         services = Services(
             control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=leases, opened=nothing,

@@ -116,7 +116,7 @@ def test_the_ledger_of_the_target_has_the_last_word(there: dict[int, str], loade
     """The control database calls the table loaded; the target may have been restored or made anew since."""
     made = run(plan(table("a", chunks=2)))
     ledger = LedgerView(1, {}, {("public.a", n): (generation, 1, 10) for n, generation in there.items()})
-    made.target = cast("Any", SimpleNamespace(ledger=lambda _: ledger))
+    made.target = cast("Any", SimpleNamespace(ledger=lambda *_: ledger))
     files = tuple(ChunkFile(n, f"{n}", 1, 10, "hash", Digest(1, 2, 3)) for n in range(2))
     staged = Extracted("old", files, {}, "one snapshot").stored()
     points = [
