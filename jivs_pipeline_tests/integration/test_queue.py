@@ -116,7 +116,8 @@ def test_a_failure_ends_the_request_when_no_run_will_follow(
     control.end(take(control, run), Status.FAILED, error={"code": "x", "message": "broken"}, result={})
     look(control, instance)
     assert states(control) == ("failed", "running")  # Dagster will retry it
-    instance.add_run_tags(run.run_id, no_retries())
+    retry = launch(instance, asked, RunStatus.STARTED, **no_retries())
+    instance.report_run_failed(retry)
     look(control, instance)
     assert states(control) == ("failed", "failed")
     assert look(control, instance) == []

@@ -267,10 +267,16 @@ def _refused(db: psycopg.Connection[Any], kind: type[psycopg.Error], action: Cal
 
 def test_a_key_outside_the_contract_is_refused(control: psycopg.Connection[Any]) -> None:
     """The database refuses what the spec refuses, for clients that write SQL."""
-    request = "INSERT INTO jivs.migration_requests (key, spec, body_hash) VALUES (%s, '{}', 'h')"
+    request = """INSERT INTO jivs.migration_requests (key, spec, status)
+                 VALUES (%s, jsonb_build_object('key', %s::text, 'source', 'a', 'target', 'b'), %s)"""
     for key in ("", "A", "-a", "_a", "a b", "a.b", "ä", "a" * 64, "a\n"):
         assert _refused(control, errors.CheckViolation, lambda k=key: _migration(control, k)), key
-        assert _refused(control, errors.CheckViolation, lambda k=key: control.execute(request, (k,))), key
+        assert _refused(
+            control, psycopg.DatabaseError, lambda k=key: control.execute(request, (k, k, "queued"))
+        ), key
+        assert _refused(
+            control, errors.CheckViolation, lambda k=key: control.execute(request, (k, k, "failed"))
+        ), key
 
 
 def test_the_longest_key_is_taken(control: psycopg.Connection[Any]) -> None:
@@ -343,6 +349,7 @@ def test_retention_deletes_exactly_what_is_old_and_done_with(control: psycopg.Co
     """Old delivered events go and undelivered ones stay; open requests and migrations stay whatever their age."""
     _migration(control, "m", created_at="2020-01-01", updated_at="2020-01-01", finished_at="2020-01-01")
     execute = control.execute
+    execute(f"UPDATE jivs.migrations SET started_at = {_age(7.5)}".encode())
     for seq, (days, delivered) in enumerate([(8, True), (8, False), (6.9, True), (6.9, False)], 1):
         when = "now()" if delivered else "NULL"
         execute(
@@ -368,28 +375,29 @@ def test_retention_deletes_exactly_what_is_old_and_done_with(control: psycopg.Co
         for days in (8, 6.9):
             name = f"{status}-{days}"
             execute(
-                "WITH r AS (INSERT INTO jivs.migration_requests (key, spec, body_hash, status, created_at, finished_at)"
-                f" VALUES ('m', '{{}}', '{name}', '{status}', {_age(30)}, {_age(days)}) RETURNING request_id)"
+                "WITH r AS (INSERT INTO jivs.migration_requests (spec, key, body_hash, status, created_at, finished_at)"
+                f" SELECT jsonb_build_object('key', k, 'source', 'a', 'target', 'b'), k, '{name}', '{status}', {_age(30)},"
+                f" {_age(days)} FROM (SELECT '{status}-{days:.0f}' AS k) AS made RETURNING request_id)"
                 f" INSERT INTO jivs.migration_idempotency_keys SELECT '{name}', 'h', request_id FROM r".encode()
             )
             if days < 7 or status in {"queued", "launched", "running"}:
                 kept.append(name)
     deleted = dict(execute("SELECT * FROM jivs.apply_retention(7)").fetchall())
     assert deleted == {
-        "migration_events": 1, "migration_retries": 1, "migration_performance_metrics": 1,
+        "migration_event_failures": 0, "migration_events": 1, "migration_retries": 1, "migration_performance_metrics": 1,
         "circuit_breaker_events": 1, "migration_requests": 3,
     }  # fmt: skip
 
     def column(query: str) -> list[Any]:
         return sorted(row[0] for row in execute(query.encode()))
 
-    assert column("SELECT seq FROM jivs.migration_events") == [2, 3, 4]
+    assert column("SELECT seq FROM jivs.migration_events WHERE key = 'm'") == [2, 3, 4]
     assert column("SELECT seq FROM jivs.migration_event_failures") == [2, 3, 4]
     assert column("SELECT run_id FROM jivs.migration_performance_metrics") == ["6.9"]
     assert column("SELECT name FROM jivs.circuit_breaker_events") == ["6.9"]
     assert column("SELECT body_hash FROM jivs.migration_requests") == sorted(kept)
     assert column("SELECT idempotency_key FROM jivs.migration_idempotency_keys") == sorted(kept)
-    assert column("SELECT key FROM jivs.migrations") == ["m"]
+    assert column("SELECT key FROM jivs.migrations") == ["m", "queued-7", "queued-8"]
     assert set(dict(execute("SELECT * FROM jivs.apply_retention(7)").fetchall()).values()) == {0}
 
 

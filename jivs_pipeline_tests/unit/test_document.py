@@ -54,6 +54,7 @@ STATUS_FIELDS = {
     "retries",
     "quarantined",
     "error",
+    "request",
 }
 
 
@@ -294,6 +295,14 @@ def test_the_status_of_a_running_migration_has_rate_and_time_left():
         2.0,
     )
     assert (document["retries"], document["quarantined"], document["phase"]) == (1, 2, "finish")
+
+
+def test_the_status_tells_of_the_latest_request():
+    assert status_document(row())["request"] is None
+    asked = {"request_id": "r", "request_status": "queued", "request_attempt": 2, "request_priority": 5}
+    assert status_document(row(**asked))["request"] == {
+        "request_id": "r", "status": "queued", "attempt": 2, "priority": 5,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

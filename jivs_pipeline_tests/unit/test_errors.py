@@ -19,6 +19,7 @@ EXPECTED = {
     "SpecError": ("spec", 2, False),
     "ConnectionFailed": ("connection", 2, False),
     "ConflictError": ("conflict", 3, False),
+    "NoSlot": ("slots", 3, True),
     "FencedError": ("fenced", 3, False),
     "RefusedError": ("refused", 1, False),
     "DataError": ("data", 1, False),

@@ -42,7 +42,7 @@ class _Target:
 
     def ensure_schema(self, _: str) -> None: ...
 
-    def ledger(self, _: str, since: int = 0) -> LedgerView:
+    def ledger(self, *_: object) -> LedgerView:
         return self._ledger
 
     def reset(self, table: TablePlan) -> None:
