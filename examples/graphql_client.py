@@ -124,7 +124,10 @@ class Dagster:
                 run_id = retry
                 continue
             # The tag comes right after the status; without it, it is not decided yet.
-            follows = tags.get("dagster/will_retry", "true") == "true" or tags.get("jivs/retry") == "waiting"
+            follows = tags.get("dagster/will_retry", "true") == "true" or tags.get("jivs/retry") in {
+                "waiting",
+                "asked",
+            }
             if status in ENDED and not (status == "FAILURE" and follows):
                 return run_id, status
             if deadline is not None and time.monotonic() > deadline:

@@ -4,7 +4,9 @@ What belongs here: runs that the daemon gave up, and runs whose time has not com
 worth another run (`failures.py`), and when to look (`sensors.py`).
 
 The daemon decides about a run when it is reported failed, at once and once. A run that is reported failed once more
-is decided about once more: that is how it is asked.
+is decided about once more: that is how it is asked. What it decides by is the tag WILL_RETRY, which is set after the
+report is stored: a daemon that reads in between takes the tag of the time before. So the tag is set first, and who was
+asked for is looked at until the other run is there.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,8 @@ from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from jivs_pipeline.defs.tags import (
+    ASKED_FOR,
+    RETRY,
     RETRY_ON_FAILURE,
     SETTLED,
     WAITING,
@@ -29,7 +33,10 @@ __all__ = ["ask_again", "has_retries_left", "may_be_retried", "next_retry"]
 
 _RECENT = timedelta(minutes=15)
 _MOST_ASKED = 30
+_OVERLOOKED = timedelta(seconds=60)
+"""How long the daemon may take to launch a run that it was asked for."""
 _ALLOWED = {RETRY_ON_FAILURE: "true"}
+_LOOKED_AT = (WAITING[RETRY], ASKED_FOR[RETRY])
 
 
 def may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -58,12 +65,14 @@ def next_retry(instance: dg.DagsterInstance, record: dg.RunRecord) -> datetime |
     until = waits_until(run.tags, run.run_id)
     if until is not None:
         return until if has_retries_left(instance, run) else None
+    times, touched = asked_before(run.tags, run.run_id), record.update_timestamp
     reason = run.tags.get(RUN_FAILURE_REASON_TAG)
-    if not auto_reexecution_should_retry_run(instance, run, RunFailureReason(reason) if reason else None):
+    why = RunFailureReason(reason) if reason else None
+    if times >= _MOST_ASKED or not auto_reexecution_should_retry_run(instance, run, why):
         return None
-    touched = record.update_timestamp
-    recent = datetime.now(UTC) - touched < _RECENT
-    return touched if recent and asked_before(run.tags, run.run_id) < _MOST_ASKED else None
+    if run.tags.get(WILL_RETRY) == "true":
+        return touched + _OVERLOOKED
+    return touched if times or datetime.now(UTC) - touched < _RECENT else None
 
 
 def ask_again(instance: dg.DagsterInstance) -> list[str]:
@@ -78,24 +87,24 @@ def ask_again(instance: dg.DagsterInstance) -> list[str]:
     now = datetime.now(UTC)
     for record in _candidates(instance, now):
         run, at = record.dagster_run, next_retry(instance, record)
-        waited = waits_until(run.tags, run.run_id) is not None
         if at is None:
-            if run.tags.items() >= WAITING.items():
-                instance.add_run_tags(run.run_id, SETTLED)
+            if run.tags.get(RETRY) in _LOOKED_AT:
+                over = {} if _is_followed(instance, run) else {WILL_RETRY: "false"}
+                instance.add_run_tags(run.run_id, {**over, **SETTLED})
         elif at <= now:
-            times = asked_before(run.tags, run.run_id)
-            # Killed in between, it is one that was given up.
-            instance.add_run_tags(run.run_id, {**asked_tags(run.run_id, times + 1), **_ALLOWED, **SETTLED})
-            why = "Its time has come" if waited else "The code server was away when it was to be retried"
-            instance.report_run_failed(run, f"{why}: the run is retried")
+            times = asked_before(run.tags, run.run_id) + 1
+            instance.add_run_tags(
+                run.run_id, {**asked_tags(run.run_id, times), **_ALLOWED, WILL_RETRY: "true"}
+            )
+            instance.report_run_failed(run, "The run is to be retried now")
             asked.append(run.run_id)
     return asked
 
 
 def _candidates(instance: dg.DagsterInstance, now: datetime) -> list[dg.RunRecord]:
-    """Failed runs that the daemon does not retry: all that wait, and those that failed lately."""
+    """Failed runs that wait or were asked for, and those that the daemon does not retry and that failed lately."""
     failed = [dg.DagsterRunStatus.FAILURE]
-    waiting = dg.RunsFilter(job_name="migration", statuses=failed, tags=WAITING)
+    waiting = dg.RunsFilter(job_name="migration", statuses=failed, tags={RETRY: list(_LOOKED_AT)})
     given_up = dg.RunsFilter(
         job_name="migration", statuses=failed, tags={WILL_RETRY: "false"}, updated_after=now - _RECENT
     )

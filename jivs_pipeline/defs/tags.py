@@ -9,6 +9,7 @@ from typing import Self
 from jivs_pipeline.core.requests import RequestRef
 
 __all__ = [
+    "ASKED_FOR",
     "FROM_START",
     "INTERRUPTED",
     "MAX_RETRIES",
@@ -18,6 +19,7 @@ __all__ = [
     "PRIORITY",
     "REQUEST",
     "RETRIES",
+    "RETRY",
     "RETRY_NUMBER",
     "RETRY_ON_FAILURE",
     "SETTLED",
@@ -57,9 +59,11 @@ RETRY_AFTER = "jivs/retry_after"
 """When a failed run may be retried, in seconds of the epoch, for one whose error passes with time."""
 
 RETRY = "jivs/retry"
-"""Whether a failed run waits for that time; with few values, because Dagster looks for tags by key and value."""
+"""Whether a failed run waits for that time, or its retry was asked for and is not there yet. Few values, because Dagster
+looks for tags by key and value."""
 
 WAITING = {RETRY: "waiting"}
+ASKED_FOR = {RETRY: "asked"}
 SETTLED = {RETRY: "settled"}
 
 RETRY_NUMBER = "dagster/retry_number"
@@ -111,7 +115,7 @@ def asked_before(tags: Mapping[str, str], run_id: str) -> int:
 
 def asked_tags(run_id: str, times: int) -> dict[str, str]:
     """That it was asked so often. With the run's id, because a retry takes over the tags of the run before."""
-    return {ASKED: f"{run_id} {times}"}
+    return {ASKED: f"{run_id} {times}", **ASKED_FOR}
 
 
 def wait_tags(run_id: str, until: datetime) -> dict[str, str]:

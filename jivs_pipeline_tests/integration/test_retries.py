@@ -19,6 +19,7 @@ from jivs_pipeline.core.errors import (
     NotReady,
     TransientError,
 )
+from jivs_pipeline.defs import retries
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.failures import retry_after
 from jivs_pipeline.defs.retries import ask_again, has_retries_left, may_be_retried
@@ -100,10 +101,45 @@ def test_a_crash_between_both_steps_of_asking_is_repaired(
         patch.setattr(instance, "report_run_failed", killed)
         with pytest.raises(KeyboardInterrupt):
             ask_again(instance)
-    assert stored(instance, run).tags["dagster/will_retry"] == "false"
     assert may_be_retried(instance, run)
+    assert ask_again(instance) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "_OVERLOOKED", timedelta(0))
+        assert ask_again(instance) == [run.run_id]
+
+
+def test_a_run_that_the_daemon_has_overlooked_is_asked_for_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until there is the other one, or for so long that something is broken."""
+    run = started(instance)
+    fail(instance, run, **wait_tags(run.run_id, datetime.now(UTC) - LATER))
+    seen: list[str | None] = []
+
+    def early(failed: dg.DagsterRun, *_: object) -> None:
+        seen.append(stored(instance, failed).tags.get("dagster/will_retry"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "_OVERLOOKED", timedelta(0))
+        patch.setattr(instance, "report_run_failed", early)
+        for _ in range(retries._MOST_ASKED):
+            assert ask_again(instance) == [run.run_id]
+        assert ask_again(instance) == []
+    # The daemon may read the report before Dagster has set the tag.
+    assert set(seen) == {"true"}
+    assert not may_be_retried(instance, run)
+    assert stored(instance, run).tags["jivs/retry"] == "settled"
+
+
+def test_a_run_that_was_asked_for_is_settled_by_the_other(instance: dg.DagsterInstance) -> None:
+    run = started(instance)
+    fail(instance, run, **wait_tags(run.run_id, datetime.now(UTC) - LATER))
     assert ask_again(instance) == [run.run_id]
-    assert stored(instance, run).tags["dagster/will_retry"] == "true"
+    assert stored(instance, run).tags["jivs/retry"] == "asked"
+    started(instance, run)
+    assert ask_again(instance) == []
+    tags = stored(instance, run).tags
+    assert (tags["jivs/retry"], tags["dagster/will_retry"]) == ("settled", "true")
 
 
 def test_a_dead_target_costs_three_retries(instance: dg.DagsterInstance) -> None:
