@@ -267,8 +267,8 @@ def _refused(db: psycopg.Connection[Any], kind: type[psycopg.Error], action: Cal
 
 def test_a_key_outside_the_contract_is_refused(control: psycopg.Connection[Any]) -> None:
     """The database refuses what the spec refuses, for clients that write SQL."""
-    request = """INSERT INTO jivs.migration_requests (key, spec, status)
-                 VALUES (%s, jsonb_build_object('key', %s::text, 'source', 'a', 'target', 'b'), %s)"""
+    request = """INSERT INTO jivs.migration_requests (key, spec, status, body_hash)
+                 VALUES (%s, jsonb_build_object('key', %s::text, 'source', 'a', 'target', 'b'), %s, 'h')"""
     for key in ("", "A", "-a", "_a", "a b", "a.b", "ä", "a" * 64, "a\n"):
         assert _refused(control, errors.CheckViolation, lambda k=key: _migration(control, k)), key
         assert _refused(
