@@ -7,6 +7,7 @@ Dagster notices a dead worker only while the code server that started it lives. 
 worker's process; where nothing can be proved, as on another machine, only a silence longer than the lease counts.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +36,9 @@ __all__ = ["Fate", "Seen", "end_dead_runs", "judge", "settle_lost"]
 SILENT_SECONDS = {dg.DagsterRunStatus.STARTING: 45.0}
 """How long a run may take to say who works for it; a worker imports Dagster before it has started."""
 _SILENT_SECONDS = 30.0
+_MOST_SILENT_SECONDS = 180.0
+_BUSY = 4.0
+"""Processes per core from which on a machine is believed to start others late: fifty runs begin at once."""
 _IN_PROGRESS = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -57,6 +61,7 @@ class Seen:
         lease_seconds: silence that ends every claim.
         migration: the state of its migration, where this run was the last to work on it.
         overtaken: whether another run works on its migration.
+        slowness: how many times longer than usual this machine may take to start a process.
     """
 
     status: dg.DagsterRunStatus
@@ -67,6 +72,7 @@ class Seen:
     lease_seconds: float
     migration: Status | None = None
     overtaken: bool = False
+    slowness: float = 1.0
 
 
 class Fate(Enum):
@@ -81,7 +87,8 @@ def judge(seen: Seen) -> Fate:
     """Decide about a run. Never against one whose worker may be alive."""
     if seen.holds and not seen.dead:
         return Fate.LIVES
-    patience = seen.lease_seconds if seen.known else SILENT_SECONDS.get(seen.status, _SILENT_SECONDS)
+    usual = SILENT_SECONDS.get(seen.status, _SILENT_SECONDS)
+    patience = seen.lease_seconds if seen.known else min(usual * seen.slowness, _MOST_SILENT_SECONDS)
     if not seen.dead and seen.silent_seconds <= patience:
         return Fate.LIVES
     if seen.status is dg.DagsterRunStatus.CANCELING or seen.migration in _STOPPED:
@@ -183,4 +190,5 @@ def _look(
         lease_seconds=lease_seconds,
         migration=Status(row["status"]) if mine and row is not None else None,
         overtaken=row is not None and not mine and row["status"] == Status.RUNNING,
+        slowness=max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / _BUSY),
     )

@@ -55,6 +55,13 @@ def test_a_worker_of_another_machine_is_gone_when_it_was_silent_beyond_its_lease
     assert judge(silent) is Fate.FAILED
 
 
+def test_a_busy_machine_is_given_longer_but_not_for_ever() -> None:
+    slow = dataclasses.replace(UNKNOWN, status=_STARTING, slowness=3.0)
+    assert judge(dataclasses.replace(slow, silent_seconds=130)) is Fate.LIVES
+    assert judge(dataclasses.replace(slow, silent_seconds=140)) is Fate.FAILED
+    assert judge(dataclasses.replace(slow, slowness=100.0, silent_seconds=181)) is Fate.FAILED
+
+
 @pytest.mark.parametrize(("status", "patience"), [(_STARTED, 30), (_STARTING, 45), (_CANCELING, 30)])
 def test_a_worker_that_never_said_who_it_is(status: dg.DagsterRunStatus, patience: int) -> None:
     young = dataclasses.replace(UNKNOWN, status=status, silent_seconds=patience)
