@@ -41,6 +41,7 @@ from jivs_pipeline.infra.breakers import Breakers, endpoint_name
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
 from jivs_pipeline.infra.event_stream import EventStream
+from jivs_pipeline.infra.exporter import Exporter, Places
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
@@ -183,7 +184,7 @@ class Runtime:
     def taking(self) -> Taking:
         """How this process takes migrations."""
         leases = Leases(self.redis_url, self.settings.lease_seconds)
-        return Taking(leases, self.settings.lock_wait_seconds)
+        return Taking(leases, self.settings.lock_wait_seconds, self.control.refused)
 
     @cached_property
     def breakers(self) -> Breakers:
@@ -387,6 +388,21 @@ class Runtime:
             lambda owner: self.control.take_over(
                 key, owner, run_id, Status.ROLLED_BACK, lease_seconds=lease, floor=floor
             ),
+        )
+
+    def exporter(self) -> Exporter:
+        """Looks at everything for metrics and health. Changes nothing, except that embedded servers get their schema."""
+        if self.settings.control_url is None:
+            _ = self.control
+        return Exporter(
+            Places(
+                control_url=self.control_url,
+                dagster_url=self.dagster_url,
+                redis_url=self.redis_url,
+                target_url=lambda name: self.resolve(name).url,
+                ui_port=self.settings.ui_port,
+                staging=self.settings.staging_directory,
+            )
         )
 
     def dagster_environment(self) -> dict[str, str]:

@@ -14,6 +14,13 @@ GRANT pg_signal_backend TO jivs_target_loader;
 -- Owns schema jivs in the control database.
 CREATE ROLE jivs_control_owner NOLOGIN;
 
--- Reads what the exporter shows.
+-- Reads what the exporter shows. Also grant, in the control database, once `jivs db upgrade` has run there
+-- (rejected rows stay out of its reach but for their number; pg_read_all_stats tells whose sessions are idle):
+--   GRANT pg_read_all_stats TO jivs_metrics_reader;
+--   GRANT USAGE ON SCHEMA jivs TO jivs_metrics_reader;
+--   GRANT SELECT ON ALL TABLES IN SCHEMA jivs TO jivs_metrics_reader;
+--   REVOKE SELECT ON jivs.migration_quarantine FROM jivs_metrics_reader;
+--   GRANT SELECT (id) ON jivs.migration_quarantine TO jivs_metrics_reader;
+-- and in Dagster's storage SELECT on daemon_heartbeats and runs.
 CREATE ROLE jivs_metrics_reader NOLOGIN;
 ALTER ROLE jivs_metrics_reader SET default_transaction_read_only = on;

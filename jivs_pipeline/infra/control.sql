@@ -71,6 +71,10 @@ SELECT m.requested FROM jivs.migrations m JOIN beat USING (key) WHERE m.epoch = 
 -- name: release
 DELETE FROM jivs.migration_locks WHERE key = %(key)s AND owner = %(owner)s;
 
+-- name: add_conflict
+INSERT INTO jivs.migration_lock_conflicts AS c (key, conflicts) VALUES (%(key)s, 1)
+ON CONFLICT (key) DO UPDATE SET conflicts = c.conflicts + 1, last_at = now();
+
 -- name: set_phase
 UPDATE jivs.migrations SET phase = %(phase)s
  WHERE key = %(key)s AND epoch = %(epoch)s AND status = 'running';

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from jivs_pipeline.core.errors import (
     ConfigError,
     ConflictError,
     FencedError,
+    JivsError,
     NoSlot,
     TerminalError,
 )
@@ -202,6 +204,11 @@ class Claims:
         self._link.do(lambda db: db.execute(SQL["release"], parameters))
 
     # From outside of a run
+
+    def refused(self, key: str) -> None:
+        """Count a starter that was refused because another holds the migration. Tried once: it delays nobody."""
+        with suppress(JivsError):
+            self._link.once(lambda db: db.execute(SQL["add_conflict"], {"key": key}), wait_seconds=1)
 
     def request(self, key: str, what: str) -> None:
         """Ask the run of a migration to `pause` at the end of a chunk, or to `cancel` at once.

@@ -1,4 +1,4 @@
-"""The local stack of `jivs up`: code server, web server and daemon of Dagster as children of one process.
+"""The local stack of `jivs up`: code server, web server and daemon of Dagster, and the exporter, as children of one process.
 
 What belongs here: starting, watching, restarting and stopping them. What does not: what they run.
 
@@ -56,10 +56,11 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
         catalog: what the code location was loaded with; it is loaded again whenever this has changed.
 
     Raises:
-        ConflictError: the UI's port is taken.
+        ConflictError: a port is taken.
         TerminalError: a part does not start or keeps dying.
     """
-    _check_port(settings.ui_port)
+    _check_port(settings.ui_port, "JIVS_UI_PORT")
+    _check_port(settings.metrics_port, "JIVS_METRICS_PORT")
     home = Path(environment["DAGSTER_HOME"])
     code_port = _free_port()
     workspace = home / "workspace.yaml"
@@ -74,12 +75,13 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        for child, port in zip(children, (code_port, None, settings.ui_port), strict=True):
+        for child, port in zip(children, (code_port, None, None, settings.ui_port), strict=True):
             _start(child, environment, home)
             if port is not None:
                 # The others complain loudly when the code server is not there yet.
                 _wait_listening(child, port, home)
         _wait_loaded(settings.ui_port, home)
+        print(f"Metrics: http://{_HOST}:{settings.metrics_port}/metrics", flush=True)
         print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
         known = catalog()
         while True:
@@ -107,6 +109,7 @@ def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
     return [
         _Child("code-server", [python, "-m", "dagster", *code, "--location-name", "jivs_pipeline", *flags]),
         _Child("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *flags]),
+        _Child("exporter", [python, "-m", "jivs_pipeline.cli", "metrics"]),
         _Child(
             "webserver",
             [
@@ -259,12 +262,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _check_port(port: int) -> None:
+def _check_port(port: int, variable: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError:
             raise ConflictError(
-                f"Port {port} is in use", hint="Stop what listens there or set JIVS_UI_PORT"
+                f"Port {port} is in use", hint=f"Stop what listens there or set {variable}"
             ) from None

@@ -28,10 +28,12 @@ class Taking:
 
     Args:
         wait_seconds: how long a holder is waited for before the conflict is reported.
+        refused: is told the key of a migration whose holder did not go away in that time.
     """
 
     leases: Leases
     wait_seconds: float
+    refused: Callable[[str], None] = lambda _: None
 
     def take(self, key: str, run_id: str, claim: Callable[[Owner], _T]) -> _T:
         """What `claim` returns, made while this process has the lease; without a claim the lease goes back.
@@ -47,6 +49,8 @@ class Taking:
             except ConflictError as error:
                 # What a state forbids stays forbidden; only a holder goes away.
                 if not error.held or time.monotonic() >= deadline:
+                    if error.held:
+                        self.refused(key)
                     raise
             time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 

@@ -19,7 +19,7 @@ from jivs_pipeline_tests.integration.test_control import _MEASURED, _PLAN, _clai
 
 TABLES = (
     "migrations", "migration_locks", "migration_events", "migration_checkpoints", "migration_retries",
-    "migration_performance_metrics",
+    "migration_performance_metrics", "migration_runs",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def _content(database: str) -> dict[str, list[Any]]:
         return {
             t: db.execute(
                 f"SELECT to_jsonb(t) - ARRAY['at', 'id', 'token', 'owner', 'created_at', 'updated_at', 'started_at',"  # pyright: ignore[reportArgumentType]
-                f" 'finished_at', 'acquired_at', 'heartbeat_at', 'process_start'] FROM jivs.{t} t ORDER BY 1"
+                f" 'finished_at', 'acquired_at', 'heartbeat_at', 'process_start', 'progressed_at', 'ended_at'] FROM jivs.{t} t ORDER BY 1"
             ).fetchall()
             for t in TABLES
         }
