@@ -7,6 +7,7 @@ pytest_plugins = [
     "jivs_pipeline_tests.fix_postgresql",
     "jivs_pipeline_tests.fix_breakers",
     "jivs_pipeline_tests.fix_exporter",
+    "jivs_pipeline_tests.fix_prometheus",
     "jivs_pipeline_tests.faults.here",
     "jivs_pipeline_tests.faults.servers",
     "jivs_pipeline_tests.faults.wire",
