@@ -123,17 +123,19 @@ class Prometheus:
             raise AssertionError(f"{path}: {error.read().decode()}") from None
 
 
-def quick_rules() -> dict[str, Any]:
-    """The rules as they are written, but for how long something has to last: a second."""
-    rules = yaml.safe_load((MONITORING / "prometheus-alerts.yml").read_text())
-    for group in rules["groups"]:
+def rules(*, quick: bool) -> dict[str, Any]:
+    """The rules as they are written; `quick`: but for how long something has to last, which is a second then."""
+    found = yaml.safe_load((MONITORING / "prometheus-alerts.yml").read_text())
+    for group in found["groups"]:
         for rule in group["rules"]:
-            rule["for"] = "1s"
-    return rules
+            rule["for"] = "1s" if quick else rule["for"]
+    return found
 
 
 @contextmanager
-def scraping(programs: Programs, exporter_port: int, directory: Path) -> Iterator[Prometheus]:
+def scraping(
+    programs: Programs, exporter_port: int, directory: Path, *, quick: bool = True
+) -> Iterator[Prometheus]:
     """A Prometheus with our configuration and rules, at another pace; stopped at the end."""
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
@@ -141,7 +143,7 @@ def scraping(programs: Programs, exporter_port: int, directory: Path) -> Iterato
     del config["alerting"]
     directory.mkdir()
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (directory / "prometheus-alerts.yml").write_text(yaml.safe_dump(quick_rules()))
+    (directory / "prometheus-alerts.yml").write_text(yaml.safe_dump(rules(quick=quick)))
     port, log = free_port(), directory / "log"
     argv = [
         programs.prometheus, "--config.file=prometheus.yml", f"--web.listen-address=127.0.0.1:{port}",

@@ -12,8 +12,8 @@ import os
 import signal
 import sqlite3
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline.infra.embedded.postgres import CONTROL, DAGSTER
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
@@ -66,28 +65,27 @@ class Watched:
         return pid
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def watched(
-    programs: Programs, jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watched]:
+    programs: Programs, jivs_home: tuple[Path, str], make_target: Callable[[], str], tmp_path: Path
+) -> Callable[..., AbstractContextManager[Watched]]:
+    """Starts a stack that is watched; `quick`: with a short lease, and alerts that do not wait."""
     home, server = jivs_home
-    directory = tmp_path_factory.mktemp("watched")
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    env = {"JIVS_METRICS_PORT": str(free_port()), "JIVS_LEASE_SECONDS": LEASE}
-    port = int(env["JIVS_METRICS_PORT"])
-    try:
+    target = make_target()
+
+    @contextmanager
+    def start(*, quick: bool) -> Iterator[Watched]:
+        with closing(sqlite3.connect(source := tmp_path / "towns.sqlite")) as lite:
+            lite.executescript(SOURCE)
+        port = free_port()
+        env = {"JIVS_METRICS_PORT": str(port), "JIVS_LEASE_SECONDS": LEASE if quick else "300"}
         with (
-            stack_up(Jivs(home, directory, server), source, with_parts(server, database=name), env) as stack,
-            scraping(programs, port, directory / "prometheus") as prometheus,
+            stack_up(Jivs(home, tmp_path, server), source, target, env) as stack,
+            scraping(programs, port, tmp_path / "prometheus", quick=quick) as prometheus,
         ):
             yield Watched(stack, prometheus, port)
-    finally:
-        with psycopg.connect(server, autocommit=True) as db:
-            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    return start
 
 
 def _expressions() -> dict[str, list[str]]:
@@ -104,8 +102,15 @@ def _expressions() -> dict[str, list[str]]:
 
 
 @pytest.mark.timeout(600)
-def test_panels_have_data_and_alerts_fire_and_end(watched: Watched) -> None:
+def test_panels_have_data_and_alerts_fire_and_end(
+    watched: Callable[..., AbstractContextManager[Watched]],
+) -> None:
     """One story, because the parts of it take their time: run, fail, stick, recover."""
+    with watched(quick=True) as seen:
+        _story(seen)
+
+
+def _story(watched: Watched) -> None:
     prometheus = watched.prometheus
     with urllib.request.urlopen(
         f"http://127.0.0.1:{watched.metrics_port}/health/ready", timeout=30
@@ -166,6 +171,33 @@ def test_panels_have_data_and_alerts_fire_and_end(watched: Watched) -> None:
     )
     with suppress(AssertionError):
         watched.stack.jivs("cancel", slow, "--no-wait", seconds=30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_alerts_as_they_are_written(watched: Callable[..., AbstractContextManager[Watched]]) -> None:
+    """Nothing is hurried: the daemon is told dead after three minutes, the migration stuck after six."""
+    wanted = {"JivsMigrationStuck", "JivsDaemonDead", "JivsHeartbeatLost"}
+    with watched(quick=False) as seen:
+        slow, _ = seen.launch(limits={"source_rows_per_second": 20}, chunk_bytes=65536)
+        wait_for(lambda: seen.prometheus.query(f'migration_info{{key="{slow}"}}'), lambda: "it runs", 90)
+        daemon = seen.daemon
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            ((worker,),) = seen.control("SELECT pid FROM jivs.migration_locks WHERE key = %s", slow)
+            os.kill(worker, signal.SIGKILL)
+            wait_for(
+                lambda: wanted <= seen.prometheus.firing().keys(),
+                lambda: seen.prometheus.firing().keys(),
+                480,
+            )
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        wait_for(
+            lambda: not wanted & seen.prometheus.firing().keys(), lambda: seen.prometheus.firing().keys(), 180
+        )
+        with suppress(AssertionError):
+            seen.stack.jivs("cancel", slow, "--no-wait", seconds=30)
 
 
 def _numbers(samples: list[dict[str, Any]]) -> list[float]:
