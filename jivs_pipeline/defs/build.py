@@ -11,7 +11,6 @@ from jivs_pipeline.defs.jobs import migration
 from jivs_pipeline.defs.maintenance import MAINTENANCE_JOBS, MAINTENANCE_SCHEDULES
 from jivs_pipeline.defs.partitions import migration_asset
 from jivs_pipeline.defs.resources import session_resource
-from jivs_pipeline.defs.scheduled import scheduled_migrations
 from jivs_pipeline.defs.sensors import SENSORS
 from jivs_pipeline.defs.steering_jobs import STEERING
 
@@ -42,6 +41,6 @@ def build_defs(
         asset_checks=checks,
         jobs=[migration, *STEERING, *MAINTENANCE_JOBS],
         schedules=MAINTENANCE_SCHEDULES,
-        sensors=[*SENSORS, scheduled_migrations],
+        sensors=SENSORS,
         resources={**resources, **(resource_overrides or {})},
     )

@@ -1,4 +1,4 @@
-"""Sensors: when to look. What they do is elsewhere (`queue.py`, `reaper.py`, `engine/relay.py`).
+"""Sensors: when to look. What they do is elsewhere (`queue.py`, `reaper.py`, `retries.py`, `engine`).
 
 Where a database does not answer, a look sees nothing and says so; the next one comes in a few seconds.
 """
@@ -17,6 +17,7 @@ from jivs_pipeline.defs.queue import ask_for_interrupted, tend
 from jivs_pipeline.defs.reaper import end_dead_runs, settle_lost
 from jivs_pipeline.defs.retries import ask_again
 from jivs_pipeline.defs.tags import request_tags
+from jivs_pipeline.engine.scheduling import ask_for_due
 from jivs_pipeline.runtime import Runtime
 
 __all__ = ["SENSORS"]
@@ -133,6 +134,20 @@ def event_fallback(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return _looking(look)
 
 
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for the loads of migrations whose spec has a schedule, each due time once.",
+)
+def scheduled_migrations(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def look(runtime: Runtime) -> dg.SkipReason:
+        if due := ask_for_due(runtime.control.due_loads):
+            context.log.info(f"Due: {dict(due)}")
+        return dg.SkipReason(f"Loads that were due: {', '.join(due)}" if due else "No load is due")
+
+    return _looking(look)
+
+
 SENSORS: tuple[Any, ...] = (
     migration_requests,
     _on_end(dg.DagsterRunStatus.SUCCESS, "migration_succeeded"),
@@ -140,4 +155,5 @@ SENSORS: tuple[Any, ...] = (
     _on_end(dg.DagsterRunStatus.CANCELED, "migration_canceled"),
     reaper,
     event_fallback,
+    scheduled_migrations,
 )
