@@ -40,7 +40,7 @@ KILLED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("daemon", ("dagster._daemon",)),
 )
 """By round; a part of the command line tells the processes."""
-TOGETHER = 3 if FULL else 2
+TOGETHER, KILLS = (3, 5) if FULL else (2, 1)
 REAPED_SECONDS = 60.0
 IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 
@@ -71,38 +71,64 @@ def test_migrations_outlive_the_processes_of_their_stack(stack: Stack) -> None:
 
 
 def _round(stack: Stack, r: Round) -> None:
-    what, patterns = KILLED[r.number % len(KILLED)]
-    schemas = [f"s{r.number}_{n}_{uuid4().hex[:8]}" for n in range(TOGETHER)]
-    keys = {_launch(stack, schema): schema.replace("_", "-") for schema in schemas}
-    # From before the first worker is there until the last run is done.
-    delay = r.rng.uniform(1.0, 7.0)
-    r.note(f"kill {what} after {delay:.2f} s")
-    time.sleep(delay)
+    r.faults = KILLS
+    began = time.monotonic()
+    keys: dict[str, str] = {}
+    schemas: dict[str, str] = {}
+    for number in range(KILLS):
+        for _ in range(TOGETHER - len(_unfinished(stack, keys))):
+            schema = f"s{r.number}_{len(keys)}_{uuid4().hex[:8]}"
+            key = schema.replace("_", "-")
+            keys[_launch(stack, schema)], schemas[key] = key, schema
+        # From before the first worker is there until the last run is done.
+        delay = r.rng.uniform(1.0, 7.0)
+        time.sleep(delay)
+        _strike(stack, r, KILLED[(r.number * KILLS + number) % len(KILLED)], keys, delay)
+    _until(
+        lambda: _states(stack, keys.values()) == {"completed"},
+        150 + 30 * len(keys),
+        lambda: f"completed: {r}\n{_told(stack, keys)}",
+    )
+    r.note(f"all completed after {time.monotonic() - began:.1f} s")
+    for key, schema in schemas.items():
+        for table in ("countries", "towns"):
+            assert_same_table(stack.source, stack.target, table, schema=schema)
+        assert ledger(stack.target, key)
+    _until(lambda: not _progressing(stack, set(keys.values())), REAPED_SECONDS, f"no run in progress: {r}")
+    _until(lambda: not _sessions(stack), 20, f"no session at the target: {r}")
+    _until(lambda: not _processes(stack, WORKER), 20, f"no worker left: {r}")
+    r.note(f"nothing left after {time.monotonic() - began:.1f} s")
+
+
+def _strike(
+    stack: Stack, r: Round, what: tuple[str, tuple[str, ...]], keys: Mapping[str, str], delay: float
+) -> None:
+    """Kill some processes; whoever died of it is found within a minute."""
+    name, patterns = what
+    r.note(f"kill {name} after {delay:.2f} s")
     _kill(stack, patterns)
-    if what == "full stack":
+    if name == "full stack":
         stack.started.wait(10)
         stack.started, stack.port = start_stack(stack.jivs, stack.source, stack.target)
         stack.started.wait_for("Dagster UI", 120)
     began = time.monotonic()
     doomed = {run for run in keys if _status(stack, run) in IN_PROGRESS and not _works(stack, run)}
     _until(
-        lambda: not {run for run in doomed if _status(stack, run) in IN_PROGRESS}, REAPED_SECONDS, "reaped"
+        lambda: not {run for run in doomed if _status(stack, run) in IN_PROGRESS},
+        REAPED_SECONDS,
+        lambda: f"reaped: {r}",
     )
     r.note(f"{len(doomed)} dead runs ended after {time.monotonic() - began:.1f} s")
-    _until(
-        lambda: _states(stack, keys.values()) == {"completed"},
-        150,
-        lambda: f"completed: {r}\n{_told(stack, keys)}",
-    )
-    r.note(f"all completed after {time.monotonic() - began:.1f} s")
-    for schema in schemas:
-        for table in ("countries", "towns"):
-            assert_same_table(stack.source, stack.target, table, schema=schema)
-        assert ledger(stack.target, schema.replace("_", "-"))
-    _until(lambda: not _progressing(stack, set(keys.values())), REAPED_SECONDS, f"no run in progress: {r}")
-    _until(lambda: not _sessions(stack), 20, f"no session at the target: {r}")
-    _until(lambda: not _processes(stack, WORKER), 20, f"no worker left: {r}")
-    r.note(f"nothing left after {time.monotonic() - began:.1f} s")
+
+
+def _unfinished(stack: Stack, keys: Mapping[str, str]) -> set[str]:
+    """Migrations of those launched that are not completed yet."""
+    with psycopg.connect(with_parts(stack.jivs.server, database=CONTROL)) as db:
+        done = db.execute(
+            "SELECT key FROM jivs.migrations WHERE status = 'completed' AND key = ANY(%s)",
+            (list(keys.values()),),
+        ).fetchall()
+    return set(keys.values()) - {key for (key,) in done}
 
 
 def _launch(stack: Stack, schema: str) -> str:
