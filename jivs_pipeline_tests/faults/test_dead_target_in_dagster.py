@@ -23,7 +23,7 @@ from jivs_pipeline_tests.fix_breakers import MakeBreakers, fail, state
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.fix_stack import RUN, Stack, stack_up
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_redis import OwnRedis
-from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up
+from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
 
@@ -62,6 +62,7 @@ class Site:
     server: OwnServer
     redis: OwnRedis
     control_url: str
+    env: dict[str, str]
     keys: list[str] = field(default_factory=list)
 
     def new_keys(self, number: int) -> list[str]:
@@ -164,7 +165,7 @@ def site(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) 
         with stack_up(
             Jivs(home, directory, target_server), source, with_parts(target_server, database=name), env
         ) as stack:
-            yield Site(stack, server, redis, control_url)
+            yield Site(stack, server, redis, control_url, env)
     finally:
         server.close()
         redis.close()
@@ -292,3 +293,26 @@ def test_parts_are_killed_under_load(site: Site) -> None:
             site.wait_ended(keys, 240 + 10 * len(keys))
             site.check_once(keys)
     until(lambda: not site.rows("SELECT FROM jivs.migration_locks"), "no lock is left", 60)
+
+
+def test_ctrl_c_ends_the_stack_and_its_migrations_go_on_at_the_next_start(site: Site) -> None:
+    """Within ten seconds, with nothing left; by themselves, as another attempt at the same request."""
+    site.rows("UPDATE jivs.limits SET value = 50 WHERE name = 'runs' RETURNING 1")
+    [key] = site.new_keys(1)
+    site.submit(key, rate=50)
+    running = "SELECT FROM jivs.migrations WHERE key = %s AND phase = 'extract'"
+    until(lambda: site.rows(running, key), f"{key} reads", 90)
+    began = time.monotonic()
+    site.stack.stop()
+    # The stack kills after eight seconds what has not ended by then; a loaded machine needs a moment for it.
+    assert time.monotonic() - began < 15
+    assert site.stack.started.process.returncode == 0
+    assert processes_of(site.stack.jivs.home) == {}
+    assert site.rows("SELECT status FROM jivs.migrations WHERE key = %s", key) == [("paused",)]
+    site.stack.started, site.stack.port = start_stack(
+        site.stack.jivs, site.stack.source, site.stack.target, site.env
+    )
+    site.wait_ended([key], 150)
+    site.check_once([key])
+    attempts = "SELECT attempt, status FROM jivs.migration_requests WHERE key = %s"
+    assert site.rows(attempts, key) == [(2, "completed")]
