@@ -55,7 +55,7 @@ def _phase(
     except JivsError as error:
         raise ending(context, _aborted(context, session, error)) from error
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        interruption = session.interruption(context.partition_key)
+        interruption = session.interruption(context.run.tags.get(PARTITION, ""))
         raise ending(context, _aborted(context, session, interruption)) from None
     except Exception as error:
         ending(context, _aborted(context, session, error))
@@ -74,7 +74,7 @@ def _aborted(context: dg.OpExecutionContext, session: Session, error: Exception)
         migration.abort(error)
         error = migration.error or error
     known = error if isinstance(error, JivsError) else TerminalError(type(error).__name__)
-    if migration is None or not migration.taken:
+    if context.has_partition_key and (migration is None or not migration.taken):
         session.never_began(context.partition_key, known)
     return known
 

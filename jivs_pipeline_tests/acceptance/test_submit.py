@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,10 +18,12 @@ def key() -> str:
 
 
 @pytest.fixture
-def spec(jivs: Jivs, key: str) -> Path:
+def spec(jivs: Jivs, key: str) -> Iterator[Path]:
     path = jivs.directory / "shop.yaml"
     path.write_text(f"key: {key}\nsource: legacy\ntarget: warehouse\n")
-    return path
+    yield path
+    # The home is that of other tests, too, and a stack of theirs would run it.
+    jivs("cancel", key)
 
 
 def other(path: Path) -> Path:
@@ -87,3 +90,13 @@ def test_resume_detached(jivs: Jivs, spec: Path, key: str) -> None:
     answer = json.loads(jivs("resume", key, "--detach", "--json").stdout)
     assert (answer["status"], answer["duplicate"]) == ("queued", False)
     assert jivs("resume", key, "--detach", "--source", "sqlite:///a.db").code == 2
+
+
+@pytest.mark.parametrize(("place", "there"), [("submit_before_commit", False), ("submit_after_commit", True)])
+def test_killed_while_it_submits(jivs: Jivs, spec: Path, key: str, place: str, there: bool) -> None:
+    """Sent again, it is asked for once."""
+    submit = ("submit", spec, "--idempotency-key", f"client of {key}", "--json")
+    jivs(*submit, env={"JIVS_FAILPOINT": f"{place}:kill"}, code=-9)
+    assert json.loads(jivs(*submit, code=0).stdout)["duplicate"] is there
+    told = json.loads(jivs("events", key, "--json").stdout)["events"]
+    assert [event["type"] for event in told] == ["migration.queued"]

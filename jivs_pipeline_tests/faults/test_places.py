@@ -29,10 +29,23 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 SEED = os.environ["JIVS_TEST_SEED"]
 
-ELSEWHERE = dict.fromkeys(
-    ("inside_undo", "forget_before_commit", "forget_after_commit", "take_over_after_commit"),
-    "faults/test_rollback.py",
-)
+ELSEWHERE = {
+    place: file
+    for file, killed in {
+        "faults/test_rollback.py": (
+            "inside_undo", "forget_before_commit", "forget_after_commit", "take_over_after_commit",
+        ),
+        "faults/test_again.py": ("inside_conclude",),
+        "acceptance/test_submit.py": ("submit_before_commit", "submit_after_commit"),
+        "integration/test_due_loads.py": ("inside_due", "due_before_commit", "due_after_commit"),
+        "integration/test_housekeeping.py": (
+            "retention_after_batch", "delete_run_after_logs", "delete_run_after_events", "inside_set_aside",
+            "before_remove_aside",
+        ),
+        "integration/test_maintenance.py": ("reverified_after_commit",),
+    }.items()
+    for place in killed
+}  # fmt: skip
 """Place -> the file of the tests that kill there."""
 
 
