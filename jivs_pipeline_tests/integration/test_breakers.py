@@ -43,10 +43,10 @@ from jivs_pipeline_tests.fix_breakers import (
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_postgresql import Proxy, as_user
 
-# Around real connections
-
 LATE = 0.2
 """Seconds by which a process may ask again later than the breaker says: it knows when from an answer on the way."""
+
+# Around real connections
 
 
 def test_a_server_that_is_gone_is_left_alone_after_five_calls(make_breakers: MakeBreakers) -> None:
