@@ -123,6 +123,7 @@ class Round:
                 "faults": self.faults,
                 "ok": error is None,
                 "seconds": round(time.monotonic() - self._began, 3),
+                "story": self.story,
             }
             path = state_file()
             path.parent.mkdir(exist_ok=True)
