@@ -175,13 +175,20 @@ def with_parts(
     return urlunsplit(parts._replace(netloc=f"{credentials}@{address}", path=path))
 
 
-@pytest.fixture(scope="session")
-def jivs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A home whose servers run as long as the worker, and the URL of its server at database `postgres`."""
-    home = tmp_path_factory.mktemp("jivs") / "home"
+@contextlib.contextmanager
+def new_home(directory: Path) -> Iterator[tuple[Path, str]]:
+    """A home whose servers run as long as the block, and the URL of its server at database `postgres`."""
+    home = directory / "home"
     with open_embedded(home) as servers:
         yield home, with_parts(servers.urls.target, database="postgres")
     remove_embedded(home)
+
+
+@pytest.fixture(scope="session")
+def jivs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A home for all tests of a worker. What one of them leaves in its queue, the next stack in there runs."""
+    with new_home(tmp_path_factory.mktemp("jivs")) as home:
+        yield home
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typing import Any
 from jivs_pipeline.core.states import Status
 
 __all__ = [
-    "AHEAD",
     "LOST",
     "Again",
     "Asked",
@@ -28,10 +27,6 @@ __all__ = [
     "Wait",
     "judge_request",
 ]
-
-AHEAD = 5
-"""So many requests more than there are free slots are handed to Dagster, so that a slot is not empty until the next
-look. The rest stays in the queue, where its order can still change."""
 
 LOST = {
     "code": "lost",

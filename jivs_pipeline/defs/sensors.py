@@ -22,7 +22,8 @@ from jivs_pipeline.runtime import Runtime
 
 __all__ = ["SENSORS"]
 
-_LOOK_SECONDS, _POLL_SECONDS = 4.0, 0.25
+_LOOK_SECONDS, _POLL_SECONDS = 3.0, 0.25
+"""A tick that takes more than the daemon's 5 s, with all that is around the look, costs the next one."""
 _T = TypeVar("_T")
 
 

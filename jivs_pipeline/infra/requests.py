@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from jivs_pipeline.core.requests import AHEAD, Asked, RequestRef, RequestStatus, Submission
+from jivs_pipeline.core.requests import Asked, RequestRef, RequestStatus, Submission
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.infra.control_link import ControlLink, Db, Row
@@ -98,7 +98,7 @@ class Requests:
 
     def unfinished(self) -> list[Asked]:
         """Requests that Dagster has, and those whose turn it is; the most urgent first."""
-        rows = self._link.do(lambda db: db.execute(_SQL["unfinished"], {"ahead": AHEAD}).fetchall())
+        rows = self._link.do(lambda db: db.execute(_SQL["unfinished"]).fetchall())
         return [
             Asked(
                 RequestRef(r["request_id"], r["attempt"]), r["key"], r["spec"], RequestStatus(r["status"]),

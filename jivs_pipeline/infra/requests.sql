@@ -8,8 +8,8 @@ SELECT request_id::text, key, duplicate, status, attempt
 SELECT request_id::text, key, status, attempt FROM jivs.migration_requests WHERE request_id = %(request_id)s;
 
 -- name: unfinished
--- Requests that Dagster has, and as many of the queue as there is room for: free slots and a few more. A foreground
--- run has a slot as well. A migration that runs without its request is not launched a second time.
+-- Requests that Dagster has, and as many of the queue as there are free slots: a run that found none would fail. A
+-- foreground run has a slot as well. A migration that runs without its request is not launched a second time.
 WITH taken AS (
     SELECT key FROM jivs.migration_requests WHERE status IN ('launched', 'running')
     UNION
@@ -18,7 +18,7 @@ WITH taken AS (
     SELECT request_id FROM jivs.migration_requests r
      WHERE r.status = 'queued' AND NOT EXISTS (SELECT FROM taken t WHERE t.key = r.key)
      ORDER BY r.priority DESC, r.created_at, r.request_id
-     LIMIT (SELECT greatest(0, l.value + %(ahead)s - (SELECT count(*) FROM taken))
+     LIMIT (SELECT greatest(0, l.value - (SELECT count(*) FROM taken))
               FROM jivs.limits l WHERE l.name = 'runs')
 )
 SELECT r.request_id::text, r.attempt, r.key, r.spec, r.status, r.priority, r.run_id,

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 from jivs_pipeline.infra.embedded.postgres import CONTROL, DAGSTER
-from jivs_pipeline_tests.fix_cli import Jivs, with_parts
+from jivs_pipeline_tests.fix_cli import Jivs, new_home, with_parts
 from jivs_pipeline_tests.fix_prometheus import MONITORING, Programs, Prometheus, scraping, wait_for
 from jivs_pipeline_tests.fix_stack import Stack, free_port, processes_of, stack_up
 
@@ -67,10 +67,12 @@ class Watched:
 
 @pytest.fixture
 def watched(
-    programs: Programs, jivs_home: tuple[Path, str], make_target: Callable[[], str], tmp_path: Path
+    programs: Programs, make_target: Callable[[], str], tmp_path: Path
 ) -> Callable[..., AbstractContextManager[Watched]]:
-    """Starts a stack that is watched; `quick`: with a short lease, and alerts that do not wait."""
-    home, server = jivs_home
+    """Starts a stack that is watched; `quick`: with a short lease, and alerts that do not wait.
+
+    In a home of its own, because what other tests have left would be run, and counted.
+    """
     target = make_target()
 
     @contextmanager
@@ -80,6 +82,7 @@ def watched(
         port = free_port()
         env = {"JIVS_METRICS_PORT": str(port), "JIVS_LEASE_SECONDS": LEASE if quick else "300"}
         with (
+            new_home(tmp_path) as (home, server),
             stack_up(Jivs(home, tmp_path, server), source, target, env) as stack,
             scraping(programs, port, tmp_path / "prometheus", quick=quick) as prometheus,
         ):

@@ -47,7 +47,7 @@ SUBMITTED = 100
 KEYS, STRIKES = (5, 20) if FULL else (1, 2)
 """Of each round of rows 10 and 23."""
 TOGETHER, LIMIT = (100, 50) if FULL else (6, 2)
-RATE = 250
+RATE = 250 if FULL else 100
 """Rows per second that all read from the source together: slow enough for many migrations to meet."""
 PARTS = ("dagster._daemon", "code-server start", "redis", "postgresql")
 ENDED = {"completed", "failed", "cancelled"}
