@@ -150,9 +150,12 @@ def duration(seconds: float) -> str:
 # --- scales ---------------------------------------------------------------------------------------------
 
 
+_LEAST: Final = 1e-300  # what is smaller becomes 0 when it is divided
+
+
 def _nice(rough: float, series: Sequence[float]) -> float:
-    """Round `rough` (> 0) up to a member of `series` times a power of ten; the series ends with 10."""
-    power = 10.0 ** math.floor(math.log10(rough))
+    """Round `rough` (not negative) up to a member of `series` times a power of ten; the series ends with 10."""
+    power = 10.0 ** math.floor(math.log10(max(rough, _LEAST)))
     return next((step * power for step in series if step * power >= rough * (1 - 1e-9)), 10 * power)
 
 

@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Protocol
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from jivs_pipeline.core import breaker as model
 from jivs_pipeline.core.breaker import (
     Admitted,
@@ -29,6 +25,7 @@ from jivs_pipeline.core.breaker import (
     Ticket,
     Transition,
 )
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["LocalStore", "RedisStore", "Store", "Waiting"]
 
@@ -171,14 +168,8 @@ class RedisStore:
     def __init__(
         self, url: str, policy: Policy, *, answer_seconds: float, clock: Clock | None = None
     ) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=answer_seconds,
-            socket_connect_timeout=answer_seconds,
-            # A step whose answer was lost may have been done: nothing is counted twice.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
+        # A step whose answer was lost may have been done: nothing is counted twice.
+        self._redis = redis_client(url, answer_seconds=answer_seconds, again=0)
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
         p = policy
         self._policy = [

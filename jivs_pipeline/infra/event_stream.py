@@ -15,11 +15,10 @@ import uuid
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from jivs_pipeline.core.errors import TransientError
 from jivs_pipeline.core.events import KEEP_DAYS, Appended, Pending, StreamState
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["STREAM", "EventStream"]
 
@@ -86,13 +85,7 @@ class EventStream:
     """
 
     def __init__(self, url: str, control_id: str, *, keep_days: int = KEEP_DAYS) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_ANSWER_SECONDS,
-            socket_connect_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = redis_client(url, answer_seconds=_ANSWER_SECONDS)
         # The braces put both keys on one node of a cluster.
         self._names = (STREAM, f"{{{STREAM}}}:sent:{control_id}")
         self._days = keep_days

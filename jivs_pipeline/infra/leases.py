@@ -19,11 +19,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from jivs_pipeline.core.claims import Claim, Owner
 from jivs_pipeline.infra.owner import is_dead
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["LeaseHolder", "Leases"]
 
@@ -76,13 +75,7 @@ class Leases:
     """
 
     def __init__(self, url: str, seconds: float) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_ANSWER_SECONDS,
-            socket_connect_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = redis_client(url, answer_seconds=_ANSWER_SECONDS)
         self._milliseconds = max(1, int(seconds * 1000))
         self._lock = threading.Lock()
         self._values: dict[str, str] = {}

@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from jivs_pipeline.core.pace import BURST_US, LONGEST_DEBT_US, reserve
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["Rates"]
 
@@ -61,13 +60,7 @@ class Rates:
     def __init__(
         self, url: str, *, answer_seconds: float = _ANSWER_SECONDS, clock: Callable[[], int] | None = None
     ) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=answer_seconds,
-            socket_connect_timeout=answer_seconds,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = redis_client(url, answer_seconds=answer_seconds)
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}

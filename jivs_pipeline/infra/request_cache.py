@@ -14,8 +14,8 @@ from hashlib import sha256
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["Answer", "RequestCache"]
 
@@ -39,13 +39,7 @@ class RequestCache:
     """
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_ANSWER_SECONDS,
-            socket_connect_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = redis_client(url, answer_seconds=_ANSWER_SECONDS)
 
     def close(self) -> None:
         """Close the connections."""

@@ -20,7 +20,7 @@ from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jivs_pipeline.core.errors import ResourceError
@@ -357,6 +357,7 @@ DOCUMENT = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(DOCUMENT)
+@example({"phases": {"": 5e-324}})
 def test_any_document_gives_a_well_formed_page_without_nan(broken: dict[str, Any]) -> None:
     """Whatever the values are, the page parses, encodes, is reproducible and draws only real numbers."""
     page = render_report(broken)

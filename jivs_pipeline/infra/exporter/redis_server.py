@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from jivs_pipeline.core.breaker import BreakerState, Policy
 from jivs_pipeline.infra.breaker_store import RedisStore
+from jivs_pipeline.infra.redis_client import redis_client
 
 __all__ = ["RedisLook", "RedisReading"]
 
@@ -50,13 +49,7 @@ class RedisLook:
             redis.RedisError: it does not answer.
         """
         if self._clients is None:
-            client = redis.Redis.from_url(
-                self._url,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
-                retry=Retry(NoBackoff(), 0),
-                decode_responses=True,
-            )
+            client = redis_client(self._url, answer_seconds=self._timeout, again=0)
             self._clients = client, RedisStore(self._url, Policy(), answer_seconds=self._timeout)
         client, store = self._clients
         info: Any = client.info()
