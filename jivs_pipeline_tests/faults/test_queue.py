@@ -22,15 +22,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline.core.requests import Submission
 from jivs_pipeline.core.spec import Limits, Spec
 from jivs_pipeline.infra.control import Control
+from jivs_pipeline.infra.embedded.postgres import TARGET
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline_tests.acceptance.rows import assert_same_table
 from jivs_pipeline_tests.faults.servers import OwnServer, directory_of_servers
-from jivs_pipeline_tests.fix_cli import Jivs, with_parts
+from jivs_pipeline_tests.fix_cli import Jivs, new_home, with_parts
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_redis import OwnRedis
@@ -146,14 +146,17 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    home, target_server = jivs_home
-    directory, servers = tmp_path_factory.mktemp("queue"), (directory_of_servers(), directory_of_servers())
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("queue")
+    # A home of its own, so that every process that works for it is the stack's.
+    with new_home(directory) as (home, target_server):
+        yield from make_site(directory, home, target_server)
+
+
+def make_site(directory: Path, home: Path, target_server: str) -> Iterator[Site]:
+    servers = directory_of_servers(), directory_of_servers()
     with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
         lite.executescript(SOURCE)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(target_server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     server, redis = OwnServer(servers[0]), OwnRedis(servers[1])
     control_url = server.database()
     env = {
@@ -162,17 +165,14 @@ def site(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) 
         "JIVS_REDIS_URL": redis.url,
     }
     try:
-        with stack_up(
-            Jivs(home, directory, target_server), source, with_parts(target_server, database=name), env
-        ) as stack:
+        target = with_parts(target_server, database=TARGET)
+        with stack_up(Jivs(home, directory, target_server), source, target, env) as stack:
             yield Site(stack, server, redis, control_url, env)
     finally:
         server.close()
         redis.close()
         for path in servers:
             shutil.rmtree(path)
-        with psycopg.connect(target_server, autocommit=True) as db:
-            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def test_one_idempotency_key_is_one_run(site: Site) -> None:
