@@ -27,7 +27,7 @@ from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.requests import RequestRef
-from jivs_pipeline.core.settings import Settings
+from jivs_pipeline.core.settings import LogLevel, Settings
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.migrate import Migration
@@ -44,6 +44,7 @@ from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline.infra.exporter import Exporter, Places
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
+from jivs_pipeline.infra.logs import write_logs
 from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.rates import Rates
@@ -96,6 +97,10 @@ class Runtime:
         redact_logs(logging.getLogger())
         environment = {**(defaults or {}), **(os.environ if environment is None else environment)}
         settings = Settings.from_environment(environment)
+        # At a terminal the progress tells how far it is; nobody looks at Dagster's processes while they work.
+        in_dagster = bool(environment.get("DAGSTER_HOME"))
+        usual: LogLevel = "info" if in_dagster else "warning"
+        write_logs(settings.log_format, settings.log_level or usual, follow=in_dagster)
         file = _read_connections(settings.connections)
         book = ConnectionBook(dict(environment), file, home=settings.home).with_given(*given)
         return cls(settings, book)

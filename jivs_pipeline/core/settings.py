@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from jivs_pipeline.core.errors import ConfigError
 
-__all__ = ["Settings"]
+__all__ = ["LogFormat", "LogLevel", "Settings"]
+
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseModel):
@@ -37,6 +41,8 @@ class Settings(BaseModel):
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     python_rules: Path | None = None
     retention_days: int = Field(default=90, ge=1, le=36500)
+    log_format: LogFormat = "console"
+    log_level: LogLevel | None = None
     failpoint: str | None = None
 
     @classmethod

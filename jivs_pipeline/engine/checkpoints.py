@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.ports import ControlDatabase
 
 __all__ = ["ControlCheckpoints"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class ControlCheckpoints:
@@ -36,13 +39,20 @@ class ControlCheckpoints:
         self._control.checkpoint(
             self._claim, Checkpoint(table, phase, generation, True, rows, size, chunks, seconds, data)
         )
+        counted = {"rows": rows, "bytes": size, "chunks": chunks, "seconds": round(seconds, 3)}
+        _LOG.info("Table done", extra={"table": table, "phase": phase.value, **counted})
 
     def failed(self, table: str, phase: Phase, generation: str, data: Mapping[str, Any]) -> None:
         """Record that the table failed in the phase."""
         self._control.checkpoint(self._claim, Checkpoint(table, phase, generation, ok=False, data=data))
+        _LOG.error("Table failed: %s", data["message"], extra={"table": table, "phase": phase.value})
 
     def retried(
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
     ) -> None:
         """Record that a job is tried again."""
+        _LOG.warning(
+            "Tried again in %.1f s: %s", delay, error.message,
+            extra={"table": table, "phase": phase.value, "chunk": chunk, "attempt": attempt},
+        )  # fmt: skip
         self._control.retry(self._claim, phase, table, chunk, attempt, error.message, delay)

@@ -8,6 +8,7 @@ anything be loaded, so a crash in here makes the next run begin a new snapshot a
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import pyarrow as pa
+from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import (
@@ -33,6 +35,8 @@ from jivs_pipeline.engine.ports import Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 
 __all__ = ["extract"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def extract(run: Run) -> None:
@@ -90,7 +94,8 @@ class _TableTask:
         self._began = self._began or time.monotonic()
         told = partial(run.checkpoints.retried, table.target, Phase.EXTRACT, chunk.index)
         try:
-            with_retries(partial(self._stage, chunk), run.guard, told, but=(SnapshotLost,))
+            with bound_contextvars(table=table.target, chunk=chunk.index):
+                with_retries(partial(self._stage, chunk), run.guard, told, but=(SnapshotLost,))
             if len(self._files) == len(table.chunks):
                 with_retries(self._record, run.guard, told, but=(SnapshotLost,))
         except (ConflictError, ResourceError, *STOPS):
@@ -117,6 +122,7 @@ class _TableTask:
             )
         with self._lock:
             self._files[chunk.index] = ChunkFile(chunk.index, name, digest.rows, size, file_hash, digest)
+        _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
 
     def _digest(self, chunk: Chunk) -> Digest:
         if self._run.spec.verify == "count":

@@ -6,10 +6,13 @@ the target does for every chunk and step (`infra/target.py`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+
+from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError
 from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
@@ -22,6 +25,7 @@ from jivs_pipeline.engine.run import ChunkFile, Run
 
 __all__ = ["claim", "load", "parents_first"]
 
+_LOG = logging.getLogger(__name__)
 _BESIDE = frozenset({TableMode.TRUNCATE, TableMode.APPEND})
 """Modes in which chunks are copied beside a table that was there before, and merged at the end."""
 
@@ -60,13 +64,21 @@ def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
     return [t for t in tables if t.target not in run.failures]
 
 
-def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, rows_stand: bool = False) -> None:
+def _attempt(
+    run: Run,
+    table: TablePlan,
+    job: Callable[[], object],
+    *,
+    chunk: int | None = None,
+    rows_stand: bool = False,
+) -> None:
     """Run a job of one table: transient errors are tried again, terminal ones fail the table only."""
     if table.target in run.failures:
         return
-    told = partial(run.checkpoints.retried, table.target, Phase.LOAD, None)
+    told = partial(run.checkpoints.retried, table.target, Phase.LOAD, chunk)
     try:
-        with_retries(job, run.guard, told)
+        with bound_contextvars(table=table.target, **({} if chunk is None else {"chunk": chunk})):
+            with_retries(job, run.guard, told)
     except (ConflictError, ResourceError, *STOPS):
         raise
     except JivsError as error:
@@ -138,7 +150,7 @@ class _TableTask:
 
     def _chunk(self, file: ChunkFile) -> None:
         self._began = self._began or time.monotonic()
-        _attempt(self._run, self._table, partial(self._load, file))
+        _attempt(self._run, self._table, partial(self._load, file), chunk=file.index)
         with self._lock:
             self._left -= 1
             last = self._left == 0
@@ -154,6 +166,7 @@ class _TableTask:
             table, chunk, manifest.generation, file.rows, file.bytes, file.digest.hex, pieces
         )
         run.progress.add(table.target, file.rows, file.bytes)
+        _LOG.debug("Chunk loaded", extra={"rows": file.rows, "bytes": file.bytes})
 
     def _pieces(self, file: ChunkFile) -> Iterator[Piece]:
         run, table = self._run, self._table

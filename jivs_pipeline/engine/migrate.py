@@ -11,11 +11,14 @@ not loaded is read again from a new one.
 from __future__ import annotations
 
 import json
+import logging
 import resource
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
+
+from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.connections import redact
@@ -51,6 +54,7 @@ from jivs_pipeline.engine.services import Services
 
 __all__ = ["Migration"]
 
+_LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -117,9 +121,13 @@ class Migration:
             ConfigError: an end does not let us in; the migration's state is as before.
             ConflictError: somebody else holds it.
         """
-        services, spec = self._services, self._spec
         if self._run is not None:
             return True  # every op asks
+        with self._named():
+            return self._begin()
+
+    def _begin(self) -> bool:
+        services, spec = self._services, self._spec
         if self.nothing_to_do():
             return False
         source, target, floor = with_retries(self._open_ends, self.guard, lambda *_: None)
@@ -128,6 +136,7 @@ class Migration:
             self._open.close()
             return False
         self._claim = claim
+        _LOG.info("Taken", extra={"epoch": claim.epoch, "resumed": claim.resumed})
         self._pulse = Pulse(
             services.control, services.leases, claim, self.guard, self.progress, services.pulse_seconds
         )
@@ -190,6 +199,12 @@ class Migration:
 
     def abort(self, error: BaseException) -> None:
         """Record why the run stops: `paused`, `cancelled`, `failed`, or nothing when another run owns the migration."""
+        with self._named():
+            if not isinstance(error, JivsError):
+                _LOG.error("Not foreseen: %s", type(error).__name__, exc_info=error)
+            self._abort(error)
+
+    def _abort(self, error: BaseException) -> None:
         known = error if isinstance(error, JivsError) else TerminalError(
             f"{type(error).__name__}: {redact(str(error).splitlines()[0] if str(error) else 'no message')}",
             hint="Run again with --debug; if it stays, please report it",
@@ -318,6 +333,10 @@ class Migration:
 
     # Inside
 
+    def _named(self, **more: str) -> AbstractContextManager[None]:
+        """Log records inside of the block say which run they are of."""
+        return bound_contextvars(key=self._spec.key, run_id=self._run_id, **more)
+
     def _the_run(self) -> Run:
         if self._run is None:
             raise TerminalError("The run was not begun", hint="This is a bug; please report it")
@@ -342,6 +361,11 @@ class Migration:
     @contextmanager
     def _phase(self, phase: Phase) -> Iterator[None]:
         self._catch_up(phase)
+        with self._named(phase=phase.value), self._measured(phase):
+            yield
+
+    @contextmanager
+    def _measured(self, phase: Phase) -> Iterator[None]:
         self.guard.check()
         run, control = self._the_run(), self._services.control
         if phase not in {Phase.PLAN, Phase.EXTRACT}:
@@ -349,11 +373,14 @@ class Migration:
             run.source.close()
         control.set_phase(self._the_claim(), phase)
         self.progress.enter(phase, expected(run.sound, run.extracted))
+        _LOG.info("Phase begins")
         usage = resource.getrusage(resource.RUSAGE_SELF)
         try:
             yield
         finally:
-            seconds = self.progress.leave(phase)
+            seconds, progress = self.progress.leave(phase), self.progress
+            counted = {"rows": progress.rows, "bytes": progress.bytes, "seconds": round(seconds, 3)}
+            _LOG.info("Phase over", extra=counted)
             after = resource.getrusage(resource.RUSAGE_SELF)
             with suppress(JivsError):
                 control.measure(
@@ -391,6 +418,12 @@ class Migration:
         return error
 
     def _end(self, status: Status, error: JivsError | None) -> None:
+        with self._named():
+            self._write_end(status, error)
+            level = logging.ERROR if status in {Status.FAILED, Status.MISMATCH} else logging.INFO
+            _LOG.log(level, "Ended as %s%s", status.value, f": {error.message}" if error else "")
+
+    def _write_end(self, status: Status, error: JivsError | None) -> None:
         control, claim, services = self._services.control, self._the_claim(), self._services
         fields = error.document()["error"] if error else None
         row = {

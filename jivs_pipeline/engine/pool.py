@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
@@ -111,7 +112,8 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> N
         return
     # Also for one job: Ctrl-C reaches the main thread, which must be free to cancel what a server is busy with.
     with ThreadPoolExecutor(max_workers=min(workers, len(jobs)), thread_name_prefix="jivs") as pool:
-        futures = [pool.submit(guarded, job) for job in jobs]
+        # Each in a context of its own, which has what is bound for log records.
+        futures = [pool.submit(copy_context().run, guarded, job) for job in jobs]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             _raise_first(done)

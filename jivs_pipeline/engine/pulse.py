@@ -5,7 +5,9 @@ What belongs here: the thread that beats while a run works. What does not: what 
 
 from __future__ import annotations
 
+import logging
 import threading
+from contextvars import copy_context
 
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.errors import CancelledRun, FencedError, JivsError, PausedRun
@@ -15,6 +17,8 @@ from jivs_pipeline.engine.ports import ControlDatabase, LeaseService
 from jivs_pipeline.engine.progress import Progress
 
 __all__ = ["Pulse"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Pulse:
@@ -36,7 +40,9 @@ class Pulse:
         self._progress = progress
         self._seconds = seconds
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="jivs-heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="jivs-heartbeat", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -46,16 +52,24 @@ class Pulse:
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        missed = 0
         while not self._over.wait(self._seconds):
             try:
                 self.beat()
             except FencedError as error:
                 if not self._over.is_set():
+                    _LOG.warning("Another run has the migration now")
                     self._guard.stop(error, at_once=True)
                 return
-            except JivsError:
+            except JivsError as error:
                 # The control database is away; the next beat tries again, and what the run writes is fenced anyhow.
+                missed += 1
+                if missed == 1:
+                    _LOG.warning("A heartbeat was missed: %s", error.message)
                 continue
+            if missed:
+                _LOG.info("The heart beats again", extra={"missed": missed})
+            missed = 0
 
     def beat(self) -> None:
         """One heartbeat.

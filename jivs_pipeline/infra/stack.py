@@ -32,6 +32,8 @@ _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.5
 _MOST_RESTARTS = 5
+_RELOAD_SECONDS = 30.0
+"""Each makes a code server of its own, which takes seconds of a core and 200 MB for as long as its runs last."""
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
     workspace.write_text(
         f"load_from:\n  - grpc_server:\n      host: {_HOST}\n      port: {code_port}\n      location_name: jivs_pipeline\n"
     )
-    children = _children(code_port, settings.ui_port, workspace)
+    children = _children(code_port, settings, workspace)
 
     def stop(_signal: int, _frame: object) -> None:
         raise _Stop
@@ -83,7 +85,7 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
         _wait_loaded(settings.ui_port, home)
         print(f"Metrics: http://{_HOST}:{settings.metrics_port}/metrics", flush=True)
         print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
-        known = catalog()
+        known, loaded = catalog(), time.monotonic() - _RELOAD_SECONDS
         while True:
             time.sleep(_POLL_SECONDS)
             if children[0] in _restart_dead(children, environment, home):
@@ -91,9 +93,9 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
                 # It looks at the code server once a minute, and where that is away just then, it neither retries
                 # runs nor evaluates sensors for another minute.
                 _restart(children[1], environment, home)
-            if (now := catalog()) != known:
+            if time.monotonic() - loaded >= _RELOAD_SECONDS and (now := catalog()) != known:
                 _reload(settings.ui_port)
-                known = now
+                known, loaded = now, time.monotonic()
     except _Stop:
         print("Stopping", flush=True)
     finally:
@@ -102,8 +104,9 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
         _stop_all(children)
 
 
-def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
-    python, flags = sys.executable, ("--log-level", "warning")
+def _children(code_port: int, settings: Settings, workspace: Path) -> list[_Child]:
+    form = "json" if settings.log_format == "json" else "colored"
+    python, flags = sys.executable, ("--log-level", "warning", "--log-format", form)
     # `code-server start` and not `api grpc`: only the former loads definitions anew without a restart.
     code = ("code-server", "start", "-m", "jivs_pipeline.definitions", "-h", _HOST, "-p", str(code_port))
     return [
@@ -119,7 +122,7 @@ def _children(code_port: int, ui_port: int, workspace: Path) -> list[_Child]:
                 "-h",
                 _HOST,
                 "-p",
-                str(ui_port),
+                str(settings.ui_port),
                 "-w",
                 str(workspace),
                 *flags,

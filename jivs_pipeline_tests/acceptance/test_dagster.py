@@ -82,6 +82,16 @@ def test_a_launch_with_a_spec_migrates(stack: Stack, finished: tuple[str, str]) 
     assert (status["status"], status["run_id"]) == ("completed", run_id)
 
 
+def test_the_log_that_the_page_shows_of_a_run_names_its_migration(
+    stack: Stack, finished: tuple[str, str]
+) -> None:
+    key, run_id = finished
+    (log,) = (stack.jivs.home / "dagster" / "storage" / run_id / "compute_logs").glob("*.err")
+    lines = [line for line in log.read_text().splitlines() if f"key={key} run_id={run_id}" in line]
+    assert len([line for line in lines if "Phase begins" in line]) == len(PHASES)
+    assert "Ended as completed" in lines[-1]
+
+
 def test_the_job_has_seven_ops_and_the_run_its_tags(stack: Stack, finished: tuple[str, str]) -> None:
     key, run_id = finished
     job = stack.ask(

@@ -1,7 +1,8 @@
-"""What a person sees while a migration runs: bars on a terminal, a line per phase elsewhere."""
+"""What a person sees while a migration runs: bars on a terminal, a line per phase elsewhere, log records who wants them."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
+from jivs_pipeline_tests.acceptance.contract import PHASES
 from jivs_pipeline_tests.acceptance.test_commands import build
 from jivs_pipeline_tests.fix_cli import Jivs
 
@@ -51,3 +53,28 @@ def test_elsewhere_each_phase_is_a_line(jivs: Jivs, target: str, key: str, tmp_p
     lines = [line.split()[-1] for line in ended.stderr.splitlines()]
     assert [line for line in lines if line in {"extract", "load"}] == ["extract", "load"]
     assert "\x1b" not in ended.stderr + ended.stdout
+
+
+def test_log_records_as_json_tell_the_run_its_phases_and_chunks(
+    jivs: Jivs, target: str, key: str, tmp_path: Path
+) -> None:
+    build(source := tmp_path / "towns.sqlite")
+    env = {"JIVS_LOG_FORMAT": "json", "JIVS_LOG_LEVEL": "debug"}
+    ended = jivs(
+        "run", "--source", f"sqlite:///{source}", "--target", target, "--key", key, "--json", env=env, code=0
+    )
+    records = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    assert {(r["key"], r["run_id"]) for r in records if "key" in r} == {(key, ended.document["run_id"])}
+    assert [r["phase"] for r in records if r["message"] == "Phase begins"] == PHASES
+    for message in ("Chunk staged", "Chunk loaded"):
+        (chunk,) = [r for r in records if r["message"] == message and r["table"] == "public.towns"]
+        assert (chunk["chunk"], chunk["level"]) == (0, "debug")
+        assert chunk["rows"] > 0
+    assert records[-1]["message"] == "Ended as completed"
+
+
+def test_a_log_level_that_is_none_is_refused_with_a_sentence(jivs: Jivs) -> None:
+    ended = jivs("status", env={"JIVS_LOG_LEVEL": "loud"}, code=2)
+    assert (
+        "JIVS_LOG_LEVEL is not usable: input should be 'debug', 'info', 'warning' or 'error'" in ended.stderr
+    )
