@@ -51,10 +51,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Migration key.")]
 
-# Throughput that `plan` assumes before this machine has been measured: 2 cores, copy lane.
-_ROWS_PER_SECOND, _BYTES_PER_SECOND = 250_000.0, 40e6
-
-
 _FOLLOW_SECONDS = 0.5
 
 
@@ -237,6 +233,7 @@ def plan(
 ) -> None:
     """Say what a migration would do, and what it would lose. Touches nothing."""
     from jivs_pipeline.console import print_plan
+    from jivs_pipeline.core.estimates import estimate
     from jivs_pipeline.engine.document import plan_document
     from jivs_pipeline.engine.planning import build_plan
     from jivs_pipeline.runtime import Runtime
@@ -248,7 +245,7 @@ def plan(
         runtime.opened(made, counted=False) as (reader, writer),
     ):
         planned = build_plan(made, reader, writer)
-    document = plan_document(planned, rows_per_second=_ROWS_PER_SECOND, bytes_per_second=_BYTES_PER_SECOND)
+        document = plan_document(planned, estimate(planned, runtime.past_runs()))
     _print(document) if json_ else print_plan(document)
 
 

@@ -189,7 +189,8 @@ def print_plan(document: Mapping[str, Any]) -> None:
         console.print(Text(f"{warning['kind']}: {warning['table']}{column}: {warning['reason']}"))
     estimate = document["estimate"]
     console.print(
-        f"\nAbout {estimate['seconds']:.0f} s, {human_bytes(estimate['staging_bytes'])} of staging. Nothing was touched."
+        f"\nAbout {estimate['seconds']:.0f} s ({estimate['basis']}),"
+        f" {human_bytes(estimate['staging_bytes'])} of staging. Nothing was touched."
     )
 
 

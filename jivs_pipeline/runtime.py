@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -23,7 +23,8 @@ import yaml
 from jivs_pipeline import __version__
 from jivs_pipeline.core.claims import Claim, Ends
 from jivs_pipeline.core.connections import Connection, ConnectionBook, parse_url
-from jivs_pipeline.core.errors import ConfigError
+from jivs_pipeline.core.errors import ConfigError, JivsError
+from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.requests import RequestRef
@@ -39,12 +40,13 @@ from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.breaker_events import BreakerEvents
 from jivs_pipeline.infra.breakers import Breakers, endpoint_name
 from jivs_pipeline.infra.control import Control
-from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded
+from jivs_pipeline.infra.embedded import Embedded, EmbeddedUrls, open_embedded, was_started
 from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline.infra.exporter import Exporter, Places
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.logs import write_logs
+from jivs_pipeline.infra.past_runs import read_past_runs
 from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.rates import Rates
@@ -241,6 +243,16 @@ class Runtime:
             yield session
         finally:
             session.close()
+
+    def past_runs(self) -> Sequence[PastRun]:
+        """What migrations took before; nothing where no control database can be asked at once, which is not changed."""
+        if self.settings.control_url is None and not was_started(self.settings.home):
+            return ()
+        try:
+            with self.control_connection() as db:
+                return read_past_runs(db)
+        except (JivsError, psycopg.Error):
+            return ()
 
     @property
     def sample_path(self) -> Path:

@@ -134,7 +134,7 @@ def _plan(context: dg.OpExecutionContext, config: PlanConfig, session: dg.Resour
             context.log.info(
                 f"{len(made.tables)} tables, about {made.rows:,} rows, {len(made.warnings)} warnings"
             )
-            context.add_output_metadata(story.plan_metadata(made))
+            context.add_output_metadata(story.plan_metadata(made, run.expected))
     return _handle(context)
 
 

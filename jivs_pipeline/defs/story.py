@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from jivs_pipeline.core.estimates import Estimate
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.defs.partitions import MIGRATION_ASSET
 from jivs_pipeline.engine.reverification import Comparison, Outcome
@@ -36,9 +37,11 @@ def table_key(connection: str, table: str) -> dg.AssetKey:
     return dg.AssetKey([connection, schema, name])
 
 
-def plan_metadata(plan: Plan) -> dict[str, Any]:
-    """The plan as tables that the run page shows."""
+def plan_metadata(plan: Plan, expected: Estimate | None) -> dict[str, Any]:
+    """The plan as tables that the run page shows; with what it is expected to take, where it is made anew."""
+    times = {"expected_seconds": round(expected.seconds, 1), "expected": expected.basis} if expected else {}
     return {
+        **times,
         "tables": len(plan.tables),
         "rows": plan.rows,
         "bytes": plan.bytes,

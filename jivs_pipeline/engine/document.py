@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jivs_pipeline.core.claims import Checkpoint
+from jivs_pipeline.core.estimates import Estimate
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.states import Phase, Status
 
@@ -24,6 +25,7 @@ def build_document(
     versions: Mapping[str, str] | None = None,
     seconds: float | None = None,
     failures: Mapping[str, Mapping[str, Any]] | None = None,
+    expected: Estimate | None = None,
 ) -> dict[str, Any]:
     """The contract's document of `jivs run`.
 
@@ -33,7 +35,7 @@ def build_document(
         row: the migration's row.
         points: its checkpoints.
         performance: measurements of its phases, oldest first.
-        resumed, versions, seconds, failures: what only the run that ends knows.
+        resumed, versions, seconds, failures, expected: what only the run that ends knows.
     """
     stored = row.get("result")
     if stored and resumed is None:
@@ -57,6 +59,7 @@ def build_document(
         "bytes": sum(t["bytes"] for t in tables),
         "seconds": round(seconds or 0.0, 3),
         "phases": _phases(performance, row["run_id"]),
+        "estimate": expected.document() if expected else None,
         "timeline": _timeline(performance),
         "throughput": _throughput(performance),
         "warnings": [w.model_dump(mode="json") for w in plan.warnings] if plan else [],
@@ -178,12 +181,8 @@ def _request(row: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def plan_document(plan: Plan, *, rows_per_second: float, bytes_per_second: float) -> dict[str, Any]:
-    """The contract's document of `jivs plan`.
-
-    Args:
-        rows_per_second, bytes_per_second: what this machine is believed to do; the slower one decides.
-    """
+def plan_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
+    """The contract's document of `jivs plan`, with how long it is expected to take."""
     return {
         "key": plan.key,
         "source": plan.source,
@@ -218,8 +217,5 @@ def plan_document(plan: Plan, *, rows_per_second: float, bytes_per_second: float
             for t in plan.tables
         ],
         "warnings": [w.model_dump(mode="json") for w in plan.warnings],
-        "estimate": {
-            "seconds": round(3 + max(plan.rows / rows_per_second, plan.bytes / bytes_per_second), 1),
-            "staging_bytes": plan.bytes,
-        },
+        "estimate": expected.document(),
     }

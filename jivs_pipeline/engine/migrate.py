@@ -33,6 +33,7 @@ from jivs_pipeline.core.errors import (
     SpecError,
     TerminalError,
 )
+from jivs_pipeline.core.estimates import Estimate, estimate
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
@@ -88,6 +89,7 @@ class Migration:
         self._pulse: Pulse | None = None
         self._ended_as: Status | None = None
         self._last: dict[str, Any] | None = None
+        self.expected: Estimate | None = None
         self._first = True
         self._open = ExitStack()
 
@@ -244,6 +246,7 @@ class Migration:
                 )
                 renew(run, fresh, self._new_generation())
                 note_refusals(run)
+                self.expected = estimate(fresh, self._services.control.past_runs())
             self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
             return run.plan
 
@@ -435,6 +438,7 @@ class Migration:
         document = build_document(
             row, control.checkpoints(claim.key), control.performance(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
+            expected=self.expected,
         )  # fmt: skip
         # The page is put in place once the state stands: an overtaken run must not replace its successor's.
         with pending_report(document, services.reports / f"{claim.key}.html") as report:

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Checkpoint, Claim
+from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType, event_id
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.spec import Spec
@@ -25,6 +26,7 @@ from jivs_pipeline.infra.due_loads import DueLoads
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.housekeeping import Housekeeping
 from jivs_pipeline.infra.outbox import Outbox
+from jivs_pipeline.infra.past_runs import read_past_runs
 from jivs_pipeline.infra.permits import PermitBook
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
@@ -109,6 +111,10 @@ class Control(Claims):
     def performance(self, key: str) -> list[Row]:
         """Measurements of the phases, oldest first."""
         return self._all("performance", {"key": key})
+
+    def past_runs(self) -> list[PastRun]:
+        """What migrations took before; see `infra/past_runs.py`."""
+        return self._link.do(read_past_runs)
 
     def events(self, key: str, after: int = 0) -> list[Row]:
         """Events in order, from the one after `after`."""

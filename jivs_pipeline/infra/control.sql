@@ -214,6 +214,22 @@ SELECT p.run_id, p.epoch, p.phase, p.seconds, p.rows, p.bytes, p.cpu_seconds, p.
   FROM jivs.migration_performance_metrics p JOIN jivs.migrations m USING (key)
  WHERE p.key = %(key)s AND p.at >= m.started_at ORDER BY p.id;
 
+-- name: past_runs
+-- The latest migrations that one run completed: what its plan saw, and how long each phase took.
+SELECT m.key, m.source_name AS source, m.target_name AS target, m.plan ->> 'source_dialect' AS dialect,
+       planned.rows, planned.bytes, took.phases
+  FROM (SELECT key, source_name, target_name, started_at, finished_at, plan
+          FROM jivs.migrations WHERE status = 'completed' ORDER BY finished_at DESC LIMIT 100) m
+ CROSS JOIN LATERAL (
+       SELECT sum((t ->> 'rows')::bigint)::bigint AS rows, sum((t ->> 'bytes')::bigint)::bigint AS bytes
+         FROM jsonb_array_elements(m.plan -> 'tables') t WHERE t ->> 'refused' IS NULL) planned
+ CROSS JOIN LATERAL (
+       SELECT jsonb_object_agg(p.phase, p.seconds) AS phases
+         FROM jivs.migration_performance_metrics p WHERE p.key = m.key AND p.at >= m.started_at
+       HAVING count(DISTINCT p.run_id) = 1) took
+ WHERE took.phases ?& '{extract,load,verify}' AND planned.rows IS NOT NULL
+ ORDER BY m.finished_at DESC;
+
 -- name: lock_breaker_events
 -- One process at a time writes down what all have seen, so that nothing is written twice.
 SELECT pg_advisory_xact_lock(hashtextextended('jivs.circuit_breaker_events', 0));

@@ -98,11 +98,34 @@ def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path)
         )
     said = jivs("plan", spec, code=0, env=env).stdout
     assert "towns" in said
+    assert "About " in said
     assert "refused" in said
     assert catalog(target) == before
     assert (source.stat().st_mtime_ns, source.stat().st_size) == (size.st_mtime_ns, size.st_size)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["towns.sqlite"]
     assert jivs("status", key, env=env).code == 2
+
+
+def test_a_plan_learns_from_what_was_measured(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
+    """A megabyte is enough to learn from. Where the control database cannot be asked, it says that it guesses."""
+    with closing(sqlite3.connect(source := tmp_path / "long.sqlite")) as lite:
+        lite.executescript(
+            "CREATE TABLE long (id INTEGER PRIMARY KEY, v TEXT);"
+            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+            " INSERT INTO long SELECT i, hex(zeroblob(1000)) FROM n;"
+        )
+    name = key.replace("-", "_")
+    env = jivs.connections(**{name: f"sqlite:///{source}", "warehouse": target})
+    spec = jivs.spec(key=key, source=name, target="warehouse")
+    ran = jivs("run", spec, "--json", code=0, env=env).document
+    again = jivs.spec(key=f"{key}-2", source=name, target="warehouse", target_schema="again")
+    learned = jivs("plan", again, "--json", code=0, env=env).document["estimate"]
+    assert learned["basis"] == f"as 1 earlier run from {name!r} to 'warehouse' took"
+    assert learned["seconds"] == pytest.approx(sum(learned["phases"].values()), abs=0.4)
+    assert learned["phases"]["extract"] >= round(ran["phases"]["extract"] - 0.1, 1)
+    elsewhere = {**env, "JIVS_CONTROL_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    guessed = jivs("plan", again, "--json", code=0, env=elsewhere).document["estimate"]
+    assert guessed["basis"] == "a guess: nothing was measured here yet"
 
 
 def test_status(jivs: Jivs, migrated: Migrated) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -47,8 +48,8 @@ SUBMITTED = 100
 KEYS, STRIKES = (5, 20) if FULL else (1, 2)
 """Of each round of rows 10 and 23."""
 TOGETHER, LIMIT = (100, 50) if FULL else (6, 2)
-RATE = 250 if FULL else 100
-"""Rows per second that all read from the source together: slow enough for many migrations to meet."""
+FAST, SLOW = 250, 60 if FULL else 100
+"""Rows per second that all read from the source together. A run takes seconds to start, so only slow ones fill all slots."""
 PARTS = ("dagster._daemon", "code-server start", "redis", "postgresql")
 ENDED = {"completed", "failed", "cancelled"}
 RUNS = "query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results { runId } } } }"
@@ -258,11 +259,12 @@ def test_many_at_once(site: Site) -> None:
     """Row 11: never more than the limit at once, whoever asks; all complete."""
     site.rows("UPDATE jivs.limits SET value = %s WHERE name = 'runs' RETURNING 1", LIMIT)
     for r in rounds(11, quick=1):
+        slow = not FULL or r.number == 2
         with r, Watcher(site) as watcher:
             keys = site.new_keys(TOGETHER)
             began = time.monotonic()
             with ThreadPoolExecutor(10) as pool:
-                list(pool.map(lambda key: site.submit(key, rate=RATE), keys))
+                list(pool.map(partial(site.submit, rate=SLOW if slow else FAST), keys))
             r.note(f"{TOGETHER} submitted in {time.monotonic() - began:.1f} s")
             site.wait_ended(keys, 20 * TOGETHER)
             r.note(
@@ -270,7 +272,8 @@ def test_many_at_once(site: Site) -> None:
                 f" {watcher.control} and {watcher.target} sessions, {watcher.memory >> 20} MiB"
             )
             site.check_once(keys)
-            assert 1 < watcher.running <= LIMIT
+            assert watcher.running <= LIMIT
+            assert not slow or watcher.running == LIMIT
             epochs = site.rows("SELECT DISTINCT epoch FROM jivs.migrations WHERE key = ANY(%s)", keys)
             assert epochs == [(1,)], "a migration was begun twice"
 

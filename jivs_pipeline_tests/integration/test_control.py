@@ -26,6 +26,7 @@ from jivs_pipeline.core.claims import Checkpoint, Claim, Ends, Owner
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, ConflictError, FencedError, JivsError, TerminalError
+from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.events import EVENT_OF_STATUS
 from jivs_pipeline.core.plan import ColumnPlan, Lane, Plan, TablePlan, Wire
 from jivs_pipeline.core.spec import Spec
@@ -563,6 +564,25 @@ def test_progress_retries_and_measurements_are_kept(control: Control, db: psycop
     assert retries.fetchall() == [("public.t", 3, 1, "cut", 2.5), ("public.t", None, 2, "cut", 4.5)]
     (measured,) = control.performance("shop")
     assert (measured["phase"], measured["seconds"], measured["samples"]) == ("load", 1.5, [[0.0, 1]])
+
+
+def test_estimates_learn_from_what_one_run_completed(control: Control) -> None:
+    """Not from one that was resumed: nobody knows what each of its runs did."""
+    for key in ("one", "resumed"):
+        spec = _SPEC.model_copy(update={"key": key})
+        claim = _claim(control, spec, run_id="first")
+        control.save_plan(claim, _PLAN.model_copy(update={"key": key}), [])
+        for phase in (Phase.EXTRACT, Phase.LOAD):
+            control.measure(claim, phase, _MEASURED)
+        if key == "resumed":
+            _end(control, claim, Status.FAILED)
+            claim = _claim(control, spec, run_id="second")
+        control.measure(claim, Phase.VERIFY, _MEASURED)
+        assert key not in {r.key for r in control.past_runs()}
+        _end(control, claim, Status.COMPLETED)
+    (found,) = control.past_runs()
+    phases = {"extract": 1.5, "load": 1.5, "verify": 1.5}
+    assert found == PastRun("one", "legacy", "warehouse", "postgresql", _PLAN.rows, _PLAN.bytes, phases)
 
 
 def test_a_migration_that_is_not_there(control: Control) -> None:

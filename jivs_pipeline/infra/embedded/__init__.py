@@ -11,6 +11,12 @@ imports more than the standard library, because the supervisor must start in a t
 
 from __future__ import annotations
 
-from jivs_pipeline.infra.embedded.client import Embedded, EmbeddedUrls, open_embedded, remove_embedded
+from jivs_pipeline.infra.embedded.client import (
+    Embedded,
+    EmbeddedUrls,
+    open_embedded,
+    remove_embedded,
+    was_started,
+)
 
-__all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded"]
+__all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded", "was_started"]

@@ -26,7 +26,7 @@ from jivs_pipeline.infra.embedded.locks import try_lock, wait_lock
 from jivs_pipeline.infra.embedded.loopback import ensure_loopback
 from jivs_pipeline.infra.embedded.process import is_alive
 
-__all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded"]
+__all__ = ["Embedded", "EmbeddedUrls", "open_embedded", "remove_embedded", "was_started"]
 
 _POLL_SECONDS = 0.01
 _START_ATTEMPTS = 5
@@ -111,6 +111,11 @@ def open_embedded(home: Path, *, timeout_seconds: float = 60.0) -> Embedded:
             os.close(users)
             raise
     return Embedded(_urls(state), users)
+
+
+def was_started(home: Path) -> bool:
+    """Whether servers of this home have been started before, so that there may be something in them."""
+    return Layout(home).kept.exists()
 
 
 def remove_embedded(home: Path, *, timeout_seconds: float = 60.0) -> None:
