@@ -33,6 +33,7 @@ from jivs_pipeline.core.errors import (
 )
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
+from jivs_pipeline.core.states import Status
 
 __all__ = ["main"]
 
@@ -318,7 +319,9 @@ def resume(
 @app.command()
 def status(
     key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat every two seconds.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Repeat every two seconds; of one KEY, until it has ended.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -335,7 +338,8 @@ def status(
                 _print(documents[0] if key else {"migrations": documents})
             else:
                 print_statuses(documents)
-            if not watch:
+            waits = key is None or rows[0]["status"] in {Status.QUEUED, Status.RUNNING}
+            if not (watch and waits):
                 return
             time.sleep(2)
 

@@ -52,7 +52,7 @@ def control_tables(context: dg.OpExecutionContext) -> None:
         waiting = runtime.control.housekeeping.unposted(days)
     if waiting:
         context.log.warning(
-            f"{waiting} events older than {days} days wait for the webhook; docs/operating.md says how to take it out"
+            f"{waiting} events older than {days} days wait for the webhook; docs/running.md says how to take it out"
         )
     context.log.info(f"Deleted rows older than {days} days: {deleted}")
     context.add_output_metadata({"days": days, "waiting for the webhook": waiting, **deleted})

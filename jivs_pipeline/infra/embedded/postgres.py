@@ -31,7 +31,7 @@ _SETTINGS = {
     # A socket's path may have 107 bytes; homes may have more. Nothing of ours needs one.
     "unix_socket_directories": "",
     # 50 runs with all that they need, should control database, Dagster's storage, target and source all be in here; see
-    # docs/operating.md. One costs some 20 kB as long as nobody uses it.
+    # docs/running.md. One costs some 20 kB as long as nobody uses it.
     "max_connections": "1000",
     "shared_buffers": "256MB",
     # A bulk load is WAL; checkpoints should follow the clock and not the volume.
