@@ -1,8 +1,8 @@
 """How long a request waits on an idle stack until its migration has started.
 
-One command, about two minutes: `.venv/bin/python benchmarks/submit_to_start.py [REQUESTS]`. It starts `jivs up` in a home of its
-own and submits one small migration after the other, each at a random moment of the daemon's loop. Measured is the time from
-before the submission to the event `migration.started`, and to the end; both as the control database dates them.
+One command, about two minutes: `.venv/bin/python benchmarks/submit_to_start.py [REQUESTS]`. It starts `jivs up` in a home of
+its own and submits one small migration after the other, each at a random moment of the daemon's loop. Measured is the time
+from before the submission to the event `migration.started`, and to the end; both as the control database dates them.
 """
 
 from __future__ import annotations
