@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.owner import this_process
-from jivs_pipeline_tests.integration.test_control import _MEASURED, _PLAN, _claim
+from jivs_pipeline_tests.fix_control import MEASURED, PLAN, open_control, take
 
 TABLES = (
     "migrations", "migration_locks", "migration_events", "migration_checkpoints", "migration_retries",
@@ -25,11 +26,9 @@ TABLES = (
 
 @pytest.fixture
 def control(database: str) -> Iterator[Control]:
-    control = Control(database, timeout_seconds=5)
-    control.open()
-    yield control
-    arm(None)
-    control.close()
+    with closing(open_control(database, timeout_seconds=5)) as control:
+        yield control
+        arm(None)
 
 
 def _content(database: str) -> dict[str, list[Any]]:
@@ -47,13 +46,13 @@ def _content(database: str) -> dict[str, list[Any]]:
 RUNNING: dict[str, Callable[[Control, Claim], Any]] = {
     "heartbeat": lambda control, claim: control.heartbeat(claim),
     "set_phase": lambda control, claim: control.set_phase(claim, Phase.LOAD),
-    "save_plan": lambda control, claim: control.save_plan(claim, _PLAN, []),
+    "save_plan": lambda control, claim: control.save_plan(claim, PLAN, []),
     "checkpoint": lambda control, claim: control.checkpoint(
         claim, Checkpoint("public.t", Phase.LOAD, "g", rows=7)
     ),
     "progress": lambda control, claim: control.progress(claim, 5, 50),
     "retry": lambda control, claim: control.retry(claim, Phase.LOAD, "public.t", 0, 1, "lost", 2.0),
-    "measure": lambda control, claim: control.measure(claim, Phase.LOAD, _MEASURED),
+    "measure": lambda control, claim: control.measure(claim, Phase.LOAD, MEASURED),
     "end": lambda control, claim: control.end(claim, Status.FAILED, error={"message": "x"}, result={}),
     "release": lambda control, claim: control.release(claim),
     "request": lambda control, _: control.request("shop", "cancel"),
@@ -66,10 +65,9 @@ def test_a_run_says_it_twice(make_database: Callable[[], str], verb: str, place:
     """The same rows as when the first answer had arrived."""
     contents: list[dict[str, list[Any]]] = []
     for failpoint in (None, f"{place}@1:error"):
-        control = Control(database := make_database(), timeout_seconds=5)
-        control.open()
+        control = open_control(database := make_database(), timeout_seconds=5)
         try:
-            claim = _claim(control)
+            claim = take(control)
             arm(failpoint)
             if verb == "request" and failpoint == "control_after_commit@1:error":
                 # Not told apart from somebody else who asked for the same: the answer is that it is asked for.
@@ -88,18 +86,18 @@ def test_a_run_says_it_twice(make_database: Callable[[], str], verb: str, place:
 def test_a_claim_twice_is_one_claim(control: Control, before: Status | None) -> None:
     """One epoch, one event; the second answer is the first."""
     if before is not None:
-        control.end(_claim(control), before, error=None, result={})
+        control.end(take(control), before, error=None, result={})
     epoch = 0 if before is None else 1
     events = len(control.events("shop"))
     arm("control_after_commit@1:error")
-    claim = _claim(control)
+    claim = take(control)
     assert claim.epoch == epoch + 1 == control.migration("shop")["epoch"]
     assert len(control.events("shop")) == events + 1
     assert control.heartbeat(claim) is None
 
 
 def test_settling_and_forgetting_twice(control: Control) -> None:
-    control.end(_claim(control), Status.FAILED, error=None, result={})
+    control.end(take(control), Status.FAILED, error=None, result={})
     arm("control_after_commit@1:error")
     assert control.settle("shop", Status.FAILED, Status.CANCELLED)
     assert [e["type"] for e in control.events("shop")].count("migration.cancelled") == 1
@@ -112,10 +110,10 @@ def test_settling_and_forgetting_twice(control: Control) -> None:
 
 
 def test_what_is_taken_over_cannot_be_forgotten_by_the_old_one(control: Control) -> None:
-    control.end(_claim(control), Status.FAILED, error=None, result={})
+    control.end(take(control), Status.FAILED, error=None, result={})
     claim = control.take_over("shop", this_process(), "undo", Status.ROLLED_BACK, lease_seconds=300, floor=0)
     control.release(claim)
-    _claim(control)
+    take(control)
     with pytest.raises(FencedError):
         control.forget(claim)
     assert control.migration("shop")["status"] == "running"
@@ -132,7 +130,7 @@ def test_a_server_that_stays_away_is_a_sentence_in_time(control: Control) -> Non
 
 def test_settle_leaves_the_living_alone(control: Control) -> None:
     """A holder that may be alive is not robbed, nor a state that has changed meanwhile."""
-    claim = _claim(control)
+    claim = take(control)
     assert not control.settle("shop", Status.RUNNING, Status.FAILED)
     control.end(claim, Status.PAUSED, error=None, result={})
     assert not control.settle("shop", Status.FAILED, Status.CANCELLED)
@@ -142,11 +140,11 @@ def test_settle_leaves_the_living_alone(control: Control) -> None:
 
 def test_whoever_was_settled_is_fenced(control: Control) -> None:
     """A run that was taken for dead and wakes may write nothing any more, not even after the next one has begun."""
-    stale = _claim(control, lease=0.01)
+    stale = take(control, lease=0.01)
     time.sleep(0.05)
     assert control.settle("shop", Status.RUNNING, Status.PAUSED)
     assert control.migration("shop")["epoch"] == stale.epoch + 1
     assert control.holder("shop") is None
     with pytest.raises(FencedError):
         control.heartbeat(stale)
-    assert _claim(control).epoch == stale.epoch + 2
+    assert take(control).epoch == stale.epoch + 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,53 +9,21 @@ from typing import Any
 import psycopg
 import pytest
 
-from jivs_pipeline.core.claims import Claim, Ends
-from jivs_pipeline.core.connections import parse_url
+from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.scheduling import ask_for_due
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.owner import this_process
+from jivs_pipeline_tests.fix_control import end, open_control, take
 from jivs_pipeline_tests.killed import killed
 
-SPEC = Spec(key="shop", source="legacy", target="warehouse", on_existing="replace", schedule="0 * * * *")
-ENDS = Ends(
-    parse_url("postgresql://me@old.example/shop", "legacy"),
-    parse_url("postgresql://me@new.example/shop", "warehouse"),
-)
+HOURLY = Spec(key="shop", source="legacy", target="warehouse", on_existing="replace", schedule="0 * * * *")
 
 
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database)
-    control.open()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection
-
-
-def fresh(database: str) -> Control:
-    control = Control(database)
-    control.open()
-    return control
-
-
-def run(control: Control, spec: Spec = SPEC) -> Claim:
-    claim = control.claim(spec, ENDS, this_process(), "run", lease_seconds=300)
-    assert claim is not None
-    return claim
-
-
-def load(control: Control, after: Status = Status.COMPLETED, spec: Spec = SPEC) -> Claim:
-    claim = run(control, spec)
-    if after is Status.COMPLETED:
-        control.set_phase(claim, Phase.FINISH)
-    control.end(claim, after, error=None, result={})
+def load(control: Control, after: Status = Status.COMPLETED, spec: Spec = HOURLY) -> Claim:
+    claim = take(control, spec)
+    end(control, claim, after)
     return claim
 
 
@@ -122,7 +89,7 @@ def test_after_a_failure_the_same_load_begins_anew(
     end_requests(db)
     pass_hours(db, 1)
     assert list(ask_for_due(control.due_loads)) == ["shop"]
-    claim = run(control)
+    claim = take(control, HOURLY)
     assert (claim.epoch, claim.since, claim.plan) == (3, 2, None)
 
 
@@ -140,7 +107,7 @@ def test_what_a_person_has_stopped_is_left_alone(
 def test_what_was_rolled_back_is_loaded_where_a_machine_did_it(
     control: Control, db: psycopg.Connection[Any], on_failure: str, due: list[str]
 ) -> None:
-    spec = Spec.model_validate({**SPEC.model_dump(), "on_failure": on_failure})
+    spec = Spec.model_validate({**HOURLY.model_dump(), "on_failure": on_failure})
     load(control, spec=spec)
     taken = control.take_over(
         "shop", this_process(), "rollback", Status.ROLLED_BACK, lease_seconds=300, floor=0
@@ -151,12 +118,12 @@ def test_what_was_rolled_back_is_loaded_where_a_machine_did_it(
 
 
 def test_what_runs_or_was_asked_for_is_not_asked_for(control: Control, db: psycopg.Connection[Any]) -> None:
-    claim = run(control)
+    claim = take(control, HOURLY)
     pass_hours(db, 1)
     assert ask_for_due(control.due_loads) == {}
     control.set_phase(claim, Phase.FINISH)
     control.end(claim, Status.FAILED, error=None, result={})
-    db.execute("SELECT jivs.submit_request(%s)", (psycopg.types.json.Jsonb(SPEC.model_dump(mode="json")),))
+    db.execute("SELECT jivs.submit_request(%s)", (psycopg.types.json.Jsonb(HOURLY.model_dump(mode="json")),))
     assert ask_for_due(control.due_loads) == {}
     assert len(db.execute("SELECT FROM jivs.migration_requests").fetchall()) == 1
 
@@ -180,11 +147,11 @@ def test_another_schedule_or_none(
     """A run of what is completed loads nothing, and takes over the schedule; it counts from then on."""
     load(control)
     pass_hours(db, 5)
-    control.reschedule(Spec.model_validate({**SPEC.model_dump(), "schedule": schedule}))
+    control.reschedule(Spec.model_validate({**HOURLY.model_dump(), "schedule": schedule}))
     row = control.migration("shop")
     assert row["spec"]["schedule"] == schedule
     assert (row["schedule_since"] is None) is (schedule is None)
-    assert (row["status"], row["spec_hash"]) == ("completed", SPEC.hash)
+    assert (row["status"], row["spec_hash"]) == ("completed", HOURLY.hash)
     assert ask_for_due(control.due_loads) == {}
 
 
@@ -192,7 +159,7 @@ def test_a_request_for_what_is_completed_brings_its_schedule(
     control: Control, db: psycopg.Connection[Any]
 ) -> None:
     load(control)
-    other = Spec.model_validate({**SPEC.model_dump(), "schedule": "30 4 * * *"})
+    other = Spec.model_validate({**HOURLY.model_dump(), "schedule": "30 4 * * *"})
     asked = (psycopg.types.json.Jsonb(other.model_dump(mode="json")), other.hash)
     found = db.execute("SELECT status FROM jivs.submit_request(%s, body_hash => %s)", asked).fetchone()
     assert found == ("completed",)
@@ -224,7 +191,7 @@ def test_killed_while_it_asks(
     """The daemon dies between any two steps; the next one asks, and there is one request."""
     load(control)
     pass_hours(db, 1)
-    killed(place, lambda: ask_for_due(fresh(database).due_loads))
+    killed(place, lambda: ask_for_due(open_control(database).due_loads))
     stood = bool(requests(db))
     assert (control.migration("shop")["status"] == "queued") is stood, "one without the other"
     assert bool(ask_for_due(control.due_loads)) is not stood

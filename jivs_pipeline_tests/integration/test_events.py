@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count, pairwise
 from threading import Barrier, Thread
 from typing import Any
@@ -22,24 +23,10 @@ from jivs_pipeline.engine.relay import Relay, RelayThread
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.event_stream import EventStream
 from jivs_pipeline_tests.event_rows import add_events, check_order, undelivered
+from jivs_pipeline_tests.fix_control import SPEC, open_control, take
 from jivs_pipeline_tests.fix_redis import OwnRedis
-from jivs_pipeline_tests.integration.test_control import _SPEC, _claim
 
 FIELDS = ("id", "key", "seq", "type", "at", "data")
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database, timeout_seconds=10)
-    control.open()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -67,7 +54,7 @@ def test_the_stream_has_what_the_outbox_has(
     control: Control, make_relay: Callable[..., Relay], own_redis: OwnRedis
 ) -> None:
     """The fields of the contract, those of `jivs events`, in order."""
-    claim = _claim(control)
+    claim = take(control)
     control.checkpoint(claim, Checkpoint("public.tür", Phase.LOAD, "g", rows=7))
     control.end(claim, Status.FAILED, error=None, result={})
     before = control.events("shop")
@@ -87,16 +74,12 @@ def test_the_stream_has_what_the_outbox_has(
 def test_the_outbox_is_told_of_after_the_commit(database: str) -> None:
     """Every verb that writes an event says so, when it can be seen."""
     seen: list[int] = []
-    control = Control(database, told=lambda key: seen.append(len(control.events(key))))
-    control.open()
-    try:
-        claim = _claim(control)
+    with closing(open_control(database, told=lambda key: seen.append(len(control.events(key))))) as control:
+        claim = take(control)
         control.set_phase(claim, Phase.LOAD)
         control.retry(claim, Phase.LOAD, "public.t", 0, 1, "lost", 2.0)
         control.end(claim, Status.FAILED, error=None, result={})
         control.settle("shop", Status.FAILED, Status.CANCELLED)
-    finally:
-        control.close()
     assert seen == [1, 2, 3, 4, 5]
 
 
@@ -188,10 +171,8 @@ def test_the_thread_sends_in_the_background(
 ) -> None:
     """A change's event is in the stream right after, and those of the end before the process ends."""
     thread = RelayThread(lambda: Relay(control.outbox, make_stream()))
-    telling = Control(database, told=thread.tell)
-    telling.open()
-    try:
-        claim = _claim(telling)
+    with closing(open_control(database, told=thread.tell)) as telling:
+        claim = take(telling)
         deadline = time.monotonic() + 5
         while not own_redis.entries():
             assert time.monotonic() < deadline
@@ -199,10 +180,8 @@ def test_the_thread_sends_in_the_background(
         telling.set_phase(claim, Phase.LOAD)
         telling.end(claim, Status.FAILED, error=None, result={})
         thread.stop(10)
-    finally:
-        telling.close()
-    check_order(own_redis.entries(), {_SPEC.key: 3})
-    assert all(e["delivered"] for e in control.events(_SPEC.key))
+    check_order(own_redis.entries(), {SPEC.key: 3})
+    assert all(e["delivered"] for e in control.events(SPEC.key))
 
 
 # ── Redis away ───────────────────────────────────────────────────────────────────────────────────────────
@@ -220,10 +199,8 @@ def test_without_redis_nobody_waits_and_nothing_is_lost(
     """Changes of state take no longer, the end waits a bounded time, and all arrives once it is back."""
     own_redis.kill() if fault == "gone" else own_redis.stand_still()
     thread = RelayThread(make_relay)
-    telling = Control(database, told=thread.tell)
-    telling.open()
-    try:
-        claim = _claim(telling)
+    with closing(open_control(database, told=thread.tell)) as telling:
+        claim = take(telling)
         began = time.monotonic()
         for _ in range(30):
             telling.set_phase(claim, Phase.LOAD)
@@ -231,8 +208,6 @@ def test_without_redis_nobody_waits_and_nothing_is_lost(
         began = time.monotonic()
         thread.stop(1)
         assert time.monotonic() - began < 2
-    finally:
-        telling.close()
     assert undelivered(db) == 31
     own_redis.start() if fault == "gone" else own_redis.go_on()
     relay = make_relay()

@@ -7,7 +7,7 @@ that fail and HTTP (`test_exporter.py`), and Prometheus itself (`acceptance/test
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -20,32 +20,10 @@ from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline_tests.event_rows import add_events
+from jivs_pipeline_tests.fix_control import MEASURED, PLAN, SPEC, elsewhere, end, silence, spec_of, take
 from jivs_pipeline_tests.fix_exporter import MakeExporter, Numbers, numbers
-from jivs_pipeline_tests.integration.test_control import (
-    _MEASURED,
-    _PLAN,
-    _SPEC,
-    _claim,
-    _elsewhere,
-    _end,
-    _silence,
-)
 
 TotalsOf = Callable[[], Numbers]
-
-
-@pytest.fixture
-def control(control_database: str) -> Iterator[Control]:
-    control = Control(control_database)
-    control.open()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control_database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(control_database, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -60,7 +38,7 @@ def _runs(found: Numbers) -> dict[str, float]:
 
 
 def _another(control: Control, key: str) -> Claim:
-    return _claim(control, _SPEC.model_copy(update={"key": key}))
+    return take(control, spec_of(key))
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,11 +63,11 @@ def test_before_anything_there_is_nothing(look: TotalsOf) -> None:
     ],
 )
 def test_a_run_is_counted_by_its_end(control: Control, look: TotalsOf, status: Status, counted: str) -> None:
-    claim = _claim(control)
+    claim = take(control)
     found = look()
     assert _runs(found) == {"started": 1}
     assert found["migrations_active"] == 1
-    _end(control, claim, status)
+    end(control, claim, status)
     found = look()
     assert _runs(found) == {"started": 1, counted: 1}
     assert found["migrations_active"] == 0
@@ -99,16 +77,16 @@ def test_a_run_is_counted_by_its_end(control: Control, look: TotalsOf, status: S
 
 
 def test_a_run_that_goes_on_is_resumed(control: Control, look: TotalsOf) -> None:
-    claim = _claim(control)
-    control.save_plan(claim, _PLAN, [])
-    _end(control, claim, Status.PAUSED)
-    _end(control, _claim(control), Status.COMPLETED)
+    claim = take(control)
+    control.save_plan(claim, PLAN, [])
+    end(control, claim, Status.PAUSED)
+    end(control, take(control), Status.COMPLETED)
     assert _runs(look()) == {"started": 1, "paused": 1, "resumed": 1, "completed": 1}
 
 
 def test_what_is_cancelled_without_a_run_counts(control: Control, look: TotalsOf) -> None:
     """It has no duration, and starts nothing."""
-    _end(control, _claim(control), Status.PAUSED)
+    end(control, take(control), Status.PAUSED)
     assert control.settle("shop", Status.PAUSED, Status.CANCELLED)
     found = look()
     assert _runs(found) == {"started": 1, "paused": 1, "cancelled": 1}
@@ -119,18 +97,18 @@ def test_a_run_that_is_overtaken_has_failed(
     control: Control, db: psycopg.Connection[Any], look: TotalsOf
 ) -> None:
     """Nobody settles it when the next run takes the migration at once."""
-    _claim(control, owner=_elsewhere(), lease=1)
-    _silence(db, 5)
-    _end(control, _claim(control), Status.COMPLETED)
+    take(control, owner=elsewhere(), lease=1)
+    silence(db, 5)
+    end(control, take(control), Status.COMPLETED)
     assert _runs(look()) == {"started": 2, "failed": 1, "completed": 1}
 
 
 def test_the_time_of_a_run_is_in_its_bucket(
     control: Control, db: psycopg.Connection[Any], look: TotalsOf
 ) -> None:
-    claim = _claim(control)
+    claim = take(control)
     db.execute("UPDATE jivs.migration_runs SET started_at = started_at - interval '100 seconds'")
-    _end(control, claim, Status.COMPLETED)
+    end(control, claim, Status.COMPLETED)
     found = look()
     assert found['migration_duration_seconds_bucket{le="60"}'] == 0
     assert found['migration_duration_seconds_bucket{le="120"}'] == 1
@@ -147,8 +125,8 @@ def _rows(found: Numbers) -> tuple[float, float]:
 
 def test_rows_are_counted_once_while_they_are_loaded(control: Control, look: TotalsOf) -> None:
     """Those of the extraction not at all, and those that an earlier run has loaded not again."""
-    claim = _claim(control)
-    control.save_plan(claim, _PLAN, [])
+    claim = take(control)
+    control.save_plan(claim, PLAN, [])
     control.set_phase(claim, Phase.EXTRACT)
     control.progress(claim, 100, 1000)
     control.set_phase(claim, Phase.LOAD)
@@ -156,8 +134,8 @@ def test_rows_are_counted_once_while_they_are_loaded(control: Control, look: Tot
     control.progress(claim, 40, 400)
     control.progress(claim, 60, 600)
     assert _rows(look()) == (60, 600)
-    _end(control, claim, Status.FAILED)
-    claim = _claim(control)
+    end(control, claim, Status.FAILED)
+    claim = take(control)
     control.set_phase(claim, Phase.LOAD)
     control.progress(claim, 60, 600)
     assert _rows(look()) == (60, 600)
@@ -168,10 +146,10 @@ def test_rows_are_counted_once_while_they_are_loaded(control: Control, look: Tot
 
 
 def test_a_load_that_is_shorter_than_a_heartbeat_is_counted(control: Control, look: TotalsOf) -> None:
-    claim = _claim(control)
-    control.save_plan(claim, _PLAN, [])
+    claim = take(control)
+    control.save_plan(claim, PLAN, [])
     control.set_phase(claim, Phase.LOAD)
-    control.measure(claim, Phase.LOAD, _MEASURED)
+    control.measure(claim, Phase.LOAD, MEASURED)
     found = look()
     assert _rows(found) == (7, 70)
     assert found['migration_phase_duration_seconds_sum{phase="load"}'] == 1.5
@@ -182,11 +160,11 @@ def test_a_load_that_is_shorter_than_a_heartbeat_is_counted(control: Control, lo
 def test_what_is_begun_anew_counts_anew(control: Control, look: TotalsOf) -> None:
     """After a rollback the same rows are loaded a second time."""
     for run_id in ("r1", "r2"):
-        claim = _claim(control, run_id=run_id)
-        control.save_plan(claim, _PLAN, [])
+        claim = take(control, run_id=run_id)
+        control.save_plan(claim, PLAN, [])
         control.set_phase(claim, Phase.LOAD)
-        control.measure(claim, Phase.LOAD, _MEASURED)
-        _end(control, claim, Status.CANCELLED)
+        control.measure(claim, Phase.LOAD, MEASURED)
+        end(control, claim, Status.CANCELLED)
         taken = control.take_over("shop", claim.owner, "r", Status.ROLLED_BACK, lease_seconds=300, floor=0)
         control.forget(taken)
     found = look()
@@ -195,7 +173,7 @@ def test_what_is_begun_anew_counts_anew(control: Control, look: TotalsOf) -> Non
 
 
 def test_retries_are_counted(control: Control, look: TotalsOf) -> None:
-    claim = _claim(control)
+    claim = take(control)
     for attempt in (1, 2):
         control.retry(claim, Phase.LOAD, "public.t", 0, attempt, "cut", 0.1)
     assert look()["migration_retry_attempts_total"] == 2
@@ -203,17 +181,17 @@ def test_retries_are_counted(control: Control, look: TotalsOf) -> None:
 
 def test_refused_starters_are_counted(control: Control, look: TotalsOf, redis_url: str) -> None:
     """Whether the lease or the lock refuses them; a state that forbids a run is no conflict."""
-    holder = _claim(control)
+    holder = take(control)
     leases = Leases(redis_url, 300)
     taking = Taking(leases, 0, control.refused)
     for _ in range(3):
         with pytest.raises(ConflictError, match="held by"):
-            taking.take("shop", "r", lambda owner: _claim(control, owner=owner))
+            taking.take("shop", "r", lambda owner: take(control, owner=owner))
     assert look()["migration_lock_conflicts_total"] == 3
-    _end(control, holder, Status.COMPLETED)
-    other = _SPEC.model_copy(update={"source_schema": "other"})
+    end(control, holder, Status.COMPLETED)
+    other = SPEC.model_copy(update={"source_schema": "other"})
     with pytest.raises(ConflictError, match="completed"):
-        taking.take("shop", "r", lambda owner: _claim(control, other, owner=owner))
+        taking.take("shop", "r", lambda owner: take(control, other, owner=owner))
     assert look()["migration_lock_conflicts_total"] == 3
     leases.close()
 
@@ -223,8 +201,8 @@ def test_refused_starters_are_counted(control: Control, look: TotalsOf, redis_ur
 
 def test_a_run_that_is_silent_is_seen(control: Control, db: psycopg.Connection[Any], look: TotalsOf) -> None:
     """A dead worker still has its age, its lease and its place."""
-    _claim(control, run_id="r1", lease=12.5)
-    _silence(db, 500)
+    take(control, run_id="r1", lease=12.5)
+    silence(db, 500)
     found = look()
     who = '{key="shop",target="warehouse"}'
     assert 500 <= found[f"migration_heartbeat_age_seconds{who}"] < 520
@@ -238,7 +216,7 @@ def test_a_run_that_is_silent_is_seen(control: Control, db: psycopg.Connection[A
 def test_progress_is_more_than_a_heartbeat(
     control: Control, db: psycopg.Connection[Any], look: TotalsOf
 ) -> None:
-    claim = _claim(control)
+    claim = take(control)
     age = 'jivs_migration_progress_age_seconds{key="shop",target="warehouse"}'
     db.execute("UPDATE jivs.migrations SET progressed_at = now() - interval '1 hour'")
     control.heartbeat(claim)
@@ -280,14 +258,14 @@ def _counters(found: Numbers) -> Numbers:
 
 
 def _history(control: Control, db: psycopg.Connection[Any]) -> None:
-    claim = _claim(control)
-    control.save_plan(claim, _PLAN, [])
+    claim = take(control)
+    control.save_plan(claim, PLAN, [])
     control.set_phase(claim, Phase.LOAD)
     control.retry(claim, Phase.LOAD, "public.t", 0, 1, "cut", 0.1)
     for seconds in (0.01, 1.5, 1e6):
-        control.measure(claim, Phase.LOAD, {**_MEASURED, "seconds": seconds})
-    _end(control, claim, Status.COMPLETED)
-    _end(control, _another(control, "other"), Status.FAILED)
+        control.measure(claim, Phase.LOAD, {**MEASURED, "seconds": seconds})
+    end(control, claim, Status.COMPLETED)
+    end(control, _another(control, "other"), Status.FAILED)
     db.execute(
         "INSERT INTO jivs.circuit_breaker_events (name, before, after)"
         " VALUES ('w@1', 'closed', 'open'), ('w@1', 'open', 'half_open'), ('w@1', 'half_open', 'open')"

@@ -13,10 +13,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from jivs_pipeline.core.claims import Ends
-from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.io_manager import handles_directory, remove_old_handles
@@ -24,36 +21,16 @@ from jivs_pipeline.defs.old_runs import delete_old_runs
 from jivs_pipeline.defs.tags import run_tags
 from jivs_pipeline.engine.sweeping import sweep
 from jivs_pipeline.infra.control import Control
-from jivs_pipeline.infra.owner import this_process
 from jivs_pipeline.infra.staging import Staging
+from jivs_pipeline_tests.fix_control import open_control, spec_of, take
 from jivs_pipeline_tests.killed import killed
 
-ENDS = Ends(
-    parse_url("postgresql://me@old.example/shop", "legacy"),
-    parse_url("postgresql://me@new.example/shop", "warehouse"),
-)
 LONG_AGO = timedelta(days=100)
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database)
-    control.open()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection
 
 
 def migrated(control: Control, key: str, after: Status | None) -> None:
     """A migration that ended so, or that still runs."""
-    spec = Spec(key=key, source="legacy", target="warehouse")
-    claim = control.claim(spec, ENDS, this_process(), f"run-{key}", lease_seconds=300)
-    assert claim is not None
+    claim = take(control, spec_of(key), run_id=f"run-{key}")
     if after is not None:
         control.set_phase(claim, Phase.FINISH)
         control.end(claim, after, error=None, result={})
@@ -92,7 +69,7 @@ def test_retention(control: Control, db: psycopg.Connection[Any], database: str)
         "INSERT INTO jivs.migration_requests (key, spec, body_hash, status, finished_at) VALUES"
         " ('shop', '{}', 'x', 'completed', now() - interval '100 days'), ('shop', '{}', 'x', 'failed', now())"
     )
-    killed("retention_after_batch", lambda: fresh(database).housekeeping.apply_retention(90, most=7))
+    killed("retention_after_batch", lambda: open_control(database).housekeeping.apply_retention(90, most=7))
     assert _count(db, "migration_events") == 44
     deleted = control.housekeeping.apply_retention(90, most=7)
     left = db.execute("SELECT array_agg(seq ORDER BY seq) FROM jivs.migration_events").fetchone()
@@ -128,12 +105,6 @@ def test_statistics(control: Control, db: psycopg.Connection[Any], database: str
     assert control.housekeeping.refresh_statistics() is True
     found = db.execute("SELECT target_name, status, migrations FROM jivs.migration_statistics").fetchall()
     assert found == [("warehouse", "completed", 1)]
-
-
-def fresh(database: str) -> Control:
-    control = Control(database)
-    control.open()
-    return control
 
 
 def _count(db: psycopg.Connection[Any], table: str) -> int:
@@ -173,7 +144,7 @@ def test_staged_rows(control: Control, database: str, tmp_path: Path, place: str
     (root / "link").symlink_to(tmp_path)
     stay += [root / "someone-else" / "file", root / "link"]
     if place:
-        killed(place, lambda: sweep(Staging(root), fresh(database).housekeeping, datetime.now(UTC)))
+        killed(place, lambda: sweep(Staging(root), open_control(database).housekeeping, datetime.now(UTC)))
     sweep(Staging(root), control.housekeeping, datetime.now(UTC))
     assert [p for p in gone if p.exists()] == []
     assert [p for p in stay if not p.exists()] == []

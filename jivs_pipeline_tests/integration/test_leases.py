@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Barrier, Thread
@@ -23,6 +22,7 @@ from jivs_pipeline.infra.embedded import open_embedded
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.owner import this_process
 from jivs_pipeline.infra.taking import Taking
+from jivs_pipeline_tests.fix_control import elsewhere
 
 MakeLeases = Callable[..., Leases]
 
@@ -54,10 +54,6 @@ def make(url: str) -> Iterator[MakeLeases]:
 
 def _claim(key: str, owner: Owner) -> Claim:
     return Claim(key, 1, "r", owner, resumed=False, plan=None, same_spec=False)
-
-
-def _elsewhere() -> Owner:
-    return Owner(str(uuid.uuid4()), "far.example", "another-boot", 4711, "1")
 
 
 def test_the_second_learns_who_has_it(make: MakeLeases, server: Any, key: str) -> None:
@@ -97,7 +93,7 @@ def test_only_its_holder_prolongs_and_ends_it(make: MakeLeases, server: Any, key
     while server.exists(name):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert new.take(key, _elsewhere(), "new") is None
+    assert new.take(key, elsewhere(), "new") is None
     value = server.get(name)
     old.renew(_claim(key, owner))
     old.release(key)

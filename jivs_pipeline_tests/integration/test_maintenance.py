@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.engine.reverification import reverify_completed
-from jivs_pipeline.infra.control import Control
 from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.faults.here import Here
 from jivs_pipeline_tests.faults.worker import migrate
+from jivs_pipeline_tests.fix_control import open_control
 from jivs_pipeline_tests.killed import killed
 
 MakeHere = Callable[..., Here]
@@ -160,11 +161,7 @@ def test_killed_in_the_middle(here: Here, instance: dg.DagsterInstance) -> None:
 
 
 def test_a_rolled_back_migration_is_not_compared(here: Here) -> None:
-    control = Control(here.environment["JIVS_CONTROL_URL"])
-    control.open()
-    try:
+    with closing(open_control(here.environment["JIVS_CONTROL_URL"])) as control:
         with psycopg.connect(here.environment["JIVS_CONTROL_URL"]) as db:
             db.execute("UPDATE jivs.migrations SET status = 'rolled_back', plan = NULL WHERE key = 'one'")
         assert control.housekeeping.to_reverify(6) == ["two"]
-    finally:
-        control.close()

@@ -7,36 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from jivs_pipeline.core.claims import Ends
-from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.requests import Asked, Submission
-from jivs_pipeline.core.spec import Spec
-from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.core.states import Status
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.queue import ask_for_interrupted, tend
 from jivs_pipeline.defs.tags import INTERRUPTED, no_retries, request_tags, run_tags
 from jivs_pipeline.infra.control import Control
-from jivs_pipeline.infra.owner import this_process
+from jivs_pipeline_tests.fix_control import SPEC, end, take
 
-SPEC = Spec(key="shop", source="legacy", target="warehouse")
-ENDS = Ends(
-    parse_url("postgresql://me@old.example/shop", "legacy"),
-    parse_url("postgresql://me@new.example/shop", "warehouse"),
-)
 RunStatus = dg.DagsterRunStatus
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database)
-    control.open()
-    yield control
-    control.close()
 
 
 @pytest.fixture
@@ -62,12 +45,6 @@ def launch(instance: dg.DagsterInstance, asked: Asked, status: RunStatus, **more
     return instance.create_run_for_job(job, tags=tags, status=status)
 
 
-def take(control: Control, run: dg.DagsterRun) -> Any:
-    claim = control.claim(SPEC, ENDS, this_process(), run.run_id, lease_seconds=300)
-    assert claim is not None
-    return claim
-
-
 def states(control: Control) -> tuple[str, str]:
     row = control.migration("shop")
     return row["status"], row["request_status"]
@@ -83,11 +60,10 @@ def test_a_request_is_launched_until_its_run_is_seen(
     run = launch(instance, asked, RunStatus.STARTING)
     assert look(control, instance) == []
     assert states(control) == ("queued", "launched")
-    claim = take(control, run)
+    claim = take(control, run_id=run.run_id)
     assert look(control, instance) == []
     assert states(control) == ("running", "running")
-    control.set_phase(claim, Phase.FINISH)
-    control.end(claim, Status.COMPLETED, error=None, result={})
+    end(control, claim, Status.COMPLETED)
     assert states(control) == ("completed", "completed")
     assert look(control, instance) == []
 
@@ -96,13 +72,11 @@ def test_a_run_that_found_nothing_to_do(
     control: Control, instance: dg.DagsterInstance, request_: Submission
 ) -> None:
     [asked] = look(control, instance)
-    claim = control.claim(SPEC, ENDS, this_process(), "by hand", lease_seconds=300)
-    assert claim is not None
+    claim = take(control, run_id="by hand")
     launch(instance, asked, RunStatus.SUCCESS)
     assert look(control, instance) == []
     assert states(control) == ("running", "running")
-    control.set_phase(claim, Phase.FINISH)
-    control.end(claim, Status.COMPLETED, error=None, result={})
+    end(control, claim, Status.COMPLETED)
     look(control, instance)
     assert states(control) == ("completed", "completed")
 
@@ -113,7 +87,9 @@ def test_a_failure_ends_the_request_when_no_run_will_follow(
     [asked] = look(control, instance)
     run = launch(instance, asked, RunStatus.STARTED)
     instance.report_run_failed(run)
-    control.end(take(control, run), Status.FAILED, error={"code": "x", "message": "broken"}, result={})
+    control.end(
+        take(control, run_id=run.run_id), Status.FAILED, error={"code": "x", "message": "broken"}, result={}
+    )
     look(control, instance)
     assert states(control) == ("failed", "running")  # Dagster will retry it
     retry = launch(instance, asked, RunStatus.STARTED, **no_retries())
@@ -128,14 +104,13 @@ def test_a_retry_is_the_run_of_the_request(
 ) -> None:
     [asked] = look(control, instance)
     first = launch(instance, asked, RunStatus.FAILURE, **no_retries())
-    control.end(take(control, first), Status.FAILED, error=None, result={})
+    control.end(take(control, run_id=first.run_id), Status.FAILED, error=None, result={})
     second = launch(instance, asked, RunStatus.STARTED)
     look(control, instance)
     assert states(control) == ("failed", "running")
-    claim = take(control, second)
+    claim = take(control, run_id=second.run_id)
     assert control.requests().unfinished()[0].run_id == second.run_id
-    control.set_phase(claim, Phase.FINISH)
-    control.end(claim, Status.COMPLETED, error=None, result={})
+    end(control, claim, Status.COMPLETED)
     assert states(control) == ("completed", "completed")
 
 
@@ -180,7 +155,7 @@ INTERRUPTION = {"code": "interrupted", "message": "The run was interrupted"}
 def test_stopped_with_its_stack(control: Control, instance: dg.DagsterInstance, request_: Submission) -> None:
     [asked] = look(control, instance)
     run = launch(instance, asked, RunStatus.CANCELED)
-    control.end(take(control, run), Status.PAUSED, error=INTERRUPTION, result={})
+    control.end(take(control, run_id=run.run_id), Status.PAUSED, error=INTERRUPTION, result={})
     assert states(control) == ("paused", "paused")
     assert ask_for_interrupted(control.requests(), control, instance) == ["shop"]
     assert ask_for_interrupted(control.requests(), control, instance) == []
@@ -191,7 +166,7 @@ def test_stopped_with_its_stack_and_never_requested(control: Control, instance: 
     """As after a launch in the web UI."""
     job = build_defs().get_job_def("migration")
     run = instance.create_run_for_job(job, tags=run_tags("shop"), status=RunStatus.STARTED)
-    control.end(take(control, run), Status.PAUSED, error=INTERRUPTION, result={})
+    control.end(take(control, run_id=run.run_id), Status.PAUSED, error=INTERRUPTION, result={})
     assert ask_for_interrupted(control.requests(), control, instance) == []  # its run has not ended yet
     instance.report_run_canceled(run)
     assert ask_for_interrupted(control.requests(), control, instance) == ["shop"]
@@ -207,6 +182,6 @@ def test_what_somebody_stopped_stays_stopped(
     tags = {**run_tags("shop"), **(no_retries() if by_hand else {})}
     run = instance.create_run_for_job(job, tags=tags, status=RunStatus.CANCELED)
     error = INTERRUPTION if by_hand else {"code": "paused", "message": "Migration 'shop' was paused"}
-    control.end(take(control, run), Status.PAUSED, error=error, result={})
+    control.end(take(control, run_id=run.run_id), Status.PAUSED, error=error, result={})
     assert ask_for_interrupted(control.requests(), control, instance) == []
     assert control.migration("shop")["status"] == "paused"

@@ -16,8 +16,7 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from jivs_pipeline.core.claims import Ends, Owner
-from jivs_pipeline.core.connections import parse_url
+from jivs_pipeline.core.claims import Owner
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
@@ -30,20 +29,7 @@ from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.embedded.process import start_of
 from jivs_pipeline.infra.owner import this_process
 from jivs_pipeline.infra.staging import Staging
-
-SPEC = Spec(key="shop", source="legacy", target="warehouse")
-ENDS = Ends(
-    parse_url("postgresql://me@old.example/shop", "legacy"),
-    parse_url("postgresql://me@new.example/shop", "warehouse"),
-)
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database)
-    control.open()
-    yield control
-    control.close()
+from jivs_pipeline_tests.fix_control import elsewhere, take
 
 
 @pytest.fixture
@@ -88,10 +74,6 @@ def launched(
     return run
 
 
-def take(control: Control, owner: Owner, run: dg.DagsterRun, lease: float = 300) -> None:
-    assert control.claim(SPEC, ENDS, owner, run.run_id, lease_seconds=lease) is not None
-
-
 def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[dg.DagsterRunStatus, str | None]:
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
@@ -102,7 +84,7 @@ def test_a_dead_worker(
     control: Control, instance: dg.DagsterInstance, services: Services, dead: Owner
 ) -> None:
     run = launched(instance, dead, dg.DagsterRunStatus.STARTED)
-    take(control, dead, run)
+    take(control, owner=dead, run_id=run.run_id)
     assert settle_lost(services, control, instance) == ["shop"]
     row = control.migration("shop")
     assert (row["status"], row["epoch"], row["error"]["code"]) == ("failed", 2, "lost")
@@ -119,8 +101,7 @@ def test_a_living_worker_is_left_alone(
     """While it works, and when it has ended its migration but not yet its run."""
     me = this_process()
     run = launched(instance, me, dg.DagsterRunStatus.STARTED)
-    claim = control.claim(SPEC, ENDS, me, run.run_id, lease_seconds=300)
-    assert claim is not None
+    claim = take(control, owner=me, run_id=run.run_id)
     assert settle_lost(services, control, instance) == []
     assert end_dead_runs(control, instance, lease_seconds=300) == []
     control.end(claim, Status.FAILED, error=None, result={})
@@ -134,7 +115,7 @@ def test_a_worker_that_died_on_the_way_to_a_stop(
     control: Control, instance: dg.DagsterInstance, services: Services, dead: Owner, asked: str, after: Status
 ) -> None:
     run = launched(instance, dead, dg.DagsterRunStatus.STARTED)
-    take(control, dead, run)
+    take(control, owner=dead, run_id=run.run_id)
     control.request("shop", asked)
     assert settle_lost(services, control, instance) == ["shop"]
     assert control.migration("shop")["status"] == after
@@ -146,7 +127,7 @@ def test_a_worker_that_died_while_it_was_terminated(
     control: Control, instance: dg.DagsterInstance, services: Services, dead: Owner
 ) -> None:
     run = launched(instance, dead, dg.DagsterRunStatus.CANCELING)
-    take(control, dead, run)
+    take(control, owner=dead, run_id=run.run_id)
     settle_lost(services, control, instance)
     assert control.migration("shop")["status"] == "cancelled"
     end_dead_runs(control, instance, lease_seconds=300)
@@ -158,7 +139,7 @@ def test_terminate_reaches_a_worker_whose_code_server_is_gone(
 ) -> None:
     me = this_process()
     run = launched(instance, me, dg.DagsterRunStatus.CANCELING)
-    take(control, me, run)
+    take(control, owner=me, run_id=run.run_id)
     assert settle_lost(services, control, instance) == []
     assert control.migration("shop")["requested"] == "cancel"
     assert end_dead_runs(control, instance, lease_seconds=300) == []
@@ -167,9 +148,9 @@ def test_terminate_reaches_a_worker_whose_code_server_is_gone(
 def test_a_silent_worker_of_another_machine(
     control: Control, instance: dg.DagsterInstance, services: Services
 ) -> None:
-    far = Owner(str(uuid4()), "far.example", "another-boot", 4711, "1")
+    far = elsewhere()
     run = launched(instance, far, dg.DagsterRunStatus.STARTED)
-    take(control, far, run, lease=2)
+    take(control, owner=far, run_id=run.run_id, lease=2)
     assert settle_lost(services, control, instance) == []
     assert end_dead_runs(control, instance, lease_seconds=2) == []
     time.sleep(2.1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,60 +16,19 @@ import psycopg
 import pytest
 import redis
 
-from jivs_pipeline.core.claims import Ends
-from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.errors import CancelledRun, ConflictError, NoSlot
 from jivs_pipeline.core.requests import RequestRef, RequestStatus
-from jivs_pipeline.core.spec import Spec
-from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.core.states import Status
 from jivs_pipeline.infra.control import Control
-from jivs_pipeline.infra.owner import this_process
 from jivs_pipeline.infra.request_cache import RequestCache
+from jivs_pipeline_tests.fix_control import PLAN, SPEC, end, spec_of, take, types_of
 
-SPEC = Spec(key="shop", source="legacy", target="warehouse")
 OTHER = SPEC.model_copy(update={"target_schema": "elsewhere"})
-ENDS = Ends(
-    parse_url("postgresql://me@old.example/shop", "legacy"),
-    parse_url("postgresql://me@new.example/shop", "warehouse"),
-)
-
-
-@pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database)
-    control.open()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
-    """An SQL client."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection
-
-
-def spec(key: str) -> Spec:
-    return SPEC.model_copy(update={"key": key})
-
-
-def claim(control: Control, spec: Spec = SPEC, run_id: str = "run", request: RequestRef | None = None) -> Any:
-    return control.claim(spec, ENDS, this_process(), run_id, lease_seconds=300, request=request)
-
-
-def end(control: Control, taken: Any, status: Status) -> None:
-    if status is Status.COMPLETED:
-        control.set_phase(taken, Phase.FINISH)
-    control.end(taken, status, error=None, result={})
 
 
 def state(control: Control, key: str = "shop") -> tuple[str, str | None]:
     row = control.migration(key)
     return row["status"], row["request_status"]
-
-
-def types(control: Control, key: str = "shop") -> list[str]:
-    return [e["type"].removeprefix("migration.") for e in control.events(key)]
 
 
 # ── Submitting ───────────────────────────────────────────────────────────────────────────────────────────
@@ -92,13 +50,13 @@ def test_the_same_again_is_answered_by_the_first(control: Control) -> None:
     first = control.requests().submit(SPEC, idempotency_key="k")
     again = control.requests().submit(SPEC, idempotency_key="k")
     assert (again.request_id, again.duplicate, again.status) == (first.request_id, True, "queued")
-    assert types(control) == ["queued"]
+    assert types_of(control) == ["queued"]
 
 
 def test_one_idempotency_key_stands_for_one_spec(control: Control) -> None:
     control.requests().submit(SPEC, idempotency_key="k")
     with pytest.raises(ConflictError, match="idempotency key k was used with another spec"):
-        control.requests().submit(spec("other"), idempotency_key="k")
+        control.requests().submit(spec_of("other"), idempotency_key="k")
     assert control.find("other") is None
 
 
@@ -110,7 +68,7 @@ def test_an_open_request_answers_for_its_migration(control: Control) -> None:
     with pytest.raises(ConflictError, match="another spec") as caught:
         control.requests().submit(OTHER)
     assert "jivs cancel shop" in caught.value.hint
-    end(control, claim(control), Status.COMPLETED)
+    end(control, take(control), Status.COMPLETED)
     assert control.requests().submit(SPEC, idempotency_key="late").request_id == first.request_id
 
 
@@ -138,11 +96,11 @@ def test_a_hundred_at_once_are_one(
             one.close()
     assert len({a.request_id for a in answers}) == 1
     assert Counter(a.duplicate for a in answers) == {True: 99, False: 1}
-    assert types(control) == ["queued"]
+    assert types_of(control) == ["queued"]
 
 
 def test_a_completed_migration_is_not_queued(control: Control) -> None:
-    end(control, claim(control), Status.COMPLETED)
+    end(control, take(control), Status.COMPLETED)
     answer = control.requests().submit(SPEC)
     assert (answer.duplicate, answer.status) == (False, "completed")
     with pytest.raises(ConflictError, match="is completed"):
@@ -155,7 +113,7 @@ def test_what_did_not_complete_can_be_asked_for_again(control: Control, ended: S
     """As the next attempt of the same request, which goes on from its plan."""
     queue = control.requests()
     first = queue.submit(SPEC, idempotency_key="k")
-    end(control, claim(control), ended)
+    end(control, take(control), ended)
     if ended is Status.FAILED:
         assert state(control) == ("failed", "running")
         assert queue.settle(RequestRef(first.request_id, 1), RequestStatus.FAILED, "run", {"code": "x"})
@@ -165,12 +123,12 @@ def test_what_did_not_complete_can_be_asked_for_again(control: Control, ended: S
         first.request_id, False, "queued", 2,
     )  # fmt: skip
     assert state(control) == ("queued", "queued")
-    assert types(control)[-1] == "queued"
+    assert types_of(control)[-1] == "queued"
 
 
 def test_a_paused_migration_may_be_asked_for_with_another_spec(control: Control) -> None:
     first = control.requests().submit(SPEC)
-    end(control, claim(control), Status.PAUSED)
+    end(control, take(control), Status.PAUSED)
     second = control.requests().submit(OTHER)
     assert second.request_id != first.request_id
     assert (second.status, state(control)) == ("queued", ("queued", "queued"))
@@ -183,7 +141,7 @@ def test_a_submission_that_is_sent_again_is_no_duplicate(control: Control, db: A
     first, again = (db.execute(sent, (body, new)).fetchone() for _ in range(2))
     assert first == again
     assert first[2] is False
-    assert types(control) == ["queued"]
+    assert types_of(control) == ["queued"]
 
 
 def test_cached_answers_are_checked(control: Control, redis_url: str, db: Any) -> None:
@@ -196,7 +154,7 @@ def test_cached_answers_are_checked(control: Control, redis_url: str, db: Any) -
         queue.submit(OTHER, idempotency_key="k")
     db.execute("DELETE FROM jivs.migration_requests")
     assert not queue.submit(SPEC, idempotency_key="k").duplicate
-    end(control, claim(control), Status.CANCELLED)
+    end(control, take(control), Status.CANCELLED)
     assert queue.submit(SPEC, idempotency_key="k").attempt == 2
     assert first.attempt == 1
     cache.close()
@@ -219,7 +177,7 @@ def test_a_row_is_a_request(control: Control, db: Any) -> None:
     assert state(control) == ("queued", "queued")
     [asked] = control.requests().unfinished()
     assert (asked.key, asked.spec, asked.ref.attempt) == ("shop", body, 1)
-    end(control, claim(control), Status.COMPLETED)
+    end(control, take(control), Status.COMPLETED)
     assert state(control) == ("completed", "completed")
 
 
@@ -254,7 +212,7 @@ def test_a_second_open_row_is_refused(control: Control, db: Any) -> None:
 
 def test_a_run_takes_its_request_along(control: Control) -> None:
     answer = control.requests().submit(SPEC)
-    taken = claim(control, run_id="r1", request=RequestRef(answer.request_id, 1))
+    taken = take(control, run_id="r1", request=RequestRef(answer.request_id, 1))
     assert state(control) == ("running", "running")
     [asked] = control.requests().unfinished()
     assert (asked.run_id, asked.migration) == ("r1", "running")
@@ -265,7 +223,7 @@ def test_a_run_takes_its_request_along(control: Control) -> None:
 
 def test_a_run_of_another_spec_leaves_the_request_alone(control: Control) -> None:
     control.requests().submit(SPEC)
-    end(control, claim(control, OTHER), Status.FAILED)
+    end(control, take(control, OTHER), Status.FAILED)
     assert state(control) == ("failed", "queued")
 
 
@@ -275,22 +233,20 @@ def test_cancelling_a_queued_migration_cancels_its_request(control: Control) -> 
     assert control.settle("shop", Status.QUEUED, Status.CANCELLED)
     assert state(control) == ("cancelled", "cancelled")
     with pytest.raises(CancelledRun, match="was cancelled before it began"):
-        claim(control, request=RequestRef(answer.request_id, 1))
+        take(control, request=RequestRef(answer.request_id, 1))
     assert control.requests().submit(SPEC, idempotency_key="k").attempt == 2
     with pytest.raises(CancelledRun, match="later attempt"):
-        claim(control, request=RequestRef(answer.request_id, 1))
-    assert claim(control, request=RequestRef(answer.request_id, 2)).epoch
+        take(control, request=RequestRef(answer.request_id, 1))
+    assert take(control, request=RequestRef(answer.request_id, 2)).epoch
 
 
 def test_a_queued_migration_goes_on_from_its_plan(control: Control) -> None:
     """Being queued in between does not cost what was staged and loaded."""
-    from jivs_pipeline_tests.integration.test_control import _PLAN as PLAN
-
-    taken = claim(control)
+    taken = take(control)
     control.save_plan(taken, PLAN, [])
     end(control, taken, Status.PAUSED)
     control.requests().submit(SPEC)
-    resumed = claim(control)
+    resumed = take(control)
     assert resumed.resumed
     assert resumed.plan == PLAN
 
@@ -302,8 +258,8 @@ def test_the_most_urgent_come_first_and_no_more_than_there_is_room(control: Cont
     queue = control.requests()
     db.execute("UPDATE jivs.limits SET value = 8 WHERE name = 'runs'")
     for number in range(12):
-        queue.submit(spec(f"m{number}"), priority=number % 3)
-    taken = claim(control, spec("by-hand"))
+        queue.submit(spec_of(f"m{number}"), priority=number % 3)
+    taken = take(control, spec_of("by-hand"))
     found = [a.key for a in queue.unfinished()]
     # The run by hand has a slot, too.
     assert found == ["m2", "m5", "m8", "m11", "m1", "m4", "m7"]
@@ -316,7 +272,7 @@ def test_the_most_urgent_come_first_and_no_more_than_there_is_room(control: Cont
 
 
 def test_a_migration_that_runs_is_not_launched(control: Control) -> None:
-    taken = claim(control, OTHER)
+    taken = take(control, OTHER)
     control.requests().submit(SPEC)
     assert control.requests().unfinished() == []
     end(control, taken, Status.FAILED)
@@ -326,26 +282,27 @@ def test_a_migration_that_runs_is_not_launched(control: Control) -> None:
 def test_no_more_run_than_there_are_slots(control: Control, db: Any) -> None:
     """Whoever launched them; a holder that is gone does not count."""
     db.execute("UPDATE jivs.limits SET value = 2 WHERE name = 'runs'")
-    first = claim(control, spec("a"))
-    claim(control, spec("b"))
+    first = take(control, spec_of("a"))
+    take(control, spec_of("b"))
     with pytest.raises(NoSlot, match="2 migrations run") as caught:
-        claim(control, spec("c"))
+        take(control, spec_of("c"))
     assert caught.value.held
     assert control.find("c") is None
     end(control, first, Status.FAILED)
-    assert claim(control, spec("c")).epoch == 1
+    assert take(control, spec_of("c")).epoch == 1
     db.execute("UPDATE jivs.migration_locks SET heartbeat_at = now() - interval '1 hour' WHERE key = 'b'")
-    assert claim(control, spec("a")).epoch == 2
+    assert take(control, spec_of("a")).epoch == 2
 
 
 def test_the_last_slot_is_taken_once(control: Control, db: Any) -> None:
     db.execute("UPDATE jivs.limits SET value = 3 WHERE name = 'runs'")
 
-    def take(number: int) -> bool:
+    def is_let_in(number: int) -> bool:
         try:
-            return claim(control, spec(f"m{number}")) is not None
+            take(control, spec_of(f"m{number}"))
         except NoSlot:
             return False
+        return True
 
     with ThreadPoolExecutor(12) as pool:
-        assert sum(pool.map(take, range(12))) == 3
+        assert sum(pool.map(is_let_in, range(12))) == 3

@@ -90,18 +90,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def control(database: str) -> Iterator[Control]:
-    control = Control(database, timeout_seconds=10)
-    control.open()
+def control(control: Control) -> Control:
     control.outbox.webhook_begins()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def db(control: Control, database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection
+    return control
 
 
 @pytest.fixture
