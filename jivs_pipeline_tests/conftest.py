@@ -6,6 +6,7 @@ pytest_plugins = [
     "jivs_pipeline_tests.fix_engine",
     "jivs_pipeline_tests.fix_postgresql",
     "jivs_pipeline_tests.fix_control",
+    "jivs_pipeline_tests.fix_dagster",
     "jivs_pipeline_tests.fix_breakers",
     "jivs_pipeline_tests.fix_exporter",
     "jivs_pipeline_tests.fix_prometheus",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -157,13 +156,6 @@ def test_a_staging_area_that_is_not_there(control: Control, tmp_path: Path) -> N
 
 
 # ── Dagster's runs ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        yield instance
 
 
 def ran(instance: dg.DagsterInstance, key: str, status: dg.DagsterRunStatus) -> str:

@@ -5,9 +5,6 @@ What belongs here: what a look of the sensor finds and writes down. What does no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import dagster as dg
 import pytest
 
@@ -20,13 +17,6 @@ from jivs_pipeline.infra.control import Control
 from jivs_pipeline_tests.fix_control import SPEC, end, take
 
 RunStatus = dg.DagsterRunStatus
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    overrides = {"run_retries": {"enabled": True, "max_retries": 3}, "telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -33,13 +33,6 @@ from jivs_pipeline_tests.fix_control import elsewhere, take
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    overrides = {"run_retries": {"enabled": True, "max_retries": 3}, "telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as instance:
-        yield instance
-
-
-@pytest.fixture
 def services(control: Control, tmp_path: Path) -> Services:
     """A target that does not let us in is claimed by the next run."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
@@ -27,13 +25,6 @@ from jivs_pipeline.defs.tags import NEVER_RETRY, no_retries, run_tags, wait_tags
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = timedelta(seconds=60)
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    overrides = {"run_retries": {"enabled": True, "max_retries": 3}, "telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as instance:
-        yield instance
 
 
 def started(instance: dg.DagsterInstance, parent: dg.DagsterRun | None = None, **more: str) -> dg.DagsterRun:
