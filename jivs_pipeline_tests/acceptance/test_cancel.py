@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,14 @@ from jivs_pipeline_tests.acceptance.contract import check_run, check_status
 from jivs_pipeline_tests.acceptance.rows import assert_same_database, assert_same_table, catalog
 from jivs_pipeline_tests.acceptance.test_on_existing import EXISTING, SOURCE, one, prepare
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.sqlite_files import change, make_file
 
 HELD = "after_ledger_before_copy@2:sleep=60"
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.sqlite"
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript(SOURCE)
-    return path
+    return make_file(tmp_path / "source.sqlite", SOURCE)
 
 
 def theirs(target: str) -> dict[str, Any]:
@@ -220,8 +216,7 @@ def test_a_failure_is_rolled_back_where_the_spec_says_so(
     jivs: Jivs, target: str, key: str, source: Path
 ) -> None:
     """Exit 1 with the reason, and a target as it was; corrected, the key begins anew."""
-    with closing(sqlite3.connect(source)) as lite:
-        lite.executescript("CREATE TABLE mixed (a INTEGER); INSERT INTO mixed VALUES (1), ('x')")
+    change(source, "CREATE TABLE mixed (a INTEGER)", "INSERT INTO mixed VALUES (1), ('x')")
     prepare(target)
     before = theirs(target)
     options = {"on_existing": "replace", "on_failure": "rollback"}

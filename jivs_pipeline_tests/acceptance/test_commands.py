@@ -25,6 +25,7 @@ from jivs_pipeline_tests.acceptance.contract import (
 )
 from jivs_pipeline_tests.acceptance.rows import assert_same_database, catalog
 from jivs_pipeline_tests.fix_cli import Jivs, password_of, with_parts
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
 CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -33,11 +34,6 @@ INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
 INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0120d', i), i / 8.0 FROM n;
 """
-
-
-def build(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript(SOURCE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Migrated:
 def migrated(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrated]:
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("commands")
-    build(source := directory / "towns.sqlite")
+    source = make_file(directory / "towns.sqlite", SOURCE)
     name, key = f"t_{uuid4().hex[:12]}", f"k-{uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -70,11 +66,10 @@ def migrated(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFacto
 
 
 def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
-    build(source := tmp_path / "towns.sqlite")
-    with closing(sqlite3.connect(source)) as lite:
-        lite.executescript(
-            "CREATE TABLE mixed (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO mixed VALUES (1, 1), (2, 'two');"
-        )
+    mixed = (
+        "CREATE TABLE mixed (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO mixed VALUES (1, 1), (2, 'two');"
+    )
+    source = make_file(tmp_path / "towns.sqlite", f"{SOURCE}{mixed}")
     size = source.stat()
     before = catalog(target)
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
@@ -108,12 +103,12 @@ def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path)
 
 def test_a_plan_learns_from_what_was_measured(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     """A megabyte is enough to learn from. Where the control database cannot be asked, it says that it guesses."""
-    with closing(sqlite3.connect(source := tmp_path / "long.sqlite")) as lite:
-        lite.executescript(
-            "CREATE TABLE long (id INTEGER PRIMARY KEY, v TEXT);"
-            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
-            " INSERT INTO long SELECT i, hex(zeroblob(1000)) FROM n;"
-        )
+    source = make_file(
+        tmp_path / "long.sqlite",
+        "CREATE TABLE long (id INTEGER PRIMARY KEY, v TEXT);"
+        " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+        " INSERT INTO long SELECT i, hex(zeroblob(1000)) FROM n;",
+    )
     name = key.replace("-", "_")
     env = jivs.connections(**{name: f"sqlite:///{source}", "warehouse": target})
     spec = jivs.spec(key=key, source=name, target="warehouse")
@@ -249,7 +244,7 @@ def test_revisions(jivs: Jivs) -> None:
 
 def test_a_second_run_reports_the_first(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     """While one run is inside a chunk, another one exits 3 and names it; the first is not disturbed."""
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     spec = jivs.spec(key=key, source="legacy", target="warehouse", chunk_bytes=65536)
     first = jivs.start(

@@ -9,10 +9,8 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,6 +23,7 @@ from jivs_pipeline_tests.acceptance.contract import PHASES
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
 from jivs_pipeline_tests.fix_cli import Jivs, password_of, with_parts
 from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, processes_of, stack_up
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
 CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -39,8 +38,7 @@ INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0120d', i) FROM n;
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("stack")
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
+    source = make_file(directory / "towns.sqlite", SOURCE)
     name = f"t_{uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

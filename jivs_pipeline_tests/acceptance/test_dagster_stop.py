@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +19,7 @@ from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, processes_of, stack_up
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
 CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -45,8 +45,7 @@ CREATE EVENT TRIGGER gate ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUT
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("stop")
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
+    source = make_file(directory / "towns.sqlite", SOURCE)
     name = f"t_{uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

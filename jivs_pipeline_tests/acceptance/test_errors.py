@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,18 +16,15 @@ from psycopg import sql
 from jivs_pipeline_tests.acceptance.contract import check_error
 from jivs_pipeline_tests.acceptance.rows import catalog
 from jivs_pipeline_tests.fix_cli import Ended, Jivs, password_of, with_parts
+from jivs_pipeline_tests.sqlite_files import make_file
 
 RIGHT, WRONG = "S3cret-right", "S3cret-wrong"
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "small.sqlite"
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript(
-            "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'canary-in-a-row');"
-        )
-    return path
+    script = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'canary-in-a-row');"
+    return make_file(tmp_path / "small.sqlite", script)
 
 
 @pytest.fixture

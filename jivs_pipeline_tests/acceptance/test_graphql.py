@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,6 +25,7 @@ from jivs_pipeline.infra.embedded.postgres import DAGSTER
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, tables_of
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_stack import Stack, free_port, stack_up
+from jivs_pipeline_tests.sqlite_files import make_file
 
 CLIENT = Path(__file__).parents[2] / "examples" / "graphql_client.py"
 SOURCE = """
@@ -57,8 +57,7 @@ Refused = client.Refused
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("graphql")
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
+    source = make_file(directory / "towns.sqlite", SOURCE)
     name = f"t_{uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from jivs_pipeline_tests.acceptance.rows import (
     ledger,
 )
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
 CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
@@ -49,10 +48,7 @@ CREATE TRIGGER spoil BEFORE INSERT ON children FOR EACH ROW EXECUTE FUNCTION spo
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.sqlite"
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript(SOURCE)
-    return path
+    return make_file(tmp_path / "source.sqlite", SOURCE)
 
 
 def prepare(target: str, statements: str = EXISTING) -> None:
@@ -163,13 +159,14 @@ def test_append_to_rows_without_a_key_doubles_them_once(
     jivs: Jivs, target: str, key: str, tmp_path: Path
 ) -> None:
     """The same rows again: each is there exactly twice, whatever happened in between."""
-    path = tmp_path / "plain.sqlite"
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript("""
-            CREATE TABLE plain (a INTEGER, b TEXT);
-            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-            INSERT INTO plain SELECT i / 3, printf('%080d', i / 3) FROM n;
-        """)
+    path = make_file(
+        tmp_path / "plain.sqlite",
+        """
+        CREATE TABLE plain (a INTEGER, b TEXT);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+        INSERT INTO plain SELECT i / 3, printf('%080d', i / 3) FROM n;
+        """,
+    )
     first, env = spec(jivs, key, path, target, "fail")
     check_run(jivs("run", first, "--json", code=0, env=env).document)
     assert_same_database(path, target)

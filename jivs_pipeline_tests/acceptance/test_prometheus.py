@@ -10,10 +10,9 @@ import json
 import math
 import os
 import signal
-import sqlite3
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from jivs_pipeline.infra.embedded.postgres import CONTROL, DAGSTER
 from jivs_pipeline_tests.fix_cli import Jivs, new_home, with_parts
 from jivs_pipeline_tests.fix_prometheus import MONITORING, Programs, Prometheus, scraping, wait_for
 from jivs_pipeline_tests.fix_stack import Stack, free_port, processes_of, stack_up
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
 CREATE TABLE towns (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
@@ -77,8 +77,7 @@ def watched(
 
     @contextmanager
     def start(*, quick: bool) -> Iterator[Watched]:
-        with closing(sqlite3.connect(source := tmp_path / "towns.sqlite")) as lite:
-            lite.executescript(SOURCE)
+        source = make_file(tmp_path / "towns.sqlite", SOURCE)
         port = free_port()
         env = {"JIVS_METRICS_PORT": str(port), "JIVS_LEASE_SECONDS": LEASE if quick else "300"}
         with (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, fingerprint
+from jivs_pipeline_tests.sqlite_files import make_file
 
 TABLE = "CREATE TABLE t (i bigint, f double precision, n numeric, v text, b bytea, d date, w boolean)"
 ROWS = "INSERT INTO t VALUES (1, 0.0, 1.50, '', '\\x00', '2020-01-01', true), (1, 0.0, 1.50, '', '\\x00', '2020-01-01', true), (2, NULL, 2, NULL, NULL, NULL, false), (-1, 1, 0, 'ä', '', NULL, NULL)"
@@ -30,13 +29,13 @@ CHANGES = [
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "t.sqlite"
-    with closing(sqlite3.connect(path)) as lite:
-        lite.executescript("""
-            CREATE TABLE t (i INTEGER, f REAL, n NUMERIC, v TEXT, b BLOB, d DATE, w BOOLEAN);
-            INSERT INTO t VALUES (1, 0.0, 1.5, '', x'00', '2020-01-01', 1), (1, 0.0, 1.5, '', x'00', '2020-01-01', 1), (2, NULL, 2, NULL, NULL, NULL, 0), (-1, 1.0, 0, 'ä', x'', NULL, NULL);
-        """)
-    return path
+    return make_file(
+        tmp_path / "t.sqlite",
+        """
+        CREATE TABLE t (i INTEGER, f REAL, n NUMERIC, v TEXT, b BLOB, d DATE, w BOOLEAN);
+        INSERT INTO t VALUES (1, 0.0, 1.5, '', x'00', '2020-01-01', 1), (1, 0.0, 1.5, '', x'00', '2020-01-01', 1), (2, NULL, 2, NULL, NULL, NULL, 0), (-1, 1.0, 0, 'ä', x'', NULL, NULL);
+        """,
+    )
 
 
 def test_equal_rows_are_equal_and_each_change_is_found(source: Path, make_target: Callable[[], str]) -> None:

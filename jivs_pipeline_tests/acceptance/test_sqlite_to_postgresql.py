@@ -28,6 +28,7 @@ from jivs_pipeline_tests.acceptance.rows import (
 )
 from jivs_pipeline_tests.databases import CHINOOK_ROWS, build_chinook_like
 from jivs_pipeline_tests.fix_cli import Ended, Jivs, with_parts
+from jivs_pipeline_tests.sqlite_files import make_file
 
 
 @dataclass(frozen=True)
@@ -214,18 +215,19 @@ def test_rules_of_a_spec(jivs: Jivs, target: str, key: str, tmp_path: Path) -> N
 
 def test_a_refused_table_fails_alone(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     """The others are loaded; once the spec says what to do, only what is missing is loaded."""
-    source = tmp_path / "mixed.sqlite"
-    with closing(sqlite3.connect(source)) as lite:
-        lite.executescript("""
-            CREATE TABLE good (id INTEGER PRIMARY KEY, v TEXT);
-            CREATE TABLE mixed (id INTEGER PRIMARY KEY, amount INTEGER, v TEXT);
-            CREATE TABLE child (id INTEGER PRIMARY KEY, mixed_id INTEGER REFERENCES mixed (id));
-            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
-            INSERT INTO good SELECT i, 'row ' || i FROM n;
-            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
-            INSERT INTO mixed SELECT i, iif(i = 77, 'seventy-seven', i), 'v' FROM n;
-            INSERT INTO child SELECT id, id FROM mixed;
-        """)
+    source = make_file(
+        tmp_path / "mixed.sqlite",
+        """
+        CREATE TABLE good (id INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE mixed (id INTEGER PRIMARY KEY, amount INTEGER, v TEXT);
+        CREATE TABLE child (id INTEGER PRIMARY KEY, mixed_id INTEGER REFERENCES mixed (id));
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+        INSERT INTO good SELECT i, 'row ' || i FROM n;
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+        INSERT INTO mixed SELECT i, iif(i = 77, 'seventy-seven', i), 'v' FROM n;
+        INSERT INTO child SELECT id, id FROM mixed;
+        """,
+    )
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     names = {"key": key, "source": "legacy", "target": "warehouse"}
     document = jivs("run", jivs.spec(**names), "--json", code=1, env=env).document

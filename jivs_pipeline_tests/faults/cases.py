@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from jivs_pipeline_tests.acceptance.rows import (
 from jivs_pipeline_tests.fix_cli import Ended, database_of, with_parts
 from jivs_pipeline_tests.fix_engine import KILL, Engine, Forked, until
 from jivs_pipeline_tests.fix_faults import Round
+from jivs_pipeline_tests.sqlite_files import make_file
 
 MODES = ("create", "replace", "truncate", "append")
 ROWS = {"parents": 900, "children": 2400, "doubled": 1500, "blank": 0}
@@ -322,9 +322,7 @@ class Cases:
         return Source("postgresql", url, all_rows(url))
 
     def _sqlite(self) -> Source:
-        path = self.directory / "source.sqlite"
-        with closing(sqlite3.connect(path)) as lite:
-            lite.executescript(SQLITE)
+        path = make_file(self.directory / "source.sqlite", SQLITE)
         rows = {t: sqlite_rows(path, t, list(WANTED.columns[t].values())) for t in ROWS}
         return Source("sqlite", f"sqlite:///{path}", rows)
 

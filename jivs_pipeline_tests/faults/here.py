@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from jivs_pipeline_tests.acceptance.rows import (
 )
 from jivs_pipeline_tests.faults.cases import POSTGRESQL, ROWS, SQLITE
 from jivs_pipeline_tests.faults.worker import migrate
+from jivs_pipeline_tests.sqlite_files import make_file
 
 
 class Going:
@@ -170,8 +169,7 @@ def make_here(
     def make(dialect: str, *, target: str | None = None, source: str | None = None, **more: str) -> Here:
         if dialect == "sqlite":
             if not sqlite.exists():
-                with closing(sqlite3.connect(sqlite)) as lite:
-                    lite.executescript(SQLITE)
+                make_file(sqlite, SQLITE)
             where: Path | str = sqlite
         elif source is not None:
             fill(source)

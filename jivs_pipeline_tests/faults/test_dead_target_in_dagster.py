@@ -7,10 +7,8 @@ are retried when (`test_retries.py`).
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from uuid import uuid4
 
 import pytest
@@ -22,14 +20,15 @@ from jivs_pipeline_tests.faults.servers import OwnServer
 from jivs_pipeline_tests.fix_breakers import MakeBreakers, fail, state
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.fix_stack import RUN, Stack, stack_up
+from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture
 def stack(jivs: Jivs, own_server: OwnServer) -> Iterator[Stack]:
-    with closing(sqlite3.connect(source := jivs.directory / "towns.sqlite")) as lite:
-        lite.executescript("CREATE TABLE towns (id INTEGER PRIMARY KEY); INSERT INTO towns VALUES (1), (2)")
+    script = "CREATE TABLE towns (id INTEGER PRIMARY KEY); INSERT INTO towns VALUES (1), (2)"
+    source = make_file(jivs.directory / "towns.sqlite", script)
     with stack_up(jivs, source, own_server.database()) as stack:
         yield stack
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_redis import OwnRedis
 from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
+from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
 
@@ -156,8 +156,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def make_site(directory: Path, home: Path, target_server: str) -> Iterator[Site]:
     servers = directory_of_servers(), directory_of_servers()
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
+    source = make_file(directory / "towns.sqlite", SOURCE)
     server, redis = OwnServer(servers[0]), OwnRedis(servers[1])
     control_url = server.database()
     env = {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +20,7 @@ from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
+from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = pytest.mark.faults
 
@@ -49,8 +49,7 @@ IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("killed")
-    with closing(sqlite3.connect(source := directory / "towns.sqlite")) as lite:
-        lite.executescript(SOURCE)
+    source = make_file(directory / "towns.sqlite", SOURCE)
     name = f"t_{uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
