@@ -201,26 +201,25 @@ def jivs(jivs_home: tuple[Path, str], tmp_path: Path) -> Iterator[Jivs]:
     command.stop()
 
 
+@contextlib.contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """URL of an empty database that is gone after the block."""
+    name = f"t_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    try:
+        yield with_parts(server, database=name)
+    finally:
+        # Its last sessions may be ending.
+        with psycopg.connect(server, autocommit=True) as db, contextlib.suppress(psycopg.errors.ObjectInUse):
+            db.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.fixture
 def make_target(jivs_home: tuple[Path, str]) -> Iterator[Callable[[], str]]:
     """Makes empty databases that are gone after the test."""
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"t_{uuid4().hex[:12]}"
-        with psycopg.connect(jivs_home[1], autocommit=True) as server:
-            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-        made.append(name)
-        return with_parts(jivs_home[1], database=name)
-
-    yield make
-    with psycopg.connect(jivs_home[1], autocommit=True) as server:
-        for name in made:
-            # Its last sessions may be ending.
-            with contextlib.suppress(psycopg.errors.ObjectInUse):
-                server.execute(
-                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-                )
+    with contextlib.ExitStack() as made:
+        yield lambda: made.enter_context(new_database(jivs_home[1]))
 
 
 @pytest.fixture

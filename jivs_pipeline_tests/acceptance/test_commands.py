@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline_tests.acceptance.contract import (
     EVENT_TYPES,
@@ -24,7 +23,7 @@ from jivs_pipeline_tests.acceptance.contract import (
     check_status,
 )
 from jivs_pipeline_tests.acceptance.rows import assert_same_database, catalog
-from jivs_pipeline_tests.fix_cli import Jivs, password_of, with_parts
+from jivs_pipeline_tests.fix_cli import Jivs, new_database, password_of
 from jivs_pipeline_tests.sqlite_files import make_file
 
 SOURCE = """
@@ -52,17 +51,13 @@ def migrated(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFacto
     home, server = jivs_home
     directory = tmp_path_factory.mktemp("commands")
     source = make_file(directory / "towns.sqlite", SOURCE)
-    name, key = f"t_{uuid4().hex[:12]}", f"k-{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    target = with_parts(server, database=name)
-    jivs = Jivs(home, directory, server)
-    env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
-    spec = {"key": key, "source": "legacy", "target": "warehouse", "chunk_bytes": 65536}
-    check_run(jivs("run", jivs.spec(**spec), "--json", code=0, env=env).document)
-    yield Migrated(key, source, target, env, spec)
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    key = f"k-{uuid4().hex[:12]}"
+    with new_database(server) as target:
+        jivs = Jivs(home, directory, server)
+        env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
+        spec = {"key": key, "source": "legacy", "target": "warehouse", "chunk_bytes": 65536}
+        check_run(jivs("run", jivs.spec(**spec), "--json", code=0, env=env).document)
+        yield Migrated(key, source, target, env, spec)
 
 
 def test_plan_touches_nothing(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline.infra.sample import build_sample
 from jivs_pipeline_tests.acceptance.contract import check_run
@@ -27,7 +26,7 @@ from jivs_pipeline_tests.acceptance.rows import (
     tables_of,
 )
 from jivs_pipeline_tests.databases import CHINOOK_ROWS, build_chinook_like
-from jivs_pipeline_tests.fix_cli import Ended, Jivs, with_parts
+from jivs_pipeline_tests.fix_cli import Ended, Jivs, new_database
 from jivs_pipeline_tests.sqlite_files import make_file
 
 
@@ -47,16 +46,11 @@ def chinook(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("chinook")
     source = directory / "chinook.sqlite"
     build_chinook_like(source)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    target = with_parts(server, database=name)
-    key = f"k-{uuid4().hex[:12]}"
-    jivs = Jivs(home, directory, server)
-    ended = jivs("run", "--source", f"sqlite:///{source}", "--target", target, "--key", key, "--json")
-    yield Migrated(source, target, key, ended)
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with new_database(server) as target:
+        key = f"k-{uuid4().hex[:12]}"
+        jivs = Jivs(home, directory, server)
+        ended = jivs("run", "--source", f"sqlite:///{source}", "--target", target, "--key", key, "--json")
+        yield Migrated(source, target, key, ended)
 
 
 def test_every_row_arrives_with_its_type(chinook: Migrated) -> None:
