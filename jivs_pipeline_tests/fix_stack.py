@@ -1,7 +1,7 @@
 """`jivs up` as a user of the web UI or a GraphQL client drives it: nothing but HTTP.
 
-What belongs here: starting the stack, asking it, and which processes work for it. What does not: what the answers
-must be.
+What belongs here: starting the stack, asking it, which processes work for it, and the source that most of its tests
+migrate. What does not: what the answers must be.
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jivs_pipeline_tests.fix_cli import Jivs, Started
+from jivs_pipeline_tests.fix_cli import Jivs, Started, new_database
+from jivs_pipeline_tests.sqlite_files import make_file
 
 SELECTOR = {"repositoryLocationName": "jivs_pipeline", "repositoryName": "__repository__"}
 
 
 @dataclass
 class Stack:
-    """`jivs up`, and what its connections lead to."""
+    """`jivs up`, and what its connections lead to: `legacy`, `warehouse`, and `absent`, which leads nowhere."""
 
     jivs: Jivs
-    started: Started
-    port: int
     source: Path
     target: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    started: Started = field(init=False)
+    port: int = field(init=False)
+
+    def start(self) -> None:
+        """Also once more, on another port."""
+        self.port = free_port()
+        ports = {"JIVS_UI_PORT": str(self.port), "JIVS_METRICS_PORT": str(free_port())}
+        absent = f"sqlite:///{self.jivs.directory}/absent.sqlite"
+        connections = self.jivs.connections(
+            legacy=f"sqlite:///{self.source}", warehouse=self.target, absent=absent
+        )
+        self.started = self.jivs.start("up", env={**ports, **connections, **self.env})
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The answer's data; GraphQL errors fail."""
@@ -56,18 +68,54 @@ class Stack:
     def launch(self, key: str, spec: dict[str, Any] | None) -> str:
         """Launch the job on a partition; returns the run's id."""
         config: dict[str, Any] = {"ops": {"plan": {"config": {"spec": spec}}}} if spec else {}
+        return self._launch("migration", config, [{"key": "dagster/partition", "value": key}])
+
+    def migrate(self, key: str, **options: Any) -> str:
+        """Launch a new migration from `legacy` to `warehouse`; returns the run's id."""
+        self.add_partition(key)
+        return self.launch(key, {"key": key, "source": "legacy", "target": "warehouse", **options})
+
+    def steer(self, job: str, **config: Any) -> str:
+        """Launch one of the steering jobs."""
+        return self._launch(job, {"ops": {f"{job}_migration": {"config": config}}}, [])
+
+    def _launch(self, job: str, config: dict[str, Any], tags: list[dict[str, str]]) -> str:
         found = self.ask(
             """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
                  ... on RunConfigValidationInvalid { errors { message } } } }""",
             parameters={
-                "selector": {**SELECTOR, "jobName": "migration"},
+                "selector": {**SELECTOR, "jobName": job},
                 "runConfigData": config,
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
+                "executionMetadata": {"tags": tags},
             },
         )["launchRun"]
-        assert found["__typename"] == "LaunchRunSuccess", found
-        return found["run"]["runId"]
+        return _launched(found)
+
+    def reexecute(self, run_id: str, strategy: str) -> str:
+        """The button of the run page: `FROM_FAILURE` or `ALL_STEPS`."""
+        return self._reexecute(reexecution={"parentRunId": run_id, "strategy": strategy})
+
+    def reexecute_steps(self, run_id: str, key: str, steps: list[str]) -> str:
+        """ "Re-execute from selected" on the first run of a migration."""
+        metadata = {
+            "parentRunId": run_id,
+            "rootRunId": run_id,
+            "tags": [{"key": "dagster/partition", "value": key}],
+        }
+        selector = {**SELECTOR, "jobName": "migration"}
+        return self._reexecute(
+            execution={"selector": selector, "stepKeys": steps, "executionMetadata": metadata}
+        )
+
+    def _reexecute(self, **parameters: Any) -> str:
+        found = self.ask(
+            """mutation ($execution: ExecutionParams, $reexecution: ReexecutionParams) {
+                 launchRunReexecution(executionParams: $execution, reexecutionParams: $reexecution) {
+                   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+            **parameters,
+        )["launchRunReexecution"]
+        return _launched(found)
 
     def wait(self, run_id: str, seconds: float = 90) -> dict[str, Any]:
         """Until the run has ended."""
@@ -84,6 +132,13 @@ class Stack:
         if self.started.process.poll() is None:
             self.started.signal(signal.SIGINT)
         self.started.wait(30)
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return {t["key"]: t["value"] for t in self.ask(RUN, id=run_id)["runOrError"]["tags"]}
+
+    def status(self, key: str) -> str:
+        """Of a migration, as the command line says it."""
+        return self.jivs("status", key, "--json", code=0).document["status"]
 
     def logs(self, run_id: str) -> list[dict[str, Any]]:
         found = self.ask(LOGS, id=run_id)["logsForRun"]
@@ -116,6 +171,11 @@ LOGS = """query ($id: ID!) { logsForRun(runId: $id, limit: 2000) { __typename ..
     } } } }"""
 
 
+def _launched(found: Any) -> str:
+    assert found["__typename"] == "LaunchRunSuccess", found
+    return found["run"]["runId"]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -138,21 +198,36 @@ def processes_of(home: Path) -> dict[int, str]:
 
 @contextmanager
 def stack_up(jivs: Jivs, source: Path, target: str, env: Mapping[str, str] | None = None) -> Iterator[Stack]:
-    """`jivs up` with the connections `legacy`, `warehouse` and one that leads nowhere; stopped at the end."""
-    started, port = start_stack(jivs, source, target, env)
-    stack = Stack(jivs, started, port, source, target)
+    """`jivs up`, stopped at the end."""
+    stack = Stack(jivs, source, target, env or {})
+    stack.start()
     try:
-        started.wait_for("Dagster UI", 120)
+        stack.started.wait_for("Dagster UI", 120)
         yield stack
     finally:
         stack.stop()
 
 
-def start_stack(
-    jivs: Jivs, source: Path, target: str, env: Mapping[str, str] | None = None
-) -> tuple[Started, int]:
-    port = free_port()
-    ports = {"JIVS_UI_PORT": str(port), "JIVS_METRICS_PORT": str(free_port())}
-    absent = f"sqlite:///{jivs.directory}/absent.sqlite"
-    connections = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target, absent=absent)
-    return jivs.start("up", env={**ports, **connections, **(env or {})}), port
+@contextmanager
+def stack_of(
+    jivs_home: tuple[Path, str], directory: Path, script: str, env: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
+    """`jivs up` in a home, from a SQLite file that a script makes to an empty database of the home's server."""
+    home, server = jivs_home
+    source = make_file(directory / "towns.sqlite", script)
+    with (
+        new_database(server) as target,
+        stack_up(Jivs(home, directory, server), source, target, env) as stack,
+    ):
+        yield stack
+
+
+def countries_and_towns(towns: int = 2000, width: int = 120) -> str:
+    """Script of two tables, one of which refers to the other; names have `width` characters."""
+    return f"""
+CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE towns (id INTEGER PRIMARY KEY, country TEXT REFERENCES countries (code), name TEXT);
+INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {towns})
+INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0{width}d', i) FROM n;
+"""

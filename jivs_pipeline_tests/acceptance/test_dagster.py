@@ -17,53 +17,24 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline_tests.acceptance.contract import PHASES
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger, tables_of
-from jivs_pipeline_tests.fix_cli import Jivs, password_of, with_parts
-from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, processes_of, stack_up
-from jivs_pipeline_tests.sqlite_files import make_file
-
-SOURCE = """
-CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE towns (id INTEGER PRIMARY KEY, country TEXT REFERENCES countries (code), name TEXT);
-INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
-INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0120d', i) FROM n;
-"""
+from jivs_pipeline_tests.fix_cli import password_of
+from jivs_pipeline_tests.fix_stack import RUN, SELECTOR, Stack, countries_and_towns, processes_of, stack_of
 
 
 @pytest.fixture(scope="module")
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home, server = jivs_home
-    directory = tmp_path_factory.mktemp("stack")
-    source = make_file(directory / "towns.sqlite", SOURCE)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    target = with_parts(server, database=name)
-    try:
-        with stack_up(Jivs(home, directory, server), source, target) as stack:
-            yield stack
-    finally:
-        with psycopg.connect(server, autocommit=True) as db:
-            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with stack_of(jivs_home, tmp_path_factory.mktemp("stack"), countries_and_towns()) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
 def finished(stack: Stack) -> tuple[str, str]:
     """A migration that a GraphQL client launched with its spec: its key and its run."""
     key = f"k-{uuid4().hex[:12]}"
-    stack.add_partition(key)
-    spec = {
-        "key": key,
-        "source": "legacy",
-        "target": "warehouse",
-        "target_schema": "towns",
-        "chunk_bytes": 65536,
-    }
-    run_id = stack.launch(key, spec)
+    run_id = stack.migrate(key, target_schema="towns", chunk_bytes=65536)
     run = stack.wait(run_id)
     assert run["status"] == "SUCCESS", stack.story(run_id)
     return key, run_id
@@ -154,7 +125,7 @@ def test_a_relaunch_of_a_finished_migration_does_nothing(stack: Stack, finished:
     assert ledger(stack.target, key) == before
     said = stack.story(run_id)
     assert "already completed" in said
-    tags = {t["key"]: t["value"] for t in stack.ask(RUN, id=run_id)["runOrError"]["tags"]}
+    tags = stack.tags(run_id)
     assert tags["jivs/migration_key"] == key
     assert stack.jivs("status", key, "--json", code=0).document["run_id"] == first
 
@@ -186,34 +157,20 @@ def _fail_and_reexecute(stack: Stack, schema: str, forbidden: str) -> tuple[str,
     key = f"k-{uuid4().hex[:12]}"
     with psycopg.connect(stack.target) as db:
         db.execute(FORBID.replace("{name}", forbidden))  # pyright: ignore[reportArgumentType]
-    stack.add_partition(key)
-    spec = {
-        "key": key,
-        "source": "legacy",
-        "target": "warehouse",
-        "target_schema": schema,
-        "chunk_bytes": 65536,
-    }
-    first = stack.launch(key, spec)
+    first = stack.migrate(key, target_schema=schema, chunk_bytes=65536)
     ended = stack.wait(first)
     with psycopg.connect(stack.target) as db:
         db.execute("DROP EVENT TRIGGER forbid; DROP FUNCTION forbid")
     assert ended["status"] == "FAILURE"
-    assert stack.jivs("status", key, "--json", code=0).document["status"] == "failed"
+    assert stack.status(key) == "failed"
     # Trying the same again cannot help, so the daemon does not.
-    tags = {t["key"]: t["value"] for t in stack.ask(RUN, id=first)["runOrError"]["tags"]}
+    tags = stack.tags(first)
     assert (tags["dagster/max_retries"], tags["dagster/will_retry"]) == ("3", "false")
-    found = stack.ask(
-        """mutation ($parameters: ReexecutionParams) { launchRunReexecution(reexecutionParams: $parameters) {
-             __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
-        parameters={"parentRunId": first, "strategy": "FROM_FAILURE"},
-    )["launchRunReexecution"]
-    assert found["__typename"] == "LaunchRunSuccess", found
-    second = found["run"]["runId"]
+    second = stack.reexecute(first, "FROM_FAILURE")
     assert stack.wait(second)["status"] == "SUCCESS", stack.story(second)
     for table in ("countries", "towns"):
         assert_same_table(stack.source, stack.target, table, schema=schema)
-    assert stack.jivs("status", key, "--json", code=0).document["status"] == "completed"
+    assert stack.status(key) == "completed"
     return key, ended, second
 
 
@@ -233,8 +190,7 @@ def test_reexecution_after_one_table_failed_converges(stack: Stack) -> None:
 def test_no_secret_is_anywhere_in_dagster(stack: Stack, finished: tuple[str, str]) -> None:
     """No password and no URL in run config, tags, events or in the arguments of a process."""
     key = f"k-{uuid4().hex[:12]}"
-    stack.add_partition(key)
-    broken = stack.launch(key, {"key": key, "source": "absent", "target": "warehouse"})
+    broken = stack.migrate(key, source="absent")
     assert stack.wait(broken)["status"] == "FAILURE"
     assert "absent" in stack.story(broken)
     secret = password_of(stack.target)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,9 +22,9 @@ from psycopg import sql
 
 from jivs_pipeline.infra.embedded.postgres import DAGSTER
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, tables_of
-from jivs_pipeline_tests.fix_cli import Jivs, with_parts
-from jivs_pipeline_tests.fix_stack import Stack, free_port, stack_up
-from jivs_pipeline_tests.sqlite_files import make_file
+from jivs_pipeline_tests.fix_cli import with_parts
+from jivs_pipeline_tests.fix_stack import Stack, free_port
+from jivs_pipeline_tests.gate import closed_gate, forbid, gated_stack, wait_at_gate
 
 CLIENT = Path(__file__).parents[2] / "examples" / "graphql_client.py"
 SOURCE = """
@@ -33,18 +32,6 @@ CREATE TABLE towns (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
 INSERT INTO towns SELECT i, printf('%0120d', i) FROM n;
 """
-GATE = """
-CREATE FUNCTION gate() RETURNS event_trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'k_%.towns') THEN
-        PERFORM pg_advisory_xact_lock_shared(4711);
-        IF obj_description('public'::regnamespace) = 'forbidden' THEN RAISE EXCEPTION 'not allowed here'; END IF;
-    END IF;
-END $$;
-CREATE EVENT TRIGGER gate ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION gate();
-"""
-"""While a test holds the lock, every load stands still where it creates its table; while it is forbidden, it fails."""
-
 _loaded = importlib.util.spec_from_file_location("graphql_client", CLIENT)
 assert _loaded is not None
 assert _loaded.loader is not None
@@ -55,23 +42,8 @@ Refused = client.Refused
 
 @pytest.fixture(scope="module")
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home, server = jivs_home
-    directory = tmp_path_factory.mktemp("graphql")
-    source = make_file(directory / "towns.sqlite", SOURCE)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    target = with_parts(server, database=name)
-    with psycopg.connect(target, autocommit=True) as db:
-        db.execute(GATE)  # pyright: ignore[reportArgumentType]
-    try:
-        # The gate may be closed for longer than a database may usually be silent.
-        patient = {"JIVS_IO_TIMEOUT_SECONDS": "120"}
-        with stack_up(Jivs(home, directory, server), source, target, patient) as stack:
-            yield stack
-    finally:
-        with psycopg.connect(server, autocommit=True) as db:
-            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with gated_stack(jivs_home, tmp_path_factory.mktemp("graphql"), SOURCE) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -88,34 +60,8 @@ def schema_of(key: str) -> str:
     return key.replace("-", "_")
 
 
-@contextmanager
-def closed_gate(stack: Stack) -> Iterator[Callable[[], None]]:
-    """No load gets on until the given function is called, or the block ends."""
-    with psycopg.connect(stack.target, autocommit=True) as db:
-        db.execute("SELECT pg_advisory_lock(4711)")
-        yield lambda: db.execute("SELECT pg_advisory_unlock_all()") and None
-
-
-def at_gate(stack: Stack, run_id: str) -> None:
-    deadline = time.monotonic() + 90
-    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
-    with psycopg.connect(stack.target, autocommit=True) as db:
-        while db.execute(query).fetchone() == (0,):
-            assert time.monotonic() < deadline, stack.story(run_id)
-            time.sleep(0.1)
-
-
-def forbid(stack: Stack, *, forbidden: bool) -> None:
-    with psycopg.connect(stack.target, autocommit=True) as db:
-        db.execute(f"COMMENT ON SCHEMA public IS '{'forbidden' if forbidden else ''}'".encode())
-
-
 def wait(dagster: Any, run_id: str) -> str:
     return dagster.wait(run_id, seconds=200, poll=0.3)[1]
-
-
-def state(stack: Stack, key: str) -> str:
-    return stack.jivs("status", key, "--json", code=0).document["status"]
 
 
 def command(stack: Stack, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -135,7 +81,7 @@ def test_migrate_and_launch_again(stack: Stack, key: str, tmp_path: Path) -> Non
     assert_same_table(stack.source, stack.target, "towns", schema=schema_of(key))
     again = command(stack, "launch", key)
     assert (again.returncode, again.stderr) == (0, ""), again
-    assert state(stack, key) == "completed"
+    assert stack.status(key) == "completed"
 
 
 def test_a_partition_may_be_there_already(dagster: Any, key: str) -> None:
@@ -172,10 +118,10 @@ def test_terminate(stack: Stack, dagster: Any, key: str) -> None:
     dagster.add_partition(key)
     with closed_gate(stack):
         run_id = dagster.launch(key, spec_of(key))
-        at_gate(stack, run_id)
+        wait_at_gate(stack, run_id)
         done = command(stack, "terminate", run_id)
         assert (done.returncode, done.stdout.split()[-1]) == (0, "CANCELED"), done
-    assert state(stack, key) == "cancelled"
+    assert stack.status(key) == "cancelled"
     with pytest.raises(Refused, match="could not be terminated"):
         dagster.terminate(run_id)
 
@@ -185,7 +131,7 @@ def test_steering(stack: Stack, dagster: Any, key: str) -> None:
     dagster.add_partition(key)
     with closed_gate(stack) as open_gate:
         run_id = dagster.launch(key, spec_of(key))
-        at_gate(stack, run_id)
+        wait_at_gate(stack, run_id)
         pausing = dagster.steer("pause", key)
         deadline = time.monotonic() + 60
         while dagster.run(pausing)[0] != "STARTED":
@@ -195,9 +141,9 @@ def test_steering(stack: Stack, dagster: Any, key: str) -> None:
         open_gate()
         assert wait(dagster, pausing) == "SUCCESS", stack.story(pausing)
         assert wait(dagster, run_id) == "CANCELED"
-    assert state(stack, key) == "paused"
+    assert stack.status(key) == "paused"
     assert wait(dagster, dagster.steer("cancel", key, rollback=True)) == "SUCCESS"
-    assert state(stack, key) == "rolled_back"
+    assert stack.status(key) == "rolled_back"
     assert wait(dagster, dagster.launch(key)) == "SUCCESS"
     assert wait(dagster, dagster.steer("rollback", key)) == "SUCCESS"
     with psycopg.connect(stack.target) as db:

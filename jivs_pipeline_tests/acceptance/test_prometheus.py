@@ -45,15 +45,7 @@ class Watched:
 
     def launch(self, **more: Any) -> tuple[str, str]:
         key = f"w-{uuid4().hex[:10]}"
-        self.stack.add_partition(key)
-        spec = {
-            "key": key,
-            "source": "legacy",
-            "target": "warehouse",
-            "target_schema": key.replace("-", "_"),
-            **more,
-        }
-        return key, self.stack.launch(key, spec)
+        return key, self.stack.migrate(key, **{"target_schema": key.replace("-", "_"), **more})
 
     def control(self, query: str, *values: Any) -> list[Any]:
         with psycopg.connect(with_parts(self.stack.jivs.server, database=CONTROL)) as db:

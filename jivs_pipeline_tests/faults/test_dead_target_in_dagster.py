@@ -19,7 +19,7 @@ from jivs_pipeline_tests.acceptance.rows import assert_same_table
 from jivs_pipeline_tests.faults.servers import OwnServer
 from jivs_pipeline_tests.fix_breakers import MakeBreakers, fail, state
 from jivs_pipeline_tests.fix_cli import Jivs
-from jivs_pipeline_tests.fix_stack import RUN, Stack, stack_up
+from jivs_pipeline_tests.fix_stack import Stack, stack_up
 from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -35,22 +35,16 @@ def stack(jivs: Jivs, own_server: OwnServer) -> Iterator[Stack]:
 
 def launch(stack: Stack, schema: str) -> str:
     key = f"k-{uuid4().hex[:12]}"
-    stack.add_partition(key)
-    spec = {"key": key, "source": "legacy", "target": "warehouse", "target_schema": schema}
-    return stack.launch(key, spec)
-
-
-def tags_of(stack: Stack, run_id: str) -> dict[str, str]:
-    return {t["key"]: t["value"] for t in stack.ask(RUN, id=run_id)["runOrError"]["tags"]}
+    return stack.migrate(key, target_schema=schema)
 
 
 def retry_of(stack: Stack, run_id: str) -> str:
     """The run that follows a failed one by itself, and not before its time."""
     deadline = time.monotonic() + 240
-    while not (retry := tags_of(stack, run_id).get("dagster/auto_retry_run_id")):
-        assert time.monotonic() < deadline, tags_of(stack, run_id)
+    while not (retry := stack.tags(run_id).get("dagster/auto_retry_run_id")):
+        assert time.monotonic() < deadline, stack.tags(run_id)
         time.sleep(0.5)
-    assert time.time() >= int(tags_of(stack, run_id)["jivs/retry_after"].split()[1])
+    assert time.time() >= int(stack.tags(run_id)["jivs/retry_after"].split()[1])
     return retry
 
 
@@ -64,7 +58,7 @@ def test_a_run_is_retried_when_its_target_may_be_back(
     unanswered = launch(stack, "unanswered")
     assert stack.wait(unanswered, 200)["status"] == "FAILURE"
     assert "cannot be reached" in stack.story(unanswered)
-    tags = tags_of(stack, unanswered)
+    tags = stack.tags(unanswered)
     assert (tags["dagster/will_retry"], tags["jivs/retry"]) == ("false", "waiting")
     whose, _, after = tags["jivs/retry_after"].partition(" ")
     assert whose == unanswered
@@ -84,6 +78,6 @@ def test_a_run_is_retried_when_its_target_may_be_back(
         while stack.wait(run, 200)["status"] == "FAILURE":
             run = retry_of(stack, run)
         assert run != run_id
-        assert tags_of(stack, run_id)["jivs/retry"] in {"asked", "settled"}
+        assert stack.tags(run_id)["jivs/retry"] in {"asked", "settled"}
     for schema in ("unanswered", "rejected"):
         assert_same_table(stack.source, stack.target, "towns", schema=schema)

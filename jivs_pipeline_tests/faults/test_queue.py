@@ -34,7 +34,7 @@ from jivs_pipeline_tests.fix_cli import Jivs, new_home, with_parts
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_redis import OwnRedis
-from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
+from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up
 from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
@@ -63,7 +63,6 @@ class Site:
     server: OwnServer
     redis: OwnRedis
     control_url: str
-    env: dict[str, str]
     keys: list[str] = field(default_factory=list)
 
     def new_keys(self, number: int) -> list[str]:
@@ -167,7 +166,7 @@ def make_site(directory: Path, home: Path, target_server: str) -> Iterator[Site]
     try:
         target = with_parts(target_server, database=TARGET)
         with stack_up(Jivs(home, directory, target_server), source, target, env) as stack:
-            yield Site(stack, server, redis, control_url, env)
+            yield Site(stack, server, redis, control_url)
     finally:
         server.close()
         redis.close()
@@ -311,9 +310,7 @@ def test_ctrl_c_ends_the_stack_and_its_migrations_go_on_at_the_next_start(site: 
     assert site.stack.started.process.returncode == 0
     assert processes_of(site.stack.jivs.home) == {}
     assert site.rows("SELECT status FROM jivs.migrations WHERE key = %s", key) == [("paused",)]
-    site.stack.started, site.stack.port = start_stack(
-        site.stack.jivs, site.stack.source, site.stack.target, site.env
-    )
+    site.stack.start()
     site.wait_ended([key], 150)
     site.check_once([key])
     attempts = "SELECT attempt, status FROM jivs.migration_requests WHERE key = %s"

@@ -13,24 +13,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger
-from jivs_pipeline_tests.fix_cli import Jivs, with_parts
+from jivs_pipeline_tests.fix_cli import with_parts
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
-from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up, start_stack
-from jivs_pipeline_tests.sqlite_files import make_file
+from jivs_pipeline_tests.fix_stack import Stack, countries_and_towns, processes_of, stack_of
 
 pytestmark = pytest.mark.faults
 
-SOURCE = """
-CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE towns (id INTEGER PRIMARY KEY, country TEXT REFERENCES countries (code), name TEXT);
-INSERT INTO countries VALUES ('is', 'Ísland'), ('no', 'Norge');
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
-INSERT INTO towns SELECT i, iif(i % 2, 'is', 'no'), printf('%0240d', i) FROM n;
-"""
 WORKER, CODE = ("multiprocessing.spawn",), ("code-server start", "api grpc")
 KILLED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("worker and code server", WORKER + CODE),
@@ -47,18 +38,8 @@ IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 
 @pytest.fixture(scope="module")
 def stack(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home, server = jivs_home
-    directory = tmp_path_factory.mktemp("killed")
-    source = make_file(directory / "towns.sqlite", SOURCE)
-    name = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    try:
-        with stack_up(Jivs(home, directory, server), source, with_parts(server, database=name)) as stack:
-            yield stack
-    finally:
-        with psycopg.connect(server, autocommit=True) as db:
-            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with stack_of(jivs_home, tmp_path_factory.mktemp("killed"), countries_and_towns(12000, 240)) as stack:
+        yield stack
 
 
 @pytest.mark.timeout(7200)
@@ -108,7 +89,7 @@ def _strike(
     _kill(stack, patterns)
     if name == "full stack":
         stack.started.wait(10)
-        stack.started, stack.port = start_stack(stack.jivs, stack.source, stack.target)
+        stack.start()
         stack.started.wait_for("Dagster UI", 120)
     began = time.monotonic()
     doomed = {run for run in keys if _status(stack, run) in IN_PROGRESS and not _works(stack, run)}
@@ -132,12 +113,7 @@ def _unfinished(stack: Stack, keys: Mapping[str, str]) -> set[str]:
 
 def _launch(stack: Stack, schema: str) -> str:
     key = schema.replace("_", "-")
-    stack.add_partition(key)
-    spec = {
-        "key": key, "source": "legacy", "target": "warehouse", "target_schema": schema,
-        "chunk_bytes": 65536, "parallelism": 1,
-    }  # fmt: skip
-    return stack.launch(key, spec)
+    return stack.migrate(key, target_schema=schema, chunk_bytes=65536, parallelism=1)
 
 
 def _processes(stack: Stack, patterns: tuple[str, ...]) -> list[int]:
