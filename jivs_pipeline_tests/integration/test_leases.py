@@ -9,16 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-import redis
 
 from jivs_pipeline.core.claims import Claim, Owner
 from jivs_pipeline.core.errors import ConflictError
-from jivs_pipeline.infra.embedded import open_embedded
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.owner import this_process
 from jivs_pipeline.infra.taking import Taking
@@ -28,22 +25,10 @@ MakeLeases = Callable[..., Leases]
 
 
 @pytest.fixture
-def url(jivs_home: tuple[Path, str]) -> Iterator[str]:
-    with open_embedded(jivs_home[0]) as servers:
-        yield servers.urls.redis
-
-
-@pytest.fixture
-def server(url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        yield client
-
-
-@pytest.fixture
-def make(url: str) -> Iterator[MakeLeases]:
+def make(redis_url: str) -> Iterator[MakeLeases]:
     made: list[Leases] = []
 
-    def make(seconds: float = 30, *, at: str = url) -> Leases:
+    def make(seconds: float = 30, *, at: str = redis_url) -> Leases:
         made.append(Leases(at, seconds))
         return made[-1]
 
@@ -56,10 +41,10 @@ def _claim(key: str, owner: Owner) -> Claim:
     return Claim(key, 1, "r", owner, resumed=False, plan=None, same_spec=False)
 
 
-def test_the_second_learns_who_has_it(make: MakeLeases, server: Any, key: str) -> None:
+def test_the_second_learns_who_has_it(make: MakeLeases, redis_server: Any, key: str) -> None:
     first, second = make(), make()
     assert first.take(key, this_process(), "r1") is None
-    assert 29_000 < server.pttl(f"migration:lock:{key}") <= 30_000
+    assert 29_000 < redis_server.pttl(f"migration:lock:{key}") <= 30_000
     holder = second.take(key, this_process(), "r2")
     assert holder is not None
     assert (holder.run_id, holder.pid) == ("r1", os.getpid())
@@ -84,45 +69,47 @@ def test_of_twenty_one_gets_it(make: MakeLeases, key: str) -> None:
     assert len(found) == 20
 
 
-def test_only_its_holder_prolongs_and_ends_it(make: MakeLeases, server: Any, key: str) -> None:
+def test_only_its_holder_prolongs_and_ends_it(make: MakeLeases, redis_server: Any, key: str) -> None:
     """A run whose lease ran out neither renews nor releases that of its successor."""
     name, old, new = f"migration:lock:{key}", make(0.2), make(30)
     owner = this_process()
     assert old.take(key, owner, "old") is None
     deadline = time.monotonic() + 5
-    while server.exists(name):
+    while redis_server.exists(name):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert new.take(key, elsewhere(), "new") is None
-    value = server.get(name)
+    value = redis_server.get(name)
     old.renew(_claim(key, owner))
     old.release(key)
-    assert server.get(name) == value
-    assert server.pttl(name) > 28_000
+    assert redis_server.get(name) == value
+    assert redis_server.pttl(name) > 28_000
 
 
-def test_a_lease_is_renewed_when_a_third_has_passed(make: MakeLeases, server: Any, key: str) -> None:
+def test_a_lease_is_renewed_when_a_third_has_passed(make: MakeLeases, redis_server: Any, key: str) -> None:
     leases, owner, name = make(3), this_process(), f"migration:lock:{key}"
     leases.take(key, owner, "r")
     leases.renew(_claim(key, owner))
     deadline = time.monotonic() + 10
-    while server.pttl(name) > 1900:
+    while redis_server.pttl(name) > 1900:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     leases.renew(_claim(key, owner))
-    assert server.pttl(name) > 2500
+    assert redis_server.pttl(name) > 2500
 
 
-def test_after_redis_lost_its_data_the_holder_takes_it_again(make: MakeLeases, server: Any, key: str) -> None:
+def test_after_redis_lost_its_data_the_holder_takes_it_again(
+    make: MakeLeases, redis_server: Any, key: str
+) -> None:
     leases, owner = make(0.3), this_process()
     leases.take(key, owner, "r")
-    server.delete(f"migration:lock:{key}")
+    redis_server.delete(f"migration:lock:{key}")
     time.sleep(0.15)
     leases.renew(_claim(key, owner))
-    assert f'"{owner.owner}"' in server.get(f"migration:lock:{key}")
+    assert f'"{owner.owner}"' in redis_server.get(f"migration:lock:{key}")
 
 
-def test_the_lease_of_a_dead_process_need_not_run_out(make: MakeLeases, url: str, key: str) -> None:
+def test_the_lease_of_a_dead_process_need_not_run_out(make: MakeLeases, redis_url: str, key: str) -> None:
     program = (
         "import sys, time; from jivs_pipeline.infra.leases import Leases; from jivs_pipeline.infra.owner import this_process;"
         f"Leases(sys.stdin.readline().strip(), 300).take({key!r}, this_process(), 'dead'); print('ok', flush=True); time.sleep(60)"
@@ -132,7 +119,7 @@ def test_the_lease_of_a_dead_process_need_not_run_out(make: MakeLeases, url: str
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(f"{url}\n".encode())
+        child.stdin.write(f"{redis_url}\n".encode())
         child.stdin.flush()
         assert child.stdout.readline() == b"ok\n"
         holder = make().take(key, this_process(), "r")
@@ -170,7 +157,7 @@ def test_waiting_ends_when_the_holder_goes(make: MakeLeases, key: str) -> None:
 
 
 def test_what_a_state_forbids_is_not_waited_for_and_leaves_no_lease(
-    make: MakeLeases, server: Any, key: str
+    make: MakeLeases, redis_server: Any, key: str
 ) -> None:
     def refuse(_: Owner) -> None:
         raise ConflictError("Migration is paused")
@@ -180,4 +167,4 @@ def test_what_a_state_forbids_is_not_waited_for_and_leaves_no_lease(
         Taking(make(), 20).take(key, "r", refuse)
     assert Taking(make(), 20).take(key, "r", lambda _: None) is None
     assert time.monotonic() - began < 5
-    assert not server.exists(f"migration:lock:{key}")
+    assert not redis_server.exists(f"migration:lock:{key}")
