@@ -16,7 +16,6 @@ import pytest
 
 from jivs_pipeline.core.breaker import Policy
 from jivs_pipeline.core.errors import BreakerOpen, ConnectionFailed, JivsError, TransientError
-from jivs_pipeline.core.states import Phase
 from jivs_pipeline.defs.failures import as_failure
 from jivs_pipeline.infra.breaker_events import BreakerEvents
 from jivs_pipeline.infra.breakers import Breakers
@@ -24,6 +23,7 @@ from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.acceptance.contract import check_error
 from jivs_pipeline_tests.faults.here import Going, Here, MakeHere
 from jivs_pipeline_tests.faults.servers import OwnServer
+from jivs_pipeline_tests.faults.worker import walk
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.fix_engine import until
 
@@ -44,17 +44,7 @@ def _run(here: Here, policy: Policy, failpoint: str = "") -> dict[str, Any]:
             answer_seconds=5,
             patience_seconds=runtime.settings.io_timeout_seconds,
         )
-        migration = runtime.migration(here.spec, uuid4().hex)
-        try:
-            migration.begin()
-            for phase in list(Phase)[:-1]:
-                getattr(migration, phase.value)()
-            return migration.finish()
-        except BaseException as error:
-            migration.abort(error)
-            raise
-        finally:
-            migration.close()
+        return walk(runtime.migration(here.spec, uuid4().hex))
 
 
 def _events(here: Here) -> list[tuple[str, str]]:

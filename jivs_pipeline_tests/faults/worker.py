@@ -18,24 +18,29 @@ from uuid import uuid4
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.runtime import Runtime
 
 
 def migrate(environment: Mapping[str, str], spec: Spec) -> dict[str, Any]:
     """One run. Returns the document."""
     with Runtime.from_environment(environment=environment) as runtime:
-        migration = runtime.migration(spec, uuid4().hex)
-        try:
-            if not migration.begin():
-                return migration.document()
-            for phase in list(Phase)[:-1]:
-                getattr(migration, phase.value)()
-            return migration.finish()
-        except BaseException as error:
-            migration.abort(error)
-            raise
-        finally:
-            migration.close()
+        return walk(runtime.migration(spec, uuid4().hex))
+
+
+def walk(migration: Migration) -> dict[str, Any]:
+    """Every step of a run that is about to begin. Returns the document."""
+    try:
+        if not migration.begin():
+            return migration.document()
+        for phase in list(Phase)[:-1]:
+            getattr(migration, phase.value)()
+        return migration.finish()
+    except BaseException as error:
+        migration.abort(error)
+        raise
+    finally:
+        migration.close()
 
 
 def main() -> None:
