@@ -6,8 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -15,19 +14,12 @@ import pytest
 import redis
 
 from jivs_pipeline.core.pace import BURST_US, reserve
-from jivs_pipeline.infra.embedded import open_embedded
 from jivs_pipeline.infra.rates import Rates
 from jivs_pipeline_tests.fix_breakers import DEAD_REDIS
 from jivs_pipeline_tests.fix_redis import OwnRedis
 
 SECONDS = 3.2
 TOO_FAST, TOO_SLOW = 1.05, 0.75
-
-
-@pytest.fixture
-def url(jivs_home: tuple[Path, str]) -> Iterator[str]:
-    with open_embedded(jivs_home[0]) as servers:
-        yield servers.urls.redis
 
 
 def _used(rates: list[Rates], meanwhile: Callable[[], Any] = lambda: None) -> float:
@@ -56,9 +48,9 @@ def _used(rates: list[Rates], meanwhile: Callable[[], Any] = lambda: None) -> fl
     return sum(taken) / (max(ends) - began)
 
 
-def test_the_script_takes_the_steps_of_its_model(url: str) -> None:
+def test_the_script_takes_the_steps_of_its_model(redis_url: str) -> None:
     rng, endpoint, now = random.Random(7), f"m@{uuid4().hex[:8]}", 1_800_000_000_000_000
-    rates = Rates(url, clock=lambda: now)
+    rates = Rates(redis_url, clock=lambda: now)
     free: dict[str, int | None] = {"rows": None, "bytes": None}
     for _ in range(300):
         # Sometimes long after the burst, and sometimes back.
@@ -71,17 +63,17 @@ def test_the_script_takes_the_steps_of_its_model(url: str) -> None:
     rates.close()
 
 
-def test_two_share_the_time_of_a_source(url: str) -> None:
-    both = [Rates(url), Rates(url)]
+def test_two_share_the_time_of_a_source(redis_url: str) -> None:
+    both = [Rates(redis_url), Rates(redis_url)]
     assert TOO_SLOW < _used(both) < TOO_FAST
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         assert all(0 < client.pttl(name) <= 75_000 for name in client.keys("jivs:rate:*")), "nothing stays"
     for one in both:
         one.close()
 
 
-def test_nothing_is_owed_to_a_source_that_was_not_read(url: str) -> None:
-    rates, endpoint = Rates(url), f"idle@{uuid4().hex[:8]}"
+def test_nothing_is_owed_to_a_source_that_was_not_read(redis_url: str) -> None:
+    rates, endpoint = Rates(redis_url), f"idle@{uuid4().hex[:8]}"
     assert rates.reserve(endpoint, {"rows": 0.05}) == pytest.approx(0.05), (
         "there is no burst at the beginning"
     )
