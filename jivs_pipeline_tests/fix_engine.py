@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def until(condition: Callable[[], object], what: object, seconds: float = 30, pause: float = 0.01) -> None:
-    """Ask until the answer is true; fails with `what` after `seconds`."""
+    """Ask until the answer is true; fails with `what`, or what it returns, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what() if callable(what) else what}"
         time.sleep(pause)
 
 

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_stack import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +174,4 @@ def _is_up(server: Prometheus, process: subprocess.Popen[bytes]) -> bool:
 
 def wait_for(holds: Callable[[], object], what: Callable[[], object], seconds: float) -> None:
     """Ask twice a second; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what()}"
-        time.sleep(0.5)
+    until(holds, what, seconds, 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.acceptance.rows import assert_same_table, ledger
 from jivs_pipeline_tests.fix_cli import with_parts
+from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_stack import Stack, countries_and_towns, processes_of, stack_of
 
@@ -33,6 +34,8 @@ KILLED: tuple[tuple[str, tuple[str, ...]], ...] = (
 """By round; a part of the command line tells the processes."""
 TOGETHER, KILLS = (3, 5) if FULL else (2, 1)
 REAPED_SECONDS = 60.0
+PAUSE = 0.5
+"""Between two questions to the stack, in seconds."""
 IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 
 
@@ -64,19 +67,22 @@ def _round(stack: Stack, r: Round) -> None:
         delay = r.rng.uniform(1.0, 7.0)
         time.sleep(delay)
         _strike(stack, r, KILLED[(r.number * KILLS + number) % len(KILLED)], keys, delay)
-    _until(
+    until(
         lambda: _states(stack, keys.values()) == {"completed"},
-        150 + 30 * len(keys),
         lambda: f"completed: {r}\n{_told(stack, keys)}",
+        150 + 30 * len(keys),
+        PAUSE,
     )
     r.note(f"all completed after {time.monotonic() - began:.1f} s")
     for key, schema in schemas.items():
         for table in ("countries", "towns"):
             assert_same_table(stack.source, stack.target, table, schema=schema)
         assert ledger(stack.target, key)
-    _until(lambda: not _progressing(stack, set(keys.values())), REAPED_SECONDS, f"no run in progress: {r}")
-    _until(lambda: not _sessions(stack), 20, f"no session at the target: {r}")
-    _until(lambda: not _processes(stack, WORKER), 20, f"no worker left: {r}")
+    until(
+        lambda: not _progressing(stack, set(keys.values())), f"no run in progress: {r}", REAPED_SECONDS, PAUSE
+    )
+    until(lambda: not _sessions(stack), f"no session at the target: {r}", 20, PAUSE)
+    until(lambda: not _processes(stack, WORKER), f"no worker left: {r}", 20, PAUSE)
     r.note(f"nothing left after {time.monotonic() - began:.1f} s")
 
 
@@ -93,10 +99,11 @@ def _strike(
         stack.started.wait_for("Dagster UI", 120)
     began = time.monotonic()
     doomed = {run for run in keys if _status(stack, run) in IN_PROGRESS and not _works(stack, run)}
-    _until(
+    until(
         lambda: not {run for run in doomed if _status(stack, run) in IN_PROGRESS},
-        REAPED_SECONDS,
         lambda: f"reaped: {r}",
+        REAPED_SECONDS,
+        PAUSE,
     )
     r.note(f"{len(doomed)} dead runs ended after {time.monotonic() - began:.1f} s")
 
@@ -184,11 +191,3 @@ def _told(stack: Stack, keys: Mapping[str, str]) -> str:
     told = [f"{run['runId']} {run['status']} {run['tags']}\n{stack.story(run['runId'])}" for run in mine]
     log = (stack.jivs.home / "dagster" / "daemon.log").read_text()
     return "\n".join([*told, log[-6000:]])
-
-
-def _until(holds: Callable[[], bool], seconds: float, what: str | Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.5)

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +44,7 @@ from jivs_pipeline_tests.fix_control import (
     take,
     types_of,
 )
+from jivs_pipeline_tests.fix_engine import until
 
 _ROOT = Path(__file__).parents[2]
 
@@ -153,8 +153,12 @@ def test_a_dead_holder_is_taken_over_at_once(control: Control, database: str, *,
             if reaped:
                 process.wait()
             else:
-                _until(
-                    lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                until(
+                    lambda: (
+                        Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                    ),
+                    "a zombie",
+                    10,
                 )
             claim = take(control, run_id="heir")
         finally:
@@ -163,13 +167,6 @@ def test_a_dead_holder_is_taken_over_at_once(control: Control, database: str, *,
     holder = control.holder("shop")
     assert holder
     assert (holder.run_id, holder.pid) == ("heir", os.getpid())
-
-
-def _until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_another_process_with_the_holders_id_is_not_the_holder(control: Control) -> None:

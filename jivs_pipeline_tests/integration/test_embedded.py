@@ -33,6 +33,7 @@ from jivs_pipeline.infra.embedded.layout import Kept, Layout, State
 from jivs_pipeline.infra.embedded.placement import data_of
 from jivs_pipeline.infra.embedded.process import server_user, start_of
 from jivs_pipeline.infra.embedded.valkey import Valkey
+from jivs_pipeline_tests.fix_engine import until
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = Path(psycopg.__file__).parents[1]
@@ -778,10 +779,7 @@ def _entries(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _until(condition: Callable[[], Any], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+    until(condition, "what the servers were to do", seconds)
 
 
 def _wait_gone(home: Path, *, seconds: float = 10) -> None:

@@ -38,6 +38,7 @@ from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.infra import ddl, steps
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.target import PostgresqlTarget
+from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_postgresql import at_port
 
 _CONTROL = str(uuid.UUID(int=1))
@@ -157,13 +158,6 @@ def _one(
     row = db.execute(query.encode(), parameters).fetchone()
     assert row
     return row[0]
-
-
-def _until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # ── Claiming ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -328,7 +322,7 @@ def test_two_control_databases_notice_each_other(make_target: Callable[..., Post
     assert _load(one, _table(), [(1, "x")])
     one.close()
     time.sleep(0.1)
-    _until(lambda: _can(lambda: make_target(2, control=_OTHER_CONTROL)))
+    until(lambda: _can(lambda: make_target(2, control=_OTHER_CONTROL)), "the way is free", 15)
 
 
 def _can(action: Callable[[], object]) -> bool:
@@ -667,7 +661,7 @@ def test_a_backend_that_is_ended_before_its_commit(
     failpoints("before_commit:sleep=1")
     load = pool.submit(_load, target, table, [(1, "x")])
     ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jivs/%%' AND state = 'idle in transaction' AND query LIKE 'COPY%%'"
-    _until(lambda: _one(db, ended, ()) == 1)
+    until(lambda: _one(db, ended, ()) == 1, "a session to end", 15)
     with pytest.raises(TransientError):
         load.result(10)
     assert (_rows(db), target.ledger("shop").chunks) == ([], {})

@@ -23,7 +23,8 @@ from jivs_pipeline.core.connections import Connection, parse_url
 from jivs_pipeline.infra import ddl, watchdog
 from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
-from jivs_pipeline_tests.integration.test_target import _CONTROL, _load, _one, _rows, _table, _until
+from jivs_pipeline_tests.fix_engine import until
+from jivs_pipeline_tests.integration.test_target import _CONTROL, _load, _one, _rows, _table
 
 Db = psycopg.Connection[Any]
 Start = Callable[..., subprocess.Popen[str]]
@@ -123,7 +124,7 @@ def test_a_client_that_stands_still_inside_a_copy_is_ended(start: Start, databas
     run.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     assert len(_sessions(db)) == 1
-    _until(lambda: not _sessions(db), 12)
+    until(lambda: not _sessions(db), "no session left", 12)
     assert time.monotonic() - stopped > 1, "it was not given its time"
     with psycopg.connect(database) as other:
         other.execute("SET lock_timeout = '1s'")
@@ -170,10 +171,10 @@ def test_when_the_run_dies_all_its_sessions_end(start: Start, database: str, db:
             ("shop", 1, "1 s", "jivs/others"),
         ):
             db.execute(add, (key, epoch, late, name, pid))
-        _until(lambda: len(_sessions(db)) == 2, 5)
+        until(lambda: len(_sessions(db)) == 2, "two sessions", 5)
         (its,) = _sessions(db) - {pid}
         run.kill()
-        _until(lambda: its not in _sessions(db), 12)
+        until(lambda: its not in _sessions(db), "its session is gone", 12)
         time.sleep(0.3)
         assert innocent.execute("SELECT 1").fetchone() == (1,)
 
@@ -222,8 +223,12 @@ def test_stop_ends_the_watchdog_and_nothing_else(
     target, (dog,) = watched
     before = _sessions(db)
     assert len(before) == 1
-    _until(
-        lambda: _one(db, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jivs watchdog'") > 0
+    until(
+        lambda: (
+            _one(db, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jivs watchdog'") > 0
+        ),
+        "a watchdog",
+        15,
     )
     dog.stop()
     assert dog.process.returncode == 0
