@@ -379,14 +379,42 @@ def verify(
 
 @app.command()
 def report(
-    key: Key,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write it.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="Migration key.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; F.json: as JSON.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Say whether this report is as it was signed.")
+    ] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write the migration report, one self-contained HTML page."""
+    """Write the signed migration report, one self-contained HTML page; or check one."""
+    if (key is None) == (check is None) or (check is not None and out is not None):
+        raise ConfigError(
+            "Give the KEY of a migration whose report is written, or --check FILE",
+            hint="See jivs report --help",
+        )
+    if check is not None:
+        _check(check, as_json=json_)
+    elif key is not None:
+        _write(key, out, as_json=json_)
+
+
+def _check(path: Path, *, as_json: bool) -> None:
+    from jivs_pipeline.engine.report_file import check_report
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment() as runtime:
+        found = check_report(path, runtime.report_key(make=False))
+    sentence = (
+        f"{path} is the unchanged report of migration {found['key']!r} ({found['status']}), "
+        f"signed with the key {found['signed_with']}"
+    )
+    _print(found) if as_json else print(sentence)
+
+
+def _write(key: str, out: Path | None, *, as_json: bool) -> None:
     from jivs_pipeline.engine.document import build_document
-    from jivs_pipeline.engine.report import write_report
+    from jivs_pipeline.engine.report_file import write_report
     from jivs_pipeline.runtime import Runtime
 
     with Runtime.from_environment() as runtime:
@@ -395,8 +423,10 @@ def report(
         document = build_document(row, control.checkpoints(key), control.performance(key))
         path = out or runtime.settings.home / "reports" / f"{key}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_report({**document, "report": str(path)}, path)
-    _print({"key": key, "report": str(path)}) if json_ else print(path)
+        # Of one that runs or waits the document says what a run would, which has ended.
+        now = {"status": row["status"], "report": str(path)}
+        write_report({**document, **now}, path, runtime.report_key())
+    _print({"key": key, "report": str(path)}) if as_json else print(path)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.settings import LogLevel, Settings
+from jivs_pipeline.core.signature import ReportKey
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Status
 from jivs_pipeline.engine.migrate import Migration
@@ -51,6 +52,7 @@ from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.rates import Rates
 from jivs_pipeline.infra.redaction import redact_logs
+from jivs_pipeline.infra.report_key import made_key, read_key
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
 from jivs_pipeline.infra.staging import Staging
@@ -358,6 +360,26 @@ class Runtime:
             load_timeout_seconds=self.settings.load_timeout_seconds,
         )
 
+    def report_key(self, *, make: bool = True) -> ReportKey:
+        """The key that reports are signed with: the setting's, or the home's own.
+
+        Args:
+            make: whether a home without one gets one.
+
+        Raises:
+            JivsError: there is none.
+        """
+        if self.settings.report_key is not None:
+            return ReportKey(os.fsencode(self.settings.report_key.get_secret_value()))
+        path = self.settings.home / "report.key"
+        key = made_key(path) if make else read_key(path)
+        if key is None:
+            raise ConfigError(
+                f"There is no key to check with: no {path}, and JIVS_REPORT_KEY is not set",
+                hint="Set JIVS_REPORT_KEY or JIVS_HOME to those of the process that wrote the report",
+            )
+        return key
+
     def services(self, request: RequestRef | None = None) -> Services:
         """What the engine needs; `request` is what it works for, if that is known."""
         return Services(
@@ -370,6 +392,7 @@ class Runtime:
             take=partial(self._take, request=request),
             take_over=self._take_over,
             reports=self.settings.home / "reports",
+            report_key=self.report_key,
             new_id=lambda: uuid.uuid4().hex[:12],
             versions=_versions(),
             now=lambda: datetime.now(UTC),

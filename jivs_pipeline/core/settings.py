@@ -31,6 +31,7 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = None
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
+    report_key: SecretStr | None = Field(default=None, min_length=16)
     staging_url: str | None = None
     connections: Path | None = None
     lease_seconds: float = Field(default=300, gt=0)

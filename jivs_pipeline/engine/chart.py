@@ -425,7 +425,8 @@ tr.bad.open th,tr.why td{padding-left:.7rem}
 tr.why td{border-top:0;padding-top:0;color:var(--tone);white-space:normal}
 .pin{position:sticky;left:.7rem;max-width:min(62rem,calc(100vw - 5rem));overflow-wrap:anywhere}
 .reason{white-space:normal;min-width:16rem;overflow-wrap:anywhere}
-.empty{color:var(--soft)}
+.empty,footer{color:var(--soft)}
+footer{margin-top:1.2rem;font-size:.82rem}
 .chart{display:block;width:100%;height:auto;font-size:12.5px}
 .narrow{display:none;max-width:520px}
 .label,.value{fill:var(--soft)}.strong,text.value{fill:var(--ink);font-weight:600}

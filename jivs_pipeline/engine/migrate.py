@@ -47,7 +47,7 @@ from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.engine.pulse import Pulse
-from jivs_pipeline.engine.report import pending_report
+from jivs_pipeline.engine.report_file import pending_report
 from jivs_pipeline.engine.resume import note_refusals, recall, renew, require_ledger, resumable
 from jivs_pipeline.engine.rollback import rollback
 from jivs_pipeline.engine.run import Run, expected, take_permits
@@ -441,7 +441,7 @@ class Migration:
             expected=self.expected,
         )  # fmt: skip
         # The page is put in place once the state stands: an overtaken run must not replace its successor's.
-        with pending_report(document, services.reports / f"{claim.key}.html") as report:
+        with pending_report(document, services.reports / f"{claim.key}.html", services.report_key) as report:
             document["report"] = report
             if self._pulse is not None:
                 self._pulse.stop()

@@ -1,24 +1,18 @@
 """The migration report: one self-contained HTML page made from the document of `jivs run --json`.
 
-What belongs here: the page's sections, and writing the page to a file. What does not: the verdict (`verdict.py`),
-escaping, number formats, charts and style sheet (`chart.py`), and finding anything out. The page shows what
-the document holds, says so where something is missing, and never claims more than the document does.
+What belongs here: the page's sections. What does not: the verdict (`verdict.py`), escaping, number formats, charts
+and style sheet (`chart.py`), the file and its signature (`report_file.py`), and finding anything out. The page shows
+what the document holds, says so where something is missing, and never claims more than the document does.
 
 The page has no script, no font and no address to load; its content security policy refuses them as well.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
-from jivs_pipeline.core.errors import JivsError, ResourceError
 from jivs_pipeline.engine.chart import (
     DASH,
     STYLE,
@@ -53,9 +47,9 @@ from jivs_pipeline.engine.verdict import (
     verdict,
 )
 
-__all__ = ["pending_report", "render_report", "write_report"]
+__all__ = ["render_report"]
 
-# --- the page ---------------------------------------------------------------------------------------------
+_CHECK: Final = "jivs report --check FILE"
 
 
 def render_report(document: Document) -> str:
@@ -71,6 +65,9 @@ def render_report(document: Document) -> str:
             content="default-src 'none'; style-src 'unsafe-inline'",
         ),
         el("meta", name="color-scheme", content="light dark"),
+        # What `jivs report --check` says of a page is read from these two.
+        el("meta", name="jivs-key", content=key),
+        el("meta", name="jivs-status", content=as_text(document.get("status"))),
         el("title", f"{key or 'Migration'}: {result.headline}"),
         el("style", Markup(STYLE)),
     )
@@ -93,7 +90,8 @@ def render_report(document: Document) -> str:
         _warnings(document),
         _provenance(document),
     )
-    return "<!DOCTYPE html>\n" + el("html", head, el("body", top, main), lang="en") + "\n"
+    foot = el("footer", "Signed. Whether a byte of this file was changed: ", el("code", _CHECK))
+    return "<!DOCTYPE html>\n" + el("html", head, el("body", top, main, foot), lang="en") + "\n"
 
 
 def _name(text: str) -> Markup:
@@ -347,68 +345,3 @@ def _provenance(document: Document) -> Markup:
         (label, el("code", text) if (text := as_text(document.get(key))) else "") for label, key in names
     ]
     return _card("Made with", _pairs(versions + marks))
-
-
-# --- the file ---------------------------------------------------------------------------------------------
-
-
-def write_report(document: Document, path: Path) -> None:
-    """Write the page to `path`, readable by its owner only; a crash leaves the old file or the new one.
-
-    Raises:
-        ResourceError: the directory is missing, full or not ours to write, or `path` is no ordinary file.
-    """
-    page = render_report(document).encode()
-    if path.exists() and not path.is_file():
-        # A rename would replace the device or pipe itself: `--out /dev/stdout` as root.
-        raise _unwritable(path, "it is not an ordinary file")
-    try:
-        _replace(path, page)
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
-
-
-@contextmanager
-def pending_report(document: Document, path: Path) -> Generator[str | None]:
-    """Write the page beside `path` and put it there when the block has ended well.
-
-    Yields:
-        Its path, or None where it cannot be written: a full disk must not decide how a migration ends.
-    """
-    beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.html")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_report({**document, "report": str(path)}, beside)
-    except (OSError, JivsError):
-        yield None
-        return
-    try:
-        yield str(path)
-        with suppress(OSError):
-            beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, reason: str) -> ResourceError:
-    return ResourceError(
-        f"The report cannot be written to {path}: {reason}", hint="Give another place for it"
-    )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".report-", suffix=".tmp", dir=path.parent)  # made with mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)  # the rename itself
-    finally:
-        os.close(directory)

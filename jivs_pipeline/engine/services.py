@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.signature import ReportKey
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.engine.pace import Reserve
 from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
@@ -26,6 +27,7 @@ class Services:
         take: lease and claim of a run: (spec, run id, floor) -> claim, or None when it is completed already.
         take_over: the same for a rollback: (key, run id, floor) -> claim.
         reports: directory for reports.
+        report_key: finds the key that they are signed with.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
         patience_seconds: how long a server that is not ready is waited for.
         rate: of a spec, how time of its source is taken.
@@ -42,6 +44,7 @@ class Services:
     take: Callable[[Spec, str, int], Claim | None]
     take_over: Callable[[str, str, int], Claim]
     reports: Path
+    report_key: Callable[[], ReportKey]
     new_id: Callable[[], str]
     versions: Mapping[str, str]
     now: Callable[[], datetime]

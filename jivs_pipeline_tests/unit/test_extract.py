@@ -85,6 +85,7 @@ def _migration(
         control=cast("Any", control), staging=Staging(root), builder=nothing, leases=nothing, opened=nothing,
         opened_target=nothing, take=nothing, take_over=nothing, reports=root, new_id=lambda: f"{next(ids)}",
         versions={}, now=nothing, rate=lambda _: lambda _: 0.0,
+        report_key=nothing,
     )  # fmt: skip
     spec = Spec(key="k", source="s", target="t", parallelism=1)
     made = Migration(services, spec, "r")

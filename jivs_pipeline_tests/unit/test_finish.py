@@ -15,6 +15,7 @@ from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import MismatchError, TerminalError
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wire
 from jivs_pipeline.core.ports import LedgerView
+from jivs_pipeline.core.signature import ReportKey
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.migrate import Migration
@@ -92,7 +93,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
         services = Services(
             control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=leases, opened=nothing,
             opened_target=nothing, take=nothing, take_over=nothing, reports=tmp_path, new_id=nothing, versions={},
-            now=lambda: NOW, rate=nothing,
+            now=lambda: NOW, rate=nothing, report_key=lambda: ReportKey(b"a key"),
         )  # fmt: skip
         spec = Spec(key="k", source="s", target="t")
         made = Migration(services, spec, "r")

@@ -1,21 +1,16 @@
-"""The migration report: its verdicts, its safety against hostile names, its charts and its file.
+"""The migration report: its verdicts, its safety against hostile names and its charts.
 
-What belongs here: assertions on the parsed page. What does not: what it looks like, which is for eyes.
+What belongs here: assertions on the parsed page. What does not: its file (`test_report_file.py`) and
+what it looks like, which is for eyes.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import signal
-import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
 
@@ -23,9 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jivs_pipeline.core.errors import ResourceError
 from jivs_pipeline.engine.chart import Sample, average, compact, count, duration, el, plural, size, windows
-from jivs_pipeline.engine.report import render_report, write_report
+from jivs_pipeline.engine.report import render_report
 from jivs_pipeline.engine.verdict import Detail, Verdict, verdict
 
 HOSTILE = """</td><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
@@ -682,90 +676,3 @@ def test_markup_escapes_whatever_is_not_markup() -> None:
         '<p class="a&quot;&#x27;&lt;" stroke-width="1"><b>&lt;&amp;&gt;</b>&quot;x&quot;</p>'
     )
     assert "<b>" not in el("p", str(inner) + "")
-
-
-# --- the file ---------------------------------------------------------------------------------------------
-
-
-def leftovers(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
-
-
-def test_the_file_is_the_page_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    mask = os.umask(0)
-    try:
-        write_report(document(), path)
-    finally:
-        os.umask(mask)
-    assert path.read_text(encoding="utf-8") == render_report(document())
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert leftovers(tmp_path) == ["report.html"]
-
-
-def test_a_second_report_replaces_the_first_for_new_readers_only(tmp_path: Path) -> None:
-    """A reader who has the old page open keeps all of it: the file is replaced, never rewritten."""
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    path.chmod(0o644)
-    with path.open(encoding="utf-8") as reader:
-        write_report(document(), path)
-        assert reader.read() == "old"
-    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-WRITER = """
-import resource, os, sys
-from pathlib import Path
-from jivs_pipeline.core.errors import ResourceError
-from jivs_pipeline.engine.report import write_report
-{fault}
-try:
-    write_report({{"key": "new"}}, Path(sys.argv[1]))
-except ResourceError as error:
-    print(error.message, "|", type(error.__cause__).__name__)
-"""
-FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
-KILLED = "os.fsync = lambda handle: os.kill(os.getpid(), 9)"
-
-
-def faulty_writer(path: Path, fault: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WRITER.format(fault=fault), str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_a_full_disk_leaves_the_old_report_and_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    done = faulty_writer(path, FULL)
-    assert done.stdout == f"The report cannot be written to {path}: File too large | OSError\n", done.stderr
-    assert path.read_text() == "old"
-    assert leftovers(tmp_path) == ["report.html"]
-
-
-def test_a_kill_before_the_bytes_are_on_disk_leaves_the_old_report(tmp_path: Path) -> None:
-    """The rename comes after the fsync, or a power cut could leave an empty page under the right name."""
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    assert faulty_writer(path, KILLED).returncode == -signal.SIGKILL
-    assert path.read_text() == "old"
-    assert [name for name in leftovers(tmp_path) if name.endswith(".html")] == ["report.html"]
-
-
-def test_a_missing_directory_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="No such file or directory") as caught:
-        write_report(document(), tmp_path / "absent" / "report.html")
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """As root a rename would put a page where /dev/stdout was."""
-    path = tmp_path / "odd"
-    make(path)
-    before = path.stat()
-    with pytest.raises(ResourceError, match="not an ordinary file"):
-        write_report(document(), path)
-    assert path.stat().st_ino == before.st_ino
-    assert leftovers(tmp_path) == ["odd"]
