@@ -420,7 +420,10 @@ def _write(key: str, out: Path | None, *, as_json: bool) -> None:
     with Runtime.from_environment() as runtime:
         control = runtime.control
         row = control.migration(key)
-        document = build_document(row, control.checkpoints(key), control.performance(key))
+        document = build_document(
+            row, control.checkpoints(key), control.performance(key), control.incidents(key),
+            versions=runtime.services().versions,
+        )  # fmt: skip
         path = out or runtime.settings.home / "reports" / f"{key}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         # Of one that runs or waits the document says what a run would, which has ended.

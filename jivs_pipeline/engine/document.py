@@ -10,6 +10,7 @@ from typing import Any
 
 from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.estimates import Estimate
+from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.states import Phase, Status
 
@@ -20,6 +21,7 @@ def build_document(
     row: Mapping[str, Any],
     points: Sequence[Checkpoint],
     performance: Sequence[Mapping[str, Any]],
+    incidents: Incidents | None = None,
     *,
     resumed: bool | None = None,
     versions: Mapping[str, str] | None = None,
@@ -35,13 +37,15 @@ def build_document(
         row: the migration's row.
         points: its checkpoints.
         performance: measurements of its phases, oldest first.
+        incidents: what it met on its way.
         resumed, versions, seconds, failures, expected: what only the run that ends knows.
     """
     stored = row.get("result")
     if stored and resumed is None:
         return {**stored, "status": row["status"], "error": row["error"]}
     plan = Plan.model_validate(row["plan"]) if row["plan"] else None
-    tables = [_table(t, points, failures or {}) for t in plan.tables] if plan else []
+    met = incidents or Incidents()
+    tables = [_table(t, points, failures or {}, met) for t in plan.tables] if plan else []
     status = row["status"]
     return {
         "key": row["key"],
@@ -62,6 +66,7 @@ def build_document(
         "estimate": expected.document() if expected else None,
         "timeline": _timeline(performance),
         "throughput": _throughput(performance),
+        **met.document(),
         "warnings": [w.model_dump(mode="json") for w in plan.warnings] if plan else [],
         "consistency": _consistency(points),
         "verify": row["spec"].get("verify", "digest"),
@@ -78,7 +83,7 @@ def build_document(
 
 
 def _table(
-    table: TablePlan, points: Sequence[Checkpoint], failures: Mapping[str, Mapping[str, Any]]
+    table: TablePlan, points: Sequence[Checkpoint], failures: Mapping[str, Mapping[str, Any]], met: Incidents
 ) -> dict[str, Any]:
     mine = {p.phase: p for p in points if p.table == table.target}
     extract, loaded, verify = (mine.get(p) for p in (Phase.EXTRACT, Phase.LOAD, Phase.VERIFY))
@@ -89,16 +94,30 @@ def _table(
         "target_table": table.target,
         "source_rows": checked.get("source_rows", extract.rows if extract and extract.ok else table.rows),
         "target_rows": checked.get("target_rows", loaded.rows if loaded and loaded.ok else 0),
-        "quarantined_rows": 0,
+        "quarantined_rows": met.rejected(table.target),
         "chunks": loaded.chunks if loaded and loaded.ok else 0,
         "planned_chunks": len(table.chunks),
+        "planned_rows": table.rows,
+        "planned_rows_exact": table.rows_exact,
+        "planned_bytes": table.bytes,
         "lane": table.lane,
         "verified": checked.get("equal"),
         "bytes": loaded.bytes if loaded and loaded.ok else 0,
         "seconds": round(sum(p.seconds for p in mine.values()), 3),
+        **_rates(loaded),
         "source_digest": checked.get("source_digest"),
         "target_digest": checked.get("target_digest"),
         "error": {"message": failure["message"], "column": failure.get("column")} if failure else None,
+    }
+
+
+def _rates(loaded: Checkpoint | None) -> dict[str, float | None]:
+    """What the load moved in a second; None where nothing had to be moved any more, or it is not known."""
+    moved: Mapping[str, int] = loaded.data.get("moved", {}) if loaded and loaded.ok else {}
+    seconds = loaded.seconds if loaded else 0.0
+    return {
+        f"{unit}_per_second": round(moved[unit] / seconds, 1) if moved.get(unit) and seconds > 0 else None
+        for unit in ("rows", "bytes")
     }
 
 
@@ -121,6 +140,10 @@ def _timeline(performance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "start": round((p["started_at"] - began).total_seconds(), 3),
             "seconds": round(p["seconds"], 3),
             "attempt": attempts[p["run_id"]],
+            "rows": p["rows"],
+            "bytes": p["bytes"],
+            "cpu_seconds": round(p["cpu_seconds"], 3),
+            "peak_rss_bytes": p["peak_rss_bytes"],
         }
         for p in performance
     ]

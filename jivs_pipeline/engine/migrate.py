@@ -332,7 +332,8 @@ class Migration:
             return self._last
         control = self._services.control
         row = control.migration(self._spec.key)
-        return build_document(row, control.checkpoints(self._spec.key), control.performance(self._spec.key))
+        key = self._spec.key
+        return build_document(row, control.checkpoints(key), control.performance(key), control.incidents(key))
 
     # Inside
 
@@ -436,7 +437,7 @@ class Migration:
             "finished_at": services.now(),
         }
         document = build_document(
-            row, control.checkpoints(claim.key), control.performance(claim.key),
+            row, control.checkpoints(claim.key), control.performance(claim.key), control.incidents(claim.key),
             resumed=claim.resumed, versions=services.versions, seconds=self.progress.seconds, failures=self._failures(),
             expected=self.expected,
         )  # fmt: skip

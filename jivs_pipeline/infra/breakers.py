@@ -36,7 +36,7 @@ from jivs_pipeline.core.errors import BreakerOpen, ConfigError, JivsError, NotRe
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.infra.breaker_store import LocalStore, RedisStore, Store, Waiting
 
-__all__ = ["Breakers", "Endpoint", "endpoint_name"]
+__all__ = ["Breakers", "Endpoint", "endpoint_name", "name_of_endpoint"]
 
 _LOG = logging.getLogger("jivs_pipeline")
 _LAST_SECONDS = 3.0
@@ -47,7 +47,12 @@ Write = Callable[[Sequence[Waiting]], None]
 
 def endpoint_name(connection: Connection) -> str:
     """The breaker's name: a connection's, and which place it means, as another home's may mean another."""
-    return f"{connection.name}@{connection.fingerprint[:8]}"
+    return name_of_endpoint(connection.name, connection.fingerprint)
+
+
+def name_of_endpoint(connection: str, fingerprint: str) -> str:
+    """The same from what the control database knows of a connection."""
+    return f"{connection}@{fingerprint[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

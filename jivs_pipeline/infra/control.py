@@ -17,9 +17,11 @@ from psycopg.types.json import Json, Jsonb
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.events import EVENT_OF_STATUS, EventType, event_id
+from jivs_pipeline.core.incidents import MOST, Incidents
 from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.infra.breakers import name_of_endpoint
 from jivs_pipeline.infra.control_claims import SQL, Claims, add_event, known_migration, one, overtaken, token
 from jivs_pipeline.infra.control_link import Db, Row
 from jivs_pipeline.infra.due_loads import DueLoads
@@ -115,6 +117,27 @@ class Control(Claims):
     def past_runs(self) -> list[PastRun]:
         """What migrations took before; see `infra/past_runs.py`."""
         return self._link.do(read_past_runs)
+
+    def incidents(self, key: str) -> Incidents:
+        """What the migration met since it was begun anew.
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+
+        def read(db: Db) -> Incidents:
+            row = known_migration(db, key)
+            ends = {
+                end: name_of_endpoint(row[f"{end}_name"], row[f"{end}_fingerprint"])
+                for end in ("source", "target")
+            }
+            asked = {"key": key, "most": MOST, **ends}
+            lists = (
+                db.execute(SQL[name], asked).fetchall() for name in ("retries", "endpoint_events", "rejected")
+            )
+            return Incidents(*lists)
+
+        return self._link.do(read)
 
     def events(self, key: str, after: int = 0) -> list[Row]:
         """Events in order, from the one after `after`."""

@@ -214,6 +214,36 @@ SELECT p.run_id, p.epoch, p.phase, p.seconds, p.rows, p.bytes, p.cpu_seconds, p.
   FROM jivs.migration_performance_metrics p JOIN jivs.migrations m USING (key)
  WHERE p.key = %(key)s AND p.at >= m.started_at ORDER BY p.id;
 
+-- name: retries
+-- The first retries of a migration since it was last begun anew, and how many there are.
+SELECT count(*) OVER () AS total, r.at, r.phase, r.table_name AS "table", r.chunk, r.attempt, r.error, r.delay_seconds
+  FROM jivs.migration_retries r JOIN jivs.migrations m USING (key)
+ WHERE r.key = %(key)s AND r.at >= m.started_at ORDER BY r.id LIMIT %(most)s;
+
+-- name: endpoint_events
+-- What the circuit breakers of both endpoints did while the migration ran, as in retries.
+SELECT count(*) OVER () AS total, e.at, CASE e.name WHEN %(source)s THEN 'source' ELSE 'target' END AS endpoint,
+       e.name, e.before, e.after, e.reason
+  FROM jivs.circuit_breaker_events e JOIN jivs.migrations m ON m.key = %(key)s
+ WHERE e.name IN (%(source)s, %(target)s)
+   AND e.at BETWEEN m.started_at AND coalesce(m.finished_at, 'infinity')
+ ORDER BY e.at, e.id LIMIT %(most)s;
+
+-- name: rejected
+-- Rejected rows by table with the first three reasons. No value: where a reason quotes it, it is left out there, too.
+WITH reasons AS (
+    SELECT q.table_name, q.column_name, left(shown.reason, 500) AS reason, count(*) AS rows, min(q.id) AS first
+      FROM jivs.migration_quarantine q
+     CROSS JOIN LATERAL (SELECT CASE WHEN q.value <> '' THEN replace(q.reason, q.value, '…') ELSE q.reason END) shown (reason)
+     WHERE q.key = %(key)s GROUP BY 1, 2, 3
+), numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY table_name ORDER BY first) AS number FROM reasons
+)
+SELECT table_name AS "table", sum(rows)::bigint AS rows, count(*) AS kinds,
+       json_agg(json_build_object('column', column_name, 'reason', reason, 'rows', rows) ORDER BY first)
+           FILTER (WHERE number <= 3) AS reasons
+  FROM numbered GROUP BY table_name ORDER BY table_name;
+
 -- name: past_runs
 -- The latest migrations that one run completed: what its plan saw, and how long each phase took.
 SELECT m.key, m.source_name AS source, m.target_name AS target, m.plan ->> 'source_dialect' AS dialect,

@@ -11,6 +11,7 @@ import pytest
 from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.estimates import Estimate
+from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, PlanWarning, TablePlan, Wire
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.document import build_document, plan_document, status_document
@@ -116,6 +117,10 @@ def measured(run: str, phase: str, start: float, seconds: float, samples: Any = 
         "started_at": BEGAN + dt.timedelta(seconds=start),
         "seconds": seconds,
         "samples": samples,
+        "rows": 10,
+        "bytes": 100,
+        "cpu_seconds": 0.25,
+        "peak_rss_bytes": 1 << 20,
     }
 
 
@@ -271,6 +276,70 @@ def test_a_run_that_never_had_a_plan_still_has_a_document():
     assert (document["tables"], document["rows"], document["warnings"]) == ([], 0, [])
     assert (document["source"], document["target"]) == ({"name": "legacy"}, {"name": "warehouse"})
     assert (document["started_at"], document["finished_at"]) == (None, None)
+
+
+def test_what_was_planned_stands_beside_what_was_done():
+    film = build_document(row(), points(), [], resumed=False)["tables"][0]
+    assert {k: film[k] for k in ("planned_rows", "planned_rows_exact", "planned_bytes", "planned_chunks")} == {
+        "planned_rows": 12, "planned_rows_exact": True, "planned_bytes": 1200, "planned_chunks": 2,
+    }  # fmt: skip
+
+
+def loaded(seconds: float, **data: Any) -> dict[str, Any]:
+    point = Checkpoint(
+        "public.film", Phase.LOAD, "g1", rows=11, bytes=1000, chunks=2, seconds=seconds, data=data
+    )
+    film = build_document(row(), [point], [], resumed=False)["tables"][0]
+    return {k: film[k] for k in ("rows_per_second", "bytes_per_second")}
+
+
+def test_rates_are_of_what_was_moved_in_that_time():
+    """A run that went on loaded two chunks of the table's hundred; the other rows cost it no time."""
+    assert loaded(2.0, moved={"rows": 5, "bytes": 100}) == {"rows_per_second": 2.5, "bytes_per_second": 50.0}
+    unknown = {"rows_per_second": None, "bytes_per_second": None}
+    assert loaded(0.0, moved={"rows": 0, "bytes": 0}) == unknown
+    assert loaded(2.0, moved={"rows": 0, "bytes": 0}) == unknown
+    assert loaded(2.0) == unknown
+
+
+def test_phases_tell_what_they_took_of_the_machine():
+    (plan,) = build_document(row(), [], [measured("r1", "plan", 0, 1.0)], resumed=False)["timeline"]
+    assert plan == {
+        "phase": "plan", "start": 0.0, "seconds": 1.0, "attempt": 1, "rows": 10, "bytes": 100,
+        "cpu_seconds": 0.25, "peak_rss_bytes": 1 << 20,
+    }  # fmt: skip
+
+
+def test_what_was_met_on_the_way_is_counted_and_told():
+    retry = {
+        "total": 250, "at": BEGAN, "phase": "load", "table": "public.film", "chunk": 1, "attempt": 2, "error": "cut",
+        "delay_seconds": 0.5,
+    }  # fmt: skip
+    change = {
+        "total": 1, "at": BEGAN, "endpoint": "source", "name": "legacy@12345678", "before": "closed", "after": "open",
+        "reason": "5 of 10 calls failed",
+    }  # fmt: skip
+    rejected = {
+        "table": "public.film", "rows": 3, "kinds": 1,
+        "reasons": [{"column": "a", "reason": "too long", "rows": 3}],
+    }  # fmt: skip
+    document = build_document(
+        row(), points(), [], Incidents([retry] * 2, [change], [rejected]), resumed=False
+    )
+    assert json.loads(json.dumps(document)) == document
+    assert document["retries"]["total"] == 250
+    told = {k: v for k, v in retry.items() if k != "total"} | {"at": "2026-01-01T12:00:00+00:00"}
+    assert document["retries"]["first"] == [told, told]
+    assert document["breaker_events"]["total"] == 1
+    assert document["quarantine"] == {"total": 3, "tables": [rejected]}
+    assert [t["quarantined_rows"] for t in document["tables"]] == [3, 0]
+
+
+def test_nothing_met_is_said_as_such():
+    document = build_document(row(), points(), [], resumed=False)
+    nothing = {"total": 0, "first": []}
+    assert (document["retries"], document["breaker_events"]) == (nothing, nothing)
+    assert document["quarantine"] == {"total": 0, "tables": []}
 
 
 def test_warnings_and_ends_are_those_of_the_plan():

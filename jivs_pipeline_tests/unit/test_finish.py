@@ -13,6 +13,7 @@ import pytest
 from jivs_pipeline.core.claims import Checkpoint, Claim, Owner
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import MismatchError, TerminalError
+from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wire
 from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.signature import ReportKey
@@ -55,6 +56,9 @@ class _Control:
 
     def performance(self, _: str) -> list[Any]:
         return []
+
+    def incidents(self, _: str) -> Incidents:
+        return Incidents()
 
     def migration(self, key: str) -> dict[str, Any]:
         return {
