@@ -407,12 +407,13 @@ h2 small{margin-left:.6rem}
 .tiles .value{font-size:1.5rem;font-weight:650;letter-spacing:-.02em;line-height:1.35}
 .tiles .value,td.n,tfoot td{font-variant-numeric:tabular-nums}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr));gap:.9rem 1.5rem}
+.card>div+.scroll{margin-top:1rem}.card>div+.scroll tbody th{min-width:6rem}
 .scroll{overflow-x:auto;margin:0 -1.3rem;padding:0 1.3rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem;overflow-wrap:normal}
 th,td{padding:.5rem .6rem;text-align:left;white-space:nowrap;vertical-align:top}
 th,td{border-top:1px solid var(--line)}
 thead th{border-top:0;padding-top:0;vertical-align:bottom}
-th:first-child{padding-left:0}
+th:first-child,td:first-child{padding-left:0}
 tbody th{font-weight:600;min-width:12rem;max-width:22rem;white-space:normal;overflow-wrap:anywhere}
 .to,.both{display:block}
 th.n,td.n{text-align:right}
@@ -437,6 +438,10 @@ footer{margin-top:1.2rem;font-size:.82rem}
 @media screen and (max-width:760px){body{padding:1.2rem .75rem 2rem}.wide{display:none}.narrow{display:block}
  .tiles{grid-template-columns:1fr 1fr}.tiles>:last-child{grid-column:1/-1}.card{padding:1rem}
  .facts{grid-template-columns:1fr 1fr}tbody th{min-width:11rem}
+ .stacks thead,.stacks td:empty{display:none}.stacks tr{display:flex;flex-wrap:wrap;gap:.1rem .9rem;
+ padding:.55rem 0;border-top:1px solid var(--line)}.stacks tbody tr:first-child{border-top:0}
+ .stacks td,.stacks th{border:0;padding:0;min-width:0;white-space:normal;overflow-wrap:anywhere}
+ .stacks .reason{flex-basis:100%}.stacks td[data-label]::before{content:attr(data-label) " ";color:var(--soft)}
  .scroll{margin:0 -1rem;padding:0 1rem}.verdict{padding:1rem;gap:.75rem}.verdict .icon{width:2rem;height:2rem}
  .headline{font-size:1.15rem;padding-top:.2rem}.verdict dl{grid-template-columns:1fr;gap:0}
  .verdict dd{margin-bottom:.45rem}h1{font-size:1.5rem}}

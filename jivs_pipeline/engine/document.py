@@ -46,7 +46,7 @@ def build_document(
     plan = Plan.model_validate(row["plan"]) if row["plan"] else None
     met = incidents or Incidents()
     tables = [_table(t, points, failures or {}, met) for t in plan.tables] if plan else []
-    status = row["status"]
+    status, phases = row["status"], _phases(performance, row["run_id"])
     return {
         "key": row["key"],
         "run_id": row["run_id"],
@@ -61,8 +61,9 @@ def build_document(
         "tables": tables,
         "rows": sum(t["target_rows"] or 0 for t in tables),
         "bytes": sum(t["bytes"] for t in tables),
-        "seconds": round(seconds or 0.0, 3),
-        "phases": _phases(performance, row["run_id"]),
+        # Of a run that was killed, what its phases took is all that is known.
+        "seconds": round(sum(phases.values()) if seconds is None else seconds, 3),
+        "phases": phases,
         "estimate": expected.document() if expected else None,
         "timeline": _timeline(performance),
         "throughput": _throughput(performance),
@@ -88,7 +89,8 @@ def _table(
     mine = {p.phase: p for p in points if p.table == table.target}
     extract, loaded, verify = (mine.get(p) for p in (Phase.EXTRACT, Phase.LOAD, Phase.VERIFY))
     checked: Mapping[str, Any] = verify.data if verify and verify.ok else {}
-    failure = failures.get(table.target) or next((p.data for p in mine.values() if not p.ok), None)
+    refused = {"message": table.refused, "column": table.refused_column} if table.refused else None
+    failure = failures.get(table.target) or next((p.data for p in mine.values() if not p.ok), refused)
     return {
         "source_table": table.source,
         "target_table": table.target,

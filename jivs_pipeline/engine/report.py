@@ -9,10 +9,22 @@ The page has no script, no font and no address to load; its content security pol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Final
 
+from jivs_pipeline.engine.cards import (
+    MOST_ROWS,
+    Column,
+    card,
+    clipped,
+    empty,
+    first_of,
+    grid,
+    isolated,
+    moment,
+    number_cell,
+    pairs,
+)
 from jivs_pipeline.engine.chart import (
     DASH,
     STYLE,
@@ -30,6 +42,7 @@ from jivs_pipeline.engine.chart import (
     size,
     windows,
 )
+from jivs_pipeline.engine.report_tables import incidents, phase_table, plan_and_actual
 from jivs_pipeline.engine.verdict import (
     LONGEST,
     Detail,
@@ -76,7 +89,7 @@ def render_report(document: Document) -> str:
     top = el(
         "header",
         brow,
-        el("h1", _name(key or "Migration")),
+        el("h1", isolated(key or "Migration")),
         el("p", f"run {run}", class_="run") if run else None,
     )
     main = el(
@@ -85,27 +98,15 @@ def render_report(document: Document) -> str:
         _tiles(document, tables),
         _facts(document),
         _table_of_tables(tables),
+        plan_and_actual(tables),
         _throughput(document),
         _timeline(document),
+        *incidents(document),
         _warnings(document),
         _provenance(document),
     )
     foot = el("footer", "Signed. Whether a byte of this file was changed: ", el("code", _CHECK))
     return "<!DOCTYPE html>\n" + el("html", head, el("body", top, main, foot), lang="en") + "\n"
-
-
-def _name(text: str) -> Markup:
-    """Isolate a name of the user's, so that a right-to-left one does not reorder what stands beside it."""
-    return el("bdi", text)
-
-
-def _card(title: str, *children: Markup, note: str = "") -> Markup:
-    heading = el("h2", title, el("small", note) if note else None)
-    return el("section", heading, *children, class_="card")
-
-
-def _empty(text: str) -> Markup:
-    return el("p", text, class_="empty")
 
 
 def _verdict_card(result: Verdict) -> Markup:
@@ -116,7 +117,7 @@ def _verdict_card(result: Verdict) -> Markup:
 
 def _detail(detail: Detail) -> Markup:
     command = el("code", detail.command) if detail.command else None
-    return join(el("dt", detail.label), el("dd", detail.text, " ", command))
+    return join(el("dt", detail.label), el("dd", clipped(detail.text), " ", command))
 
 
 def _tiles(document: Document, tables: list[TableView]) -> Markup:
@@ -158,38 +159,20 @@ def _facts(document: Document) -> Markup:
     facts = [
         ("Source", _endpoint(document.get("source"))),
         ("Target", _endpoint(document.get("target"))),
-        ("Started", _moment(document.get("started_at"))),
-        ("Finished", _moment(document.get("finished_at"))),
+        ("Started", moment(document.get("started_at"))),
+        ("Finished", moment(document.get("finished_at"))),
         ("Consistency", as_text(document.get("consistency"))),
         ("Verification", _LEVELS.get(level, level)),
         ("Run", ", ".join(part for part in (resumed, tries) if part)),
     ]
-    return _card("Source and target", _pairs(facts))
-
-
-def _pairs(facts: Iterable[tuple[str, str]]) -> Markup:
-    """List labels and values; a value that is empty is shown as missing."""
-    rows = (el("div", el("dt", label), el("dd", value or DASH)) for label, value in facts)
-    return el("dl", *rows, class_="facts")
+    return card("Source and target", pairs(facts))
 
 
 def _endpoint(value: object) -> str:
     end = as_mapping(value)
     dialect, name = as_text(end.get("dialect")), as_text(end.get("name"))
     kind = " ".join(part for part in (_DIALECTS.get(dialect, dialect), as_text(end.get("version"))) if part)
-    return join(el("strong", _name(name)) if name else None, " " if name else None, kind)
-
-
-def _moment(value: object) -> str:
-    """Show a time in UTC if its zone is known, as written if it is not; text that is no time stays."""
-    text = as_text(value)
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment
-    except (ValueError, OverflowError):
-        return text
-    shown = moment.strftime("%Y-%m-%d %H:%M:%S") + (" UTC" if moment.tzinfo else "")
-    return el("time", shown, datetime=moment.isoformat())
+    return join(el("strong", isolated(name)) if name else None, " " if name else None, kind)
 
 
 # --- the table of tables ----------------------------------------------------------------------------------
@@ -203,38 +186,35 @@ _STATES: Final = {
 }
 _NUMBERS: Final = (
     ("source_rows", "Source rows"), ("target_rows", "Target rows"), ("quarantined_rows", "Quarantined"),
-    ("bytes", "Data"), ("seconds", "Time"), ("chunks", "Chunks"),
+    ("bytes", "Data"), ("seconds", "Time"),
 )  # fmt: skip
 
 
 def _table_of_tables(tables: list[TableView]) -> Markup:
     if not tables:
-        return _card("Tables", _empty("The document lists no tables."))
-    titles = [("Table", None), ("Result", None), *((title, "n") for _, title in _NUMBERS)]
-    titles += [("Lane", None), ("Digest", None)]
-    head = el("thead", el("tr", *(el("th", title, scope="col", class_=kind) for title, kind in titles)))
-    ordered = sorted(tables, key=lambda table: _ORDER[table.state])
-    body = el("tbody", *(row for table in ordered for row in _rows_of(table, len(titles))))
-    foot = el("tfoot", _total(tables)) if len(tables) > 1 else None
-    return _card(
-        "Tables", _scroll("Tables", el("table", head, body, foot)), note=plural(len(tables), "table")
-    )
-
-
-def _scroll(label: str, table: Markup) -> Markup:
-    """Let a table scroll sideways so that the page does not; reachable by keyboard."""
-    return el("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
+        return card("Tables", empty("The document lists no tables."))
+    titles: list[Column] = [("Table", None), ("Result", None), *((title, "n") for _, title in _NUMBERS)]
+    titles += [("Rate", "n"), ("Lane", None), ("Digest", None)]
+    ordered = sorted(tables, key=lambda table: _ORDER[table.state])[:MOST_ROWS]
+    body = (row for table in ordered for row in _rows_of(table, len(titles)))
+    foot = _total(tables) if len(tables) > 1 else None
+    note = first_of(len(ordered), len(tables)) or plural(len(tables), "table")
+    return card("Tables", grid("Tables", titles, body, foot), note=note)
 
 
 def _rows_of(table: TableView, columns: int) -> Iterator[Markup]:
     tone, sign, word = _STATES[table.state]
     renamed = table.target and table.target != table.source
-    target = el("span", "→ ", _name(table.target), class_="to") if renamed else None
-    cells = [el("th", _name(table.source), target, scope="row")]
+    target = el("span", "→ ", isolated(table.target), class_="to") if renamed else None
+    cells = [el("th", isolated(table.source), target, scope="row")]
     cells.append(el("td", el("span", icon(sign), word, class_=f"state {tone}")))
     cells += [_cell(key, table.number(key)) for key, _ in _NUMBERS]
-    cells += [el("td", as_text(table.entry.get("lane")) or DASH), el("td", _digest(table))]
-    why = table.why()
+    cells += [
+        _rate(table),
+        el("td", clipped(as_text(table.entry.get("lane"))) or DASH),
+        el("td", _digest(table)),
+    ]
+    why = clipped(table.why())
     yield el("tr", *cells, class_=f"row {tone}" + (" open" if why else ""))
     if why:
         yield el("tr", el("td", el("div", why, class_="pin"), colspan=columns), class_=f"why {tone}")
@@ -242,20 +222,25 @@ def _rows_of(table: TableView, columns: int) -> Iterator[Markup]:
 
 def _cell(key: str, number: float | None) -> Markup:
     if number is None:
-        return el("td", DASH, class_="n")
+        return number_cell(DASH)
     if key == "bytes":
-        return el("td", size(number), class_="n", title=plural(number, "byte"))
-    marked = key == "quarantined_rows" and number
-    return el(
-        "td", duration(number) if key == "seconds" else count(number), class_="n warn" if marked else "n"
-    )
+        return number_cell(size(number), title=plural(number, "byte"))
+    shown = duration(number) if key == "seconds" else count(number)
+    return number_cell(shown, marked=key == "quarantined_rows" and number > 0)
+
+
+def _rate(table: TableView) -> Markup:
+    """While the table was loaded; its time also has reading and comparing in it."""
+    rows, bytes_ = (table.number(f"{unit}_per_second") for unit in ("rows", "bytes"))
+    below = el("span", f"{size(bytes_)}/s", class_="both") if bytes_ is not None else None
+    return number_cell(DASH if rows is None else f"{count(rows)} rows/s", below)
 
 
 def _total(tables: list[TableView]) -> Markup:
     good = f"{count(sum(table.state == 'verified' for table in tables))} verified"
     # Tables load side by side, so the sum of their times is nobody's time.
     numbers = [el("td") if key == "seconds" else _cell(key, sum_of(tables, key)) for key, _ in _NUMBERS]
-    return el("tr", el("th", "Total", scope="row"), el("td", good), *numbers, el("td"), el("td"))
+    return el("tr", el("th", "Total", scope="row"), el("td", good), *numbers, el("td"), el("td"), el("td"))
 
 
 def _digest(table: TableView) -> Markup:
@@ -278,15 +263,15 @@ def _throughput(document: Document) -> Markup:
     steps, mean = windows(samples), average(samples)
     if steps and mean is not None:
         if not mean.rows:
-            return _card("Throughput", _empty("No rows were loaded while samples were taken."))
+            return card("Throughput", empty("No rows were loaded while samples were taken."))
         length = f"means over {duration(steps[0].end - steps[0].start)}, {size(mean.bytes)}/s on average"
-        return _card("Throughput", rate_chart(steps, mean.rows), note=length)
+        return card("Throughput", rate_chart(steps, mean.rows), note=length)
     if not samples:
-        return _card(
-            "Throughput", _empty("No samples were taken: nothing was loaded, or it was over too soon.")
+        return card(
+            "Throughput", empty("No samples were taken: nothing was loaded, or it was over too soon.")
         )
     known = "" if mean is None else f" The mean is {count(mean.rows)} rows/s."
-    return _card("Throughput", _empty(f"Too few samples for a chart ({len(samples)}).{known}"))
+    return card("Throughput", empty(f"Too few samples for a chart ({len(samples)}).{known}"))
 
 
 _MOST_BARS: Final = 60
@@ -300,10 +285,10 @@ def _timeline(document: Document) -> Markup:
         bars = [Bar(as_text(name), 0, as_number(seconds, LONGEST)) for name, seconds in phases]
         note = "durations only; the document has no start times" if bars else ""
     if not bars:
-        return _card("Phases", _empty("The document has no phases."))
+        return card("Phases", empty("The document has no phases."))
     if len(bars) > _MOST_BARS:
         note = f"the last {_MOST_BARS} of {len(bars):,}"
-    return _card("Phases", bar_chart(bars[-_MOST_BARS:]), note=note)
+    return card("Phases", bar_chart(bars[-_MOST_BARS:]), phase_table(document, _MOST_BARS), note=note)
 
 
 def _bar(entry: Document) -> Bar:
@@ -315,25 +300,30 @@ def _bar(entry: Document) -> Bar:
 
 def _warnings(document: Document) -> Markup:
     if document.get("warnings") is None:
-        return _card("Warnings", _empty("The document has no list of warnings."))
+        return card("Warnings", empty("The document has no list of warnings."))
     entries = [as_mapping(entry) for entry in as_sequence(document.get("warnings"))]
     if not entries:
-        return _card("Warnings", _empty("None: the plan found nothing lossy and refused nothing."))
+        return card("Warnings", empty("None: the plan found nothing lossy and refused nothing."))
     refused = sum(entry.get("kind") == "refused" for entry in entries)
-    head = el("tr", *(el("th", title, scope="col") for title in ("Object", "Column", "Kind", "Reason")))
-    body = (_warning(entry) for entry in sorted(entries, key=lambda entry: entry.get("kind") != "refused"))
-    table = _scroll("Warnings", el("table", el("thead", head), el("tbody", *body), class_="text"))
-    note = f"{refused:,} refused, {len(entries) - refused:,} lossy"
-    return _card("Warnings", table, note=note)
+    columns = [(title, None) for title in ("Object", "Column", "Kind", "Reason")]
+    ordered = sorted(entries, key=lambda entry: entry.get("kind") != "refused")[:MOST_ROWS]
+    shown = first_of(len(ordered), len(entries))
+    note = f"{refused:,} refused, {len(entries) - refused:,} lossy" + (f"; {shown}" if shown else "")
+    return card("Warnings", grid("Warnings", columns, map(_warning, ordered), stacks=True), note=note)
 
 
 def _warning(entry: Document) -> Markup:
     kind = as_text(entry.get("kind"))
     tone = "bad" if kind == "refused" else "warn"
-    badge = el("span", icon("cross" if kind == "refused" else "alert"), kind, class_=f"state {tone}")
+    badge = el("span", icon("cross" if kind == "refused" else "alert"), clipped(kind), class_=f"state {tone}")
     name, column = (as_text(entry.get(key)) for key in ("table", "column"))
-    cells = [el("th", _name(name or DASH), scope="row"), el("td", _name(column or DASH))]
-    return el("tr", *cells, el("td", badge), el("td", as_text(entry.get("reason")) or DASH, class_="reason"))
+    cells = [el("th", isolated(name or DASH), scope="row"), el("td", isolated(column or DASH))]
+    return el(
+        "tr",
+        *cells,
+        el("td", badge),
+        el("td", clipped(as_text(entry.get("reason"))) or DASH, class_="reason"),
+    )
 
 
 def _provenance(document: Document) -> Markup:
@@ -344,4 +334,4 @@ def _provenance(document: Document) -> Markup:
     marks = [
         (label, el("code", text) if (text := as_text(document.get(key))) else "") for label, key in names
     ]
-    return _card("Made with", _pairs(versions + marks))
+    return card("Made with", pairs(versions + marks))

@@ -278,6 +278,14 @@ def test_a_run_that_never_had_a_plan_still_has_a_document():
     assert (document["started_at"], document["finished_at"]) == (None, None)
 
 
+def test_of_a_run_that_was_killed_the_document_tells_what_is_known():
+    """Which tables the plan refused, and the seconds of the phases that were over."""
+    document = build_document(row(status=Status.FAILED), [], [measured("r2", "plan", 0, 1.5)])
+    assert document["tables"][1]["error"] == {"message": "mixes", "column": "id"}
+    assert document["tables"][0]["error"] is None
+    assert document["seconds"] == 1.5
+
+
 def test_what_was_planned_stands_beside_what_was_done():
     film = build_document(row(), points(), [], resumed=False)["tables"][0]
     assert {k: film[k] for k in ("planned_rows", "planned_rows_exact", "planned_bytes", "planned_chunks")} == {

@@ -32,6 +32,8 @@ def table(name: str, rows: int = 1000, **changes: object) -> dict[str, Any]:
         "source_table": f"old.{name}", "target_table": f"public.{name}",
         "source_rows": rows, "target_rows": rows, "quarantined_rows": 0, "chunks": 2, "lane": "copy",
         "verified": True, "bytes": rows * 100, "seconds": 1.5, "error": None,
+        "rows_per_second": rows / 2, "bytes_per_second": rows * 50.0,
+        "planned_rows": rows, "planned_rows_exact": True, "planned_bytes": rows * 100, "planned_chunks": 2,
         "source_digest": digest, "target_digest": digest,
     }  # fmt: skip
     return entry | changes
@@ -49,7 +51,14 @@ def document(**changes: object) -> dict[str, Any]:
     }
     starts = [sum(list(phases.values())[:index]) for index in range(len(phases))]
     timeline = [
-        {"phase": phase, "start": start, "seconds": seconds, "attempt": 1}
+        {
+            "phase": phase,
+            "start": start,
+            "seconds": seconds,
+            "attempt": 1,
+            "cpu_seconds": seconds / 2,
+            "peak_rss_bytes": 250_000_000,
+        }
         for (phase, seconds), start in zip(phases.items(), starts, strict=True)
     ]
     base = {
@@ -60,6 +69,9 @@ def document(**changes: object) -> dict[str, Any]:
         "rows": 406000, "bytes": 39_382_000, "seconds": 13.35, "phases": phases, "timeline": timeline,
         "throughput": [[3.25 + i * 0.5, i * 22_000, i * 2_200_000] for i in range(19)],
         "tables": [table("actor", 200), table("film", 1800), table("rental", 404_000)],
+        "estimate": {"seconds": 9.5, "phases": {"load": 8.0, "plan": 0.3}},
+        "retries": {"total": 0, "first": []}, "breaker_events": {"total": 0, "first": []},
+        "quarantine": {"total": 0, "tables": []},
         "warnings": [], "consistency": "one snapshot", "epoch": 4,
         "plan_hash": "a" * 64, "spec_hash": "b" * 64, "attempts": 1, "verify": "digest",
         "versions": {"jivs_pipeline": "0.1.0", "python": "3.11.7"},
@@ -263,12 +275,33 @@ class Tags(HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
 
 
+RETRY = {
+    "at": "2026-03-14T09:27:00Z", "phase": "load", "table": "public.film", "chunk": 3, "attempt": 2,
+    "error": "the connection was lost", "delay_seconds": 1.5,
+}  # fmt: skip
+CHANGE = {
+    "at": "2026-03-14T09:27:01Z", "endpoint": "target", "name": "warehouse@12345678", "before": "half_open",
+    "after": "closed", "reason": "3 probes succeeded",
+}  # fmt: skip
+REJECTED = {
+    "table": "public.film", "rows": 12, "kinds": 5,
+    "reasons": [
+        {"column": "length", "reason": "out of range", "rows": 9}, {"column": None, "reason": "no key", "rows": 1},
+    ],
+}  # fmt: skip
+MET: dict[str, Any] = {
+    "retries": {"total": 250, "first": [RETRY, RETRY | {"table": "*", "chunk": None}]},
+    "breaker_events": {"total": 1, "first": [CHANGE]},
+    "quarantine": {"total": 12, "tables": [REJECTED]},
+}
+
+
 def hostile_document(status: str) -> dict[str, Any]:
     error = {"code": "data", "message": "m", "hint": "h"}
     tables = [table("a", error={"message": "m", "column": "c"}), table("b", verified=False), table("c")]
     tables[2]["target_digest"] = "other"
     warnings = [{"table": "t", "column": "c", "kind": "refused", "reason": "r"}]
-    whole = document(error=error, tables=tables, warnings=warnings)
+    whole = document(error=error, tables=tables, warnings=warnings, **MET)
     full = cast("dict[str, Any]", poisoned(whole, HOSTILE))
     full["versions"], full["phases"] = {HOSTILE: HOSTILE}, {HOSTILE: 1.0}
     return full | {"status": status}
@@ -288,6 +321,8 @@ def test_hostile_text_stays_text(status: str, timeline: bool) -> None:
     assert page.root.findtext("body/header/h1/bdi") == HOSTILE
     assert HOSTILE in text(page.card("Tables"))
     assert HOSTILE in text(page.card("Warnings"))
+    for title in ("Plan and actual", "Retries", "Circuit breakers", "Quarantine"):
+        assert HOSTILE in text(page.card(title))
     assert HOSTILE in text(page.card("Phases"))
     assert HOSTILE in text(page.card("Made with"))
     assert HOSTILE in {element.get("title") for element in page.root.iter("code")}
@@ -333,9 +368,26 @@ JSON = st.recursive(
     max_leaves=12,
 )
 NUMBER = st.integers(-5, 10**20) | st.floats() | st.none() | st.booleans()
+LISTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "total": NUMBER,
+        "first": st.lists(st.dictionaries(st.sampled_from([*RETRY, *CHANGE]), JSON, max_size=9), max_size=3)
+        | JSON,
+        "tables": st.lists(st.dictionaries(st.sampled_from([*REJECTED]), JSON, max_size=4), max_size=3)
+        | JSON,
+    },
+)
 ENTRY = st.fixed_dictionaries({}, optional=dict.fromkeys(table("x"), JSON))
 SPAN = st.fixed_dictionaries(
-    {"phase": st.text(max_size=5), "start": NUMBER, "seconds": NUMBER, "attempt": NUMBER}
+    {
+        "phase": st.text(max_size=5),
+        "start": NUMBER,
+        "seconds": NUMBER,
+        "attempt": NUMBER,
+        "cpu_seconds": NUMBER,
+        "peak_rss_bytes": NUMBER,
+    }
 )
 DOCUMENT = st.fixed_dictionaries(
     {},
@@ -344,6 +396,9 @@ DOCUMENT = st.fixed_dictionaries(
         "status": st.sampled_from(["completed", "failed", "paused", "cancelled", "mismatch"]) | JSON,
         "tables": st.lists(ENTRY, max_size=4) | JSON,
         "timeline": st.lists(SPAN, max_size=4) | JSON,
+        "retries": LISTED | JSON,
+        "breaker_events": LISTED | JSON,
+        "quarantine": LISTED | JSON,
         "throughput": st.lists(st.tuples(NUMBER, NUMBER, NUMBER), max_size=12) | JSON,
     },
 )
@@ -389,7 +444,7 @@ def test_numbers_are_grouped_right_aligned_and_exact_on_demand() -> None:
         ("7", "n warn"),
         ("123.5 TB", "n"),
         ("2 h 01 min", "n"),
-        ("20,576", "n"),
+        ("617,283,945,062 rows/s61.7 TB/s", "n"),
     ]
     assert row[5].get("title") == "123,456,789,012,300 bytes"
     assert re.search(r"th\.n,td\.n\{text-align:right\}", page.html)
@@ -425,12 +480,10 @@ def test_totals_are_shown_only_where_every_part_is_known() -> None:
 
 def test_only_tables_scroll_and_the_page_adapts() -> None:
     """Every table stands in a container that scrolls by itself, reachable by keyboard."""
-    page = Page(warnings=[{"table": "t", "column": None, "kind": "lossy", "reason": "r"}])
+    page = Page(warnings=[{"table": "t", "column": None, "kind": "lossy", "reason": "r"}], **MET)
     boxes = page.all("scroll")
-    assert len(boxes) == len(list(page.root.iter("table"))) == 2
-    assert [(box[0].tag, box.get("tabindex"), box.get("role")) for box in boxes] == [
-        ("table", "0", "region")
-    ] * 2
+    assert len(boxes) == len(list(page.root.iter("table"))) == 7
+    assert {(box[0].tag, box.get("tabindex"), box.get("role")) for box in boxes} == {("table", "0", "region")}
     assert "prefers-color-scheme:dark" in page.html
     assert "@media print" in page.html
     for svg in page.root.iter("svg"):
@@ -507,6 +560,112 @@ def test_the_page_ends_with_versions_and_whole_hashes() -> None:
     assert card is page.all("card")[-1]
     expected = {"jivs_pipeline": "0.1.0", "python": "3.11.7", "Run": "run-77", "Epoch": "4"}
     assert facts(card) == expected | {"Plan hash": "a" * 64, "Spec hash": "b" * 64}
+
+
+# --- plan and actual, incidents ---------------------------------------------------------------------------
+
+
+def rows_of(card: ET.Element) -> list[list[str]]:
+    return [[text(cell) for cell in row] for row in card.findall("div/table/tbody/tr")]
+
+
+def marked(card: ET.Element) -> list[str]:
+    return [text(cell) for cell in card.iter("td") if cell.get("class") == "n warn"]
+
+
+def test_what_differs_from_the_plan_comes_first_and_is_marked() -> None:
+    """Numbers that were counted by any difference, estimates by half and more than a little."""
+    tables = [
+        table("same"),
+        table("near", bytes=120_000),
+        table("small", 10, bytes=5000),
+        table("guessed", 50_000, planned_rows=49_000, planned_rows_exact=False),
+        table("far", 50_000, planned_rows=9_000, planned_rows_exact=False, bytes=20_000_000),
+        table("fewer", planned_rows=1001, planned_chunks=3),
+    ]
+    card = Page(tables=tables).card("Plan and actual")
+    assert [row[0] for row in rows_of(card)] == [
+        "old.far", "old.fewer", "old.same", "old.near", "old.small", "old.guessed",
+    ]  # fmt: skip
+    assert rows_of(card)[0][1:] == ["~9,000", "50,000", "~5.0 MB", "20.0 MB", "2", "2"]
+    assert marked(card) == ["50,000", "20.0 MB", "1,000", "2"]
+    assert len(paths(card, "sign")) == 4
+    assert text(card[0]) == "Plan and actual2 tables marked"
+
+
+def test_a_document_without_a_plan_says_so() -> None:
+    old = {k: v for k, v in table("t").items() if not k.startswith("planned_")}
+    assert "does not tell what was planned" in text(Page(tables=[old]).card("Plan and actual"))
+
+
+def test_phases_tell_time_cpu_memory_and_what_was_expected() -> None:
+    card = Page().card("Phases")
+    found = {row[0]: row[1:] for row in rows_of(card)}
+    assert found["load"] == ["9.0 s", "4.5 s", "0.5", "250.0 MB", "8.0 s"]
+    assert found["extract"] == ["2.0 s", "1.0 s", "0.5", "250.0 MB", "–"]
+    assert "Expected" not in text(Page(estimate=None).card("Phases"))
+
+
+def test_nothing_met_is_three_words_and_no_table() -> None:
+    page = Page()
+    assert facts(page.card("On the way")) == {
+        "Retries": "none",
+        "Circuit breakers": "none",
+        "Quarantine": "none",
+    }
+    titles = {card[0].text for card in page.all("card")}
+    assert not titles & {"Retries", "Circuit breakers", "Quarantine"}
+    old = Page(retries=None, breaker_events=None, quarantine=None)
+    assert set(facts(old.card("On the way")).values()) == {"–"}
+
+
+def test_what_was_met_is_told() -> None:
+    page = Page(**MET)
+    assert facts(page.card("On the way")) == {
+        "Retries": "250 retries", "Circuit breakers": "1 change", "Quarantine": "12 rows",
+    }  # fmt: skip
+    retries = page.card("Retries")
+    assert text(retries[0]) == "Retriesthe first 2 of 250"
+    assert rows_of(retries) == [
+        ["2026-03-14 09:27:00 UTC", "load", "public.film", "3", "2", "the connection was lost", "1.5 s"],
+        ["2026-03-14 09:27:00 UTC", "load", "the whole run", "–", "2", "the connection was lost", "1.5 s"],
+    ]
+    assert rows_of(page.card("Circuit breakers")) == [
+        [
+            "2026-03-14 09:27:01 UTC",
+            "target",
+            "warehouse@12345678",
+            "half-open → closed",
+            "3 probes succeeded",
+        ],
+    ]
+    assert rows_of(page.card("Quarantine")) == [
+        ["public.film", "12", "", ""],
+        ["", "9", "length", "out of range"],
+        ["", "1", "–", "no key"],
+        ["", "", "", "and 3 other reasons"],
+    ]
+
+
+def test_a_page_of_thousands_stays_small_and_shows_the_worst() -> None:
+    tables = [table(f"t{n}", planned_rows=1000 + n % 2) for n in range(5000)]
+    tables[4321] = table("broken", error={"message": "m" * 100_000, "column": "c"})
+    page = Page(
+        tables=tables,
+        error={"message": "e" * 100_000},
+        warnings=[
+            {"table": f"t{n}", "column": "c", "kind": "lossy", "reason": "r" * 100_000} for n in range(600)
+        ],
+        retries={"total": 10**6, "first": [RETRY] * 5000},
+        breaker_events={"total": 5000, "first": [CHANGE] * 5000},
+        quarantine={"total": 5000, "tables": [REJECTED | {"reasons": [*REJECTED["reasons"]] * 100}] * 5000},
+    )
+    assert len(page.html) < 4_000_000
+    assert rows_of(page.card("Tables"))[0][0] == "old.broken→ public.broken"
+    assert text(page.card("Tables")[0]) == "Tablesthe first 500 of 5,000; --out F.json has more"
+    foot = page.card("Tables").find("div/table/tfoot/tr")
+    assert foot is not None
+    assert text(foot[2]) == "5,000,000"
 
 
 # --- throughput -------------------------------------------------------------------------------------------
