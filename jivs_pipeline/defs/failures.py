@@ -18,6 +18,7 @@ from jivs_pipeline.core.errors import (
     PausedRun,
     TransientError,
 )
+from jivs_pipeline.defs import story
 from jivs_pipeline.defs.retries import has_retries_left
 from jivs_pipeline.defs.tags import INTERRUPTED, NEVER_RETRY, wait_tags
 
@@ -27,9 +28,9 @@ STOPS = (CancelledRun, PausedRun, InterruptedRun)
 """Somebody wanted the run to end: it ends as canceled, which is never answered with another run."""
 
 
-def as_failure(error: JivsError) -> dg.Failure:
-    """The failure of an op. Only transient errors are worth another attempt of the run."""
-    metadata = {"code": error.code, "hint": error.hint or "none"}
+def as_failure(error: JivsError, report: str | None = None) -> dg.Failure:
+    """The failure of an op, with its report. Only transient errors are worth another attempt of the run."""
+    metadata = {"code": error.code, "hint": error.hint or "none", **story.report_metadata(report)}
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.transient)
 
 
@@ -52,10 +53,10 @@ def is_terminating(instance: dg.DagsterInstance, run_id: str) -> bool:
     return run is not None and run.status in {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}
 
 
-def ending(context: dg.OpExecutionContext, error: JivsError) -> BaseException:
+def ending(context: dg.OpExecutionContext, error: JivsError, report: str | None) -> BaseException:
     """What the op raises for `error`, after telling Dagster whether the run may be retried."""
     if isinstance(error, STOPS):
-        context.log.warning(str(error))
+        context.log.warning(f"{error}. Report: {report}" if report else str(error))
         if not is_terminating(context.instance, context.run_id):
             if isinstance(error, InterruptedRun):
                 context.instance.add_run_tags(context.run_id, {INTERRUPTED: context.run_id})
@@ -70,4 +71,4 @@ def ending(context: dg.OpExecutionContext, error: JivsError) -> BaseException:
         context.log.info(f"It is run again by itself after {until:%Y-%m-%d %H:%M:%S} UTC")
     elif not error.transient:
         context.instance.add_run_tags(context.run_id, NEVER_RETRY)
-    return as_failure(error)
+    return as_failure(error, report)

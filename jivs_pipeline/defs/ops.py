@@ -52,19 +52,23 @@ def _phase(
             yield None
             return
         yield migration
-    except JivsError as error:
-        raise ending(context, _aborted(context, session, error)) from error
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         interruption = session.interruption(context.run.tags.get(PARTITION, ""))
-        raise ending(context, _aborted(context, session, interruption)) from None
+        raise _ending(context, session, interruption) from None
     except Exception as error:
-        ending(context, _aborted(context, session, error))
-        raise
+        # Also what nobody has foreseen is a failure of ours, which leads to the run's report.
+        raise _ending(context, session, error) from error
 
 
 def _handle(context: dg.OpExecutionContext) -> Handle:
     """What tells the next op that it is its turn; nothing is decided by it."""
     return {"key": context.partition_key, "run_id": context.run_id}
+
+
+def _ending(context: dg.OpExecutionContext, session: Session, error: Exception) -> BaseException:
+    """End the migration for `error`; what the op raises then."""
+    known = _aborted(context, session, error)
+    return ending(context, known, session.migration.report if session.migration else None)
 
 
 def _aborted(context: dg.OpExecutionContext, session: Session, error: Exception) -> JivsError:
@@ -179,7 +183,7 @@ def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceP
                     context.log_event(event)
             context.log.info(story.sentence(document))
             context.add_output_metadata(
-                {"status": document["status"], "report": dg.MetadataValue.path(document["report"])}
+                {"status": document["status"], **story.report_metadata(document["report"])}
             )
     return handle or _handle(context)
 

@@ -22,6 +22,7 @@ __all__ = [
     "materializations",
     "plan_metadata",
     "recheck",
+    "report_metadata",
     "sentence",
     "table_key",
     "verdict",
@@ -151,6 +152,11 @@ def sentence(document: Mapping[str, Any]) -> str:
     )
 
 
+def report_metadata(report: str | None) -> dict[str, Any]:
+    """The link to a report, where one could be written."""
+    return {"report": dg.MetadataValue.path(report)} if report else {}
+
+
 def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:
     """The outcome of the run, on the migration's own asset."""
     return dg.AssetMaterialization(
@@ -164,7 +170,7 @@ def verdict(document: Mapping[str, Any]) -> dg.AssetMaterialization:
             "seconds": document["seconds"],
             "epoch": document["epoch"],
             "consistency": document["consistency"] or "",
-            "report": dg.MetadataValue.path(document["report"] or ""),
+            **report_metadata(document["report"]),
             "tables": dg.MetadataValue.md(
                 _markdown(
                     ("target", "rows", "verified", "digest"),

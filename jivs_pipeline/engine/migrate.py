@@ -174,6 +174,11 @@ class Migration:
         return self._claim is not None
 
     @property
+    def report(self) -> str | None:
+        """Where this run's report is; None before it has ended, and where none could be written."""
+        return self._last["report"] if self._last else None
+
+    @property
     def _ended(self) -> bool:
         return self._ended_as is not None
 
