@@ -103,6 +103,9 @@ def _as_message(_logger: Any, _name: str, fields: _Fields) -> _Fields:
 
 
 def _one_line(_logger: Any, _name: str, fields: _Fields) -> _Fields:
-    """A table's name must not write a line of its own, or colour a terminal. The renderer quotes the other fields."""
-    fields["event"] = _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(fields["event"]))
-    return fields
+    """A table's name must not write a line of its own, or colour a terminal."""
+    return {n: _shown(v) if isinstance(v, str) and n != "exception" else v for n, v in fields.items()}
+
+
+def _shown(text: str) -> str:
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -115,7 +115,7 @@ ENGINE = (
         "errors of data are tried again",
         "Terminal errors are tried three times like those of the moment.",
         (Edit(_POOL, "isinstance(error, only) and error.transient and", "isinstance(error, only) and"),),
-        (f"{_UNIT}/test_pool.py::test_nothing_else_is_tried_again[error0]",),
+        (f"{_UNIT}/test_pool.py::test_nothing_else_is_tried_again[error1]",),
     ),
     Mutant(
         "stale tables are not reset",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.contextvars import bound_contextvars
 
@@ -80,6 +80,7 @@ def test_no_password_in_the_message_the_fields_or_the_traceback(form: str) -> No
 
 @settings(deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
+@example("\x1b[31m", "\x1b")
 def test_whatever_a_name_is_it_stays_one_line(message: str, name: str) -> None:
     as_json, as_text = lines("json"), io.StringIO()
     LOG.info("%s", message, extra={"table": name})
