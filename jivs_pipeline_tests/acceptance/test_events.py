@@ -19,8 +19,9 @@ import redis
 from jivs_pipeline.defs.build import build_defs
 from jivs_pipeline.defs.sensors import event_fallback
 from jivs_pipeline.infra.embedded import open_embedded
-from jivs_pipeline_tests.acceptance.test_commands import build
+from jivs_pipeline_tests.acceptance.test_commands import SOURCE
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.sqlite_files import make_file
 
 AWAY = {"JIVS_REDIS_URL": "redis://127.0.0.1:1/0"}
 
@@ -39,7 +40,7 @@ def _entries(stream: Any, key: str) -> list[dict[str, str]]:
 
 
 def _arguments(jivs: Jivs, target: str, key: str, tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
     return jivs.spec(key=key, source="legacy", target="warehouse"), env
 

@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 from jivs_pipeline_tests.acceptance.rows import assert_same_database
-from jivs_pipeline_tests.acceptance.test_commands import build
+from jivs_pipeline_tests.acceptance.test_commands import SOURCE
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.sqlite_files import make_file
 
 HELD = {"JIVS_FAILPOINT": "after_ledger_before_copy@2:sleep=4"}
 
@@ -21,7 +22,7 @@ def _spec(jivs: Jivs, source: Path, target: str, key: str) -> tuple[Path, dict[s
 def test_a_paused_run_stops_after_its_chunk_and_is_resumed(
     jivs: Jivs, target: str, key: str, tmp_path: Path
 ) -> None:
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     spec, env = _spec(jivs, source, target, key)
     started = jivs.start("run", spec, "--json", env={**env, **HELD})
     started.wait_for("load")
@@ -45,7 +46,7 @@ def test_a_paused_run_stops_after_its_chunk_and_is_resumed(
 
 def test_pausing_takes_over_from_a_dead_run(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     """Nobody is there to obey: the state is set in its place, and the migration can be resumed."""
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     spec, env = _spec(jivs, source, target, key)
     killed = jivs("run", spec, env={**env, "JIVS_FAILPOINT": "after_copy_before_commit@2:kill"})
     assert killed.code == -signal.SIGKILL

@@ -11,15 +11,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from jivs_pipeline_tests.acceptance.contract import PHASES
-from jivs_pipeline_tests.acceptance.test_commands import build
+from jivs_pipeline_tests.acceptance.test_commands import SOURCE
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.sqlite_files import make_file
 
 # Slow enough for every phase to be drawn, however fast the machine.
 SLOW = {"JIVS_FAILPOINT": "before_staging_sync@1:sleep=1,after_ledger_before_copy@1:sleep=1"}
 
 
 def test_a_terminal_shows_bars_with_tables_and_rates(jivs: Jivs, target: str, tmp_path: Path) -> None:
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     mine, theirs = pty.openpty()
     argv = (
         Path(sys.executable).with_name("jivs"),
@@ -48,7 +49,7 @@ def test_a_terminal_shows_bars_with_tables_and_rates(jivs: Jivs, target: str, tm
 
 
 def test_elsewhere_each_phase_is_a_line(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     ended = jivs("run", "--source", f"sqlite:///{source}", "--target", target, "--key", key, env=SLOW, code=0)
     lines = [line.split()[-1] for line in ended.stderr.splitlines()]
     assert [line for line in lines if line in {"extract", "load"}] == ["extract", "load"]
@@ -58,7 +59,7 @@ def test_elsewhere_each_phase_is_a_line(jivs: Jivs, target: str, key: str, tmp_p
 def test_log_records_as_json_tell_the_run_its_phases_and_chunks(
     jivs: Jivs, target: str, key: str, tmp_path: Path
 ) -> None:
-    build(source := tmp_path / "towns.sqlite")
+    source = make_file(tmp_path / "towns.sqlite", SOURCE)
     env = {"JIVS_LOG_FORMAT": "json", "JIVS_LOG_LEVEL": "debug"}
     ended = jivs(
         "run", "--source", f"sqlite:///{source}", "--target", target, "--key", key, "--json", env=env, code=0
