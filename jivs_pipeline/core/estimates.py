@@ -41,11 +41,6 @@ class PastRun:
     bytes: int
     phases: Mapping[str, float]
 
-    @property
-    def work(self) -> int:
-        """Bytes, and rows as bytes."""
-        return _work(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -72,12 +67,13 @@ class Estimate:
 
 def estimate(plan: Plan, past: Sequence[PastRun]) -> Estimate:
     """What `plan` will take, if it is like the most similar of the runs in `past`."""
-    alike, basis = _alike(plan, [r for r in past if r.work >= _LEAST_WORK])
+    alike, basis = _alike(plan, [r for r in past if _work(r) >= _LEAST_WORK])
     seconds = {p.value: _BASE_SECONDS[p] + _work(plan) * _pace(p, alike) for p in Phase}
     return Estimate(seconds, plan.bytes, basis)
 
 
 def _work(of: PastRun | Plan) -> int:
+    """Bytes, and rows as bytes."""
     return of.bytes + _ROW_BYTES * of.rows
 
 
@@ -102,4 +98,4 @@ def _pace(phase: Phase, alike: Sequence[PastRun]) -> float:
     if not alike:
         return _ASSUMED.get(phase, 0.0)
     spent = sum(max(0.0, r.phases.get(phase.value, 0.0) - _BASE_SECONDS[phase]) for r in alike)
-    return spent / sum(r.work for r in alike)
+    return spent / sum(map(_work, alike))

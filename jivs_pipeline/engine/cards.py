@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from jivs_pipeline.engine.chart import DASH, Markup, count, el, join
-from jivs_pipeline.engine.verdict import as_text
+from jivs_pipeline.engine.verdict import Document, as_number, as_text
 
 __all__ = [
     "MOST_ROWS",
     "Column",
+    "again",
     "card",
     "clipped",
     "empty",
@@ -84,6 +85,12 @@ def grid(
         class_="stacks" if stacks else None,
     )
     return el("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
+
+
+def again(entry: Document) -> str:
+    """Which attempt a phase is of, where it is not the first."""
+    attempt = as_number(entry.get("attempt")) or 1
+    return f" · try {count(attempt)}" if attempt > 1 else ""
 
 
 def first_of(shown: int, total: float) -> str:

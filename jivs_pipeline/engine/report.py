@@ -15,6 +15,7 @@ from typing import Final
 from jivs_pipeline.engine.cards import (
     MOST_ROWS,
     Column,
+    again,
     card,
     clipped,
     empty,
@@ -292,10 +293,10 @@ def _timeline(document: Document) -> Markup:
 
 
 def _bar(entry: Document) -> Bar:
-    attempt = as_number(entry.get("attempt")) or 1
-    again = f" · try {count(attempt)}" if attempt > 1 else ""
     start, seconds = (as_number(entry.get(key), LONGEST) for key in ("start", "seconds"))
-    return Bar((as_text(entry.get("phase")) or "(unnamed)") + again, start or 0, seconds, bool(again))
+    return Bar(
+        (as_text(entry.get("phase")) or "(unnamed)") + again(entry), start or 0, seconds, bool(again(entry))
+    )
 
 
 def _warnings(document: Document) -> Markup:

@@ -11,6 +11,7 @@ from typing import Final
 from jivs_pipeline.engine.cards import (
     MOST_ROWS,
     Column,
+    again,
     card,
     clipped,
     empty,
@@ -142,14 +143,13 @@ def _phase(entry: Document, expected: Document, last: float) -> Markup:
     seconds, cpu = (as_number(entry.get(key), LONGEST) for key in ("seconds", "cpu_seconds"))
     memory = as_number(entry.get("peak_rss_bytes"))
     cores = DASH if cpu is None or not seconds else f"{cpu / max(seconds, 0.001):.1f}"
-    again = f" · try {count(attempt)}" if attempt > 1 else ""
     cells = [number_cell(DASH if number is None else duration(number)) for number in (seconds, cpu)]
     cells += [number_cell(cores), number_cell(DASH if memory is None else size(memory))]
     if expected:
         # The estimate is the last run's: what earlier ones had expected is not kept.
         before = as_number(expected.get(phase), LONGEST) if attempt == last else None
         cells.append(number_cell(DASH if before is None else duration(before)))
-    return el("tr", el("th", isolated(phase or DASH), again, scope="row"), *cells)
+    return el("tr", el("th", isolated(phase or DASH), again(entry), scope="row"), *cells)
 
 
 # --- what was met on the way ------------------------------------------------------------------------------
