@@ -62,6 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JIVS_TEST_SEED", str(random.SystemRandom().randrange(1 << 32)))
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write down at once what failed: who interrupts pytest, or is cut off with it, would never read it."""
+    if FULL and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        path = state_file().with_suffix(".log")
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write(f"{report.nodeid} ({report.when})\n{report.longreprtext}\n\n")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"faults: {'all' if FULL else 'a few'} rounds, JIVS_TEST_SEED={os.environ['JIVS_TEST_SEED']}"
 

@@ -12,7 +12,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,19 @@ class Stack:
             assert time.monotonic() < deadline, f"run {run_id} is {run['status']} after {seconds:g} s"
             time.sleep(0.3)
 
+    def last_words(self, keys: list[str]) -> list[str]:
+        """For whoever has to understand a failure: what `jivs up` said, its processes, and the runs of migrations."""
+        process, home = self.started.process, self.jivs.home
+        said = (self.started.out.read_text() + self.started.err.read_text())[-3000:]
+        told = [f"jivs up: exit code {process.poll()}\n{said}", *map(str, processes_of(home).items())]
+        logs = sorted(home.glob("dagster/*.log"))
+        told += [f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs]
+        with suppress(OSError, AssertionError):
+            tags = [{"key": "jivs/migration_key", "value": key} for key in keys]
+            told += [str(self.ask(RUNS, filter={"tags": [tag]})["runsOrError"]) for tag in tags]
+            told.append(str(self.ask(TICKS, selector=SELECTOR)["sensorsOrError"]))
+        return told
+
     def stop(self) -> None:
         """Ctrl-C, where it still runs."""
         if self.started.process.poll() is None:
@@ -158,6 +171,12 @@ class Stack:
 
 RUN = """query ($id: ID!) { runOrError(runId: $id) { __typename
     ... on Run { status jobName runConfigYaml tags { key value } stepStats { stepKey status } } } }"""
+
+RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results {
+    runId status parentRunId creationTime tags { key value } } } } }"""
+
+TICKS = """query ($selector: RepositorySelector!) { sensorsOrError(repositorySelector: $selector) { ... on Sensors { results {
+    name sensorState { status ticks(limit: 2) { status timestamp skipReason error { message } } } } } } }"""
 
 LOGS = """query ($id: ID!) { logsForRun(runId: $id, limit: 2000) { __typename ... on EventConnection { events {
     __typename

@@ -34,7 +34,7 @@ from jivs_pipeline_tests.fix_cli import Jivs, new_home, with_parts
 from jivs_pipeline_tests.fix_engine import until
 from jivs_pipeline_tests.fix_faults import FULL, Round, rounds
 from jivs_pipeline_tests.fix_redis import OwnRedis
-from jivs_pipeline_tests.fix_stack import Stack, processes_of, stack_up
+from jivs_pipeline_tests.fix_stack import RUNS, Stack, processes_of, stack_up
 from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
@@ -52,7 +52,6 @@ FAST, SLOW = 250, 60 if FULL else 100
 """Rows per second that all read from the source together. A run takes seconds to start, so only slow ones fill all slots."""
 PARTS = ("dagster._daemon", "code-server start", "redis", "postgresql")
 ENDED = {"completed", "failed", "cancelled"}
-RUNS = "query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results { runId } } } }"
 
 
 @dataclass
@@ -105,8 +104,15 @@ class Site:
             return len(states) == len(keys) and set(states.values()) <= ENDED
 
         def story() -> str:
-            left = {k: s for k, s in self.states(keys).items() if s not in ENDED}
-            return f"{left}\n{self.rows('SELECT key, status, error FROM jivs.migrations WHERE key = ANY(%s)', list(left))}"
+            left = sorted(k for k, s in self.states(keys).items() if s not in ENDED)
+            requests = self.rows(
+                "SELECT key, status, attempt, run_id, error FROM jivs.migration_requests WHERE key = ANY(%s)",
+                left,
+            )
+            migrations = self.rows(
+                "SELECT key, status, run_id, epoch, error FROM jivs.migrations WHERE key = ANY(%s)", left
+            )
+            return "\n".join([*map(str, requests), *map(str, migrations), *self.stack.last_words(left)])
 
         deadline = time.monotonic() + seconds
         while not ended():
