@@ -2,6 +2,9 @@
 
 What belongs here: starting, watching, restarting and stopping them. What does not: what they run.
 
+Once all of them have been ready, nothing but a signal ends the stack: a part that keeps dying, as all may while their
+database is away, is started again after a growing wait.
+
 One code server for both, because each would otherwise start its own. Every child leads a process group,
 so that a run's worker, which is a grandchild, is reached by the same signal.
 """
@@ -21,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jivs_pipeline.core.errors import ConflictError, TerminalError
+from jivs_pipeline.core.errors import ConflictError, JivsError, TerminalError
 from jivs_pipeline.core.settings import Settings
 from jivs_pipeline.infra.embedded.process import spawn
 
@@ -31,7 +34,9 @@ _HOST = "127.0.0.1"
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.5
-_MOST_RESTARTS = 5
+_STEADY_SECONDS = 60.0
+"""Deaths that are longer ago do not count."""
+_LONGEST_WAIT_SECONDS = 15.0
 _RELOAD_SECONDS = 30.0
 """Each makes a code server of its own, which takes seconds of a core and 200 MB for as long as its runs last."""
 
@@ -41,7 +46,9 @@ class _Child:
     name: str
     argv: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
-    restarts: list[float] = field(default_factory=list[float])
+    deaths: list[float] = field(default_factory=list[float])
+    due: float | None = None
+    """When it is started again, where it is dead."""
     left: list[int] = field(default_factory=list[int])
     """Groups of those that died: a run's worker outlives its code server."""
 
@@ -59,7 +66,7 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
 
     Raises:
         ConflictError: a port is taken.
-        TerminalError: a part does not start or keeps dying.
+        TerminalError: a part does not start.
     """
     _check_port(settings.ui_port, "JIVS_UI_PORT")
     _check_port(settings.metrics_port, "JIVS_METRICS_PORT")
@@ -85,17 +92,7 @@ def run_stack(settings: Settings, environment: Mapping[str, str], catalog: Calla
         _wait_loaded(settings.ui_port, home)
         print(f"Metrics: http://{_HOST}:{settings.metrics_port}/metrics", flush=True)
         print(f"Dagster UI: http://{_HOST}:{settings.ui_port}   (Ctrl-C stops everything)", flush=True)
-        known, loaded = catalog(), time.monotonic() - _RELOAD_SECONDS
-        while True:
-            time.sleep(_POLL_SECONDS)
-            if children[0] in _restart_dead(children, environment, home):
-                _wait_listening(children[0], code_port, home)
-                # It looks at the code server once a minute, and where that is away just then, it neither retries
-                # runs nor evaluates sensors for another minute.
-                _restart(children[1], environment, home)
-            if time.monotonic() - loaded >= _RELOAD_SECONDS and (now := catalog()) != known:
-                _reload(settings.ui_port)
-                known, loaded = now, time.monotonic()
+        _tend(children, environment, home, code_port, _Reloads(settings.ui_port, catalog))
     except _Stop:
         print("Stopping", flush=True)
     finally:
@@ -144,28 +141,69 @@ def _start(child: _Child, environment: Mapping[str, str], home: Path) -> None:
     )
 
 
-def _restart(child: _Child, environment: Mapping[str, str], home: Path) -> None:
-    if child.process is not None:
-        _stop_all([child])
-    _start(child, environment, home)
+def _tend(
+    children: Sequence[_Child], environment: Mapping[str, str], home: Path, code_port: int, reloads: _Reloads
+) -> None:
+    """Start again what dies, until a signal comes."""
+    code, daemon, *_ = children
+    code_is_new = False
+    while True:
+        time.sleep(_POLL_SECONDS)
+        for child in children:
+            if _revive(child, environment, home) and child is code:
+                code_is_new = True
+        if code_is_new and _listens(code_port):
+            # The daemon looks at the code server once a minute, and where that is away just then, it neither retries
+            # runs nor evaluates sensors for another minute.
+            code_is_new = False
+            if daemon.due is None:
+                _stop_all([daemon])
+                _start(daemon, environment, home)
+        reloads.look()
 
 
-def _restart_dead(children: Sequence[_Child], environment: Mapping[str, str], home: Path) -> list[_Child]:
-    restarted: list[_Child] = []
-    for child in children:
+def _revive(child: _Child, environment: Mapping[str, str], home: Path) -> bool:
+    """Start a dead child again once its wait is over; whether it was started."""
+    now = time.monotonic()
+    if child.due is None:
         if child.process is None or child.process.poll() is None:
-            continue
-        now = time.monotonic()
-        child.restarts = [t for t in child.restarts if now - t < 60] + [now]
-        if len(child.restarts) > _MOST_RESTARTS:
-            raise TerminalError(
-                f"The {child.name} keeps dying", hint=f"See the end of {home / f'{child.name}.log'}"
-            )
-        print(f"The {child.name} ended; starting it again", flush=True)
-        child.left.append(child.process.pid)
-        _start(child, environment, home)
-        restarted.append(child)
-    return restarted
+            return False
+        recent = [t for t in child.deaths if now - t < _STEADY_SECONDS]
+        child.deaths = [*recent, now]
+        wait = min(_LONGEST_WAIT_SECONDS, 2.0 ** (len(recent) - 1)) if recent else 0.0
+        again = f"in {wait:g} s; see the end of {home / f'{child.name}.log'}" if wait else "now"
+        print(f"The {child.name} ended; it is started again {again}", flush=True)
+        child.left = [*filter(_is_orphaned, child.left), child.process.pid]
+        child.due = now + wait
+    if now < child.due:
+        return False
+    child.due = None
+    _start(child, environment, home)
+    return True
+
+
+class _Reloads:
+    """Has the code location loaded again whenever the catalog has changed."""
+
+    def __init__(self, port: int, catalog: Callable[[], object]) -> None:
+        self._port, self._catalog = port, catalog
+        self._known: object = None
+        self._due = 0.0
+
+    def look(self) -> None:
+        """Once in a while. Where the control database does not answer, the tables are looked at later."""
+        if time.monotonic() < self._due:
+            return
+        try:
+            found = self._catalog()
+        except JivsError as error:
+            print(f"The loaded tables were not looked at: {error}", flush=True)
+        else:
+            before, self._known = self._known, found
+            if before in (None, found):
+                return
+            _reload(self._port)
+        self._due = time.monotonic() + _RELOAD_SECONDS
 
 
 def _wait_listening(child: _Child, port: int, home: Path) -> None:
@@ -174,12 +212,16 @@ def _wait_listening(child: _Child, port: int, home: Path) -> None:
     while time.monotonic() < deadline:
         if child.process is not None and child.process.poll() is not None:
             raise TerminalError(f"The {child.name} does not start", hint=f"See the end of {log}")
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((_HOST, port)) == 0:
-                return
+        if _listens(port):
+            return
         time.sleep(_POLL_SECONDS / 5)
     raise TerminalError(f"The {child.name} does not answer", hint=f"See the end of {log}")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((_HOST, port)) == 0
 
 
 def _wait_loaded(port: int, home: Path) -> None:
