@@ -27,14 +27,12 @@ from jivs_pipeline.core.requests import (
 )
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Status
-from jivs_pipeline.defs.retries import may_be_retried
+from jivs_pipeline.defs.retries import ENDED, may_be_retried, may_go_on
 from jivs_pipeline.defs.tags import INTERRUPTED, MAX_RETRIES, REQUEST, request_of
 from jivs_pipeline.infra.control import Control
 from jivs_pipeline.infra.requests import Requests
 
 __all__ = ["ask_for_interrupted", "tend"]
-
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 
 
 def tend(requests: Requests, control: Control, instance: dg.DagsterInstance) -> list[Asked]:
@@ -73,8 +71,7 @@ def ask_for_interrupted(requests: Requests, control: Control, instance: dg.Dagst
     asked: list[str] = []
     for row in control.interrupted():
         run = instance.get_run_by_id(row["run_id"] or "")
-        canceled = run is not None and run.status is dg.DagsterRunStatus.CANCELED
-        if run is None or not canceled or run.tags.get(MAX_RETRIES) == "0":
+        if run is None or run.tags.get(MAX_RETRIES) == "0" or may_go_on(instance, run):
             continue
         # Somebody may have asked for it with another spec meanwhile.
         with suppress(ConflictError):
@@ -103,7 +100,7 @@ def _latest_runs(instance: dg.DagsterInstance, unfinished: Iterable[Asked]) -> M
 
 
 def _state(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunState:
-    if run.status not in _ENDED:
+    if run.status not in ENDED:
         return RunState(run.run_id, None)
     again = run.status is dg.DagsterRunStatus.FAILURE and may_be_retried(instance, run)
     return RunState(run.run_id, run.status.value, again, run.tags.get(INTERRUPTED) == run.run_id)

@@ -84,13 +84,16 @@ class Session:
         return InterruptedRun("The run was interrupted", hint=f"Go on with: jivs resume {key}")
 
     def require_not_stopped(self, key: str) -> None:
-        """An automatic retry does not go on with what somebody has stopped since.
+        """An automatic retry does not go on with what somebody has stopped since, as opposed to what was interrupted.
 
         Raises:
             PausedRun: the migration was paused, cancelled or taken back.
         """
         row = self.runtime.control.find(key)
-        if row is not None and row["status"] in {Status.PAUSED, Status.CANCELLED, Status.ROLLED_BACK}:
+        stopped = {Status.PAUSED, Status.CANCELLED, Status.ROLLED_BACK}
+        if row is None or (row["error"] or {}).get("code") == InterruptedRun.code:
+            return
+        if row["status"] in stopped:
             raise PausedRun(
                 f"Migration {key!r} is {row['status']}, so it is not retried",
                 hint=f"Go on with: jivs resume {key}",

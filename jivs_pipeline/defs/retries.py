@@ -9,6 +9,7 @@ report is stored: a daemon that reads in between takes the tag of the time befor
 asked for is looked at until the other run is there.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -29,8 +30,9 @@ from jivs_pipeline.defs.tags import (
     waits_until,
 )
 
-__all__ = ["ask_again", "has_retries_left", "may_be_retried", "next_retry"]
+__all__ = ["ENDED", "ask_again", "has_retries_left", "may_be_retried", "may_go_on", "next_retry"]
 
+ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _RECENT = timedelta(minutes=15)
 _MOST_ASKED = 30
 _OVERLOOKED = timedelta(seconds=60)
@@ -49,6 +51,18 @@ def may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         or _is_followed(instance, record.dagster_run)
         or next_retry(instance, record) is not None
     )
+
+
+def may_go_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether this run or one that repeats it works, or another one will or may yet follow them by itself."""
+    group = [run]
+    with suppress(DagsterRunNotFoundError):
+        _, found = instance.get_run_group(run.run_id) or (None, group)
+        group = list(found)
+    if any(one.status not in ENDED for one in group):
+        return True
+    followed = {one.parent_run_id for one in group}
+    return any(one.run_id not in followed and may_be_retried(instance, one) for one in group)
 
 
 def has_retries_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
 
 from jivs_pipeline.core.requests import Asked, Submission
 from jivs_pipeline.core.states import Status
@@ -159,6 +160,26 @@ def test_stopped_with_its_stack_and_never_requested(control: Control, instance: 
     control.end(take(control, run_id=run.run_id), Status.PAUSED, error=INTERRUPTION, result={})
     assert ask_for_interrupted(control.requests(), control, instance) == []  # its run has not ended yet
     instance.report_run_canceled(run)
+    assert ask_for_interrupted(control.requests(), control, instance) == ["shop"]
+    assert states(control) == ("queued", "queued")
+
+
+def test_stopped_with_its_stack_whose_dagster_could_not_be_told(
+    control: Control, instance: dg.DagsterInstance, request_: Submission
+) -> None:
+    """Dagster calls the run failed and retries it; it is asked for as soon as no retry goes on or may follow."""
+    [asked] = look(control, instance)
+    run = launch(instance, asked, RunStatus.STARTED)
+    control.end(take(control, run_id=run.run_id), Status.PAUSED, error=INTERRUPTION, result={})
+    instance.report_run_failed(run)
+    assert ask_for_interrupted(control.requests(), control, instance) == []
+    job = build_defs().get_job_def("migration")
+    tags = {**run_tags("shop"), PARENT_RUN_ID_TAG: run.run_id, ROOT_RUN_ID_TAG: run.run_id}
+    retry = instance.create_run_for_job(
+        job, tags=tags, status=RunStatus.STARTED, parent_run_id=run.run_id, root_run_id=run.run_id
+    )
+    assert ask_for_interrupted(control.requests(), control, instance) == []
+    instance.report_run_canceled(retry)
     assert ask_for_interrupted(control.requests(), control, instance) == ["shop"]
     assert states(control) == ("queued", "queued")
 
