@@ -199,14 +199,17 @@ class Engine:
         return Forked(self, self._pids[-1], out, err)
 
     def say(self, request: Mapping[str, Any]) -> None:
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            raise AssertionError(self._last_words()) from None
 
     def listen(self, seconds: float) -> None:
         """Take in what the zygote has said, waiting for it up to `seconds`."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return
         received = self._socket.recv(1 << 16)
-        assert received, f"the zygote is gone: {(self.directory / 'zygote.err').read_text()[-3000:]}"
+        assert received, self._last_words()
         *lines, self._heard = (self._heard + received).split(b"\n")
         for answer in map(json.loads, lines):
             if "code" in answer:
@@ -214,6 +217,10 @@ class Engine:
             else:
                 self.codes.pop(answer["pid"], None)  # the id is used again
                 self._pids.append(answer["pid"])
+
+    def _last_words(self) -> str:
+        said = (self.directory / "zygote.err").read_text()[-3000:]
+        return f"the zygote is gone, exit code {self._process.poll()}: {said}"
 
     def stop(self) -> None:
         """End it and, by that, all runs; stopped ones, too."""

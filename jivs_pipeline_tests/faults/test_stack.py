@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -36,6 +36,7 @@ TOGETHER, KILLS = (3, 5) if FULL else (2, 1)
 REAPED_SECONDS = 60.0
 PAUSE = 0.5
 """Between two questions to the stack, in seconds."""
+T = TypeVar("T")
 IN_PROGRESS = {"STARTING", "STARTED", "CANCELING"}
 
 
@@ -120,7 +121,7 @@ def _unfinished(stack: Stack, keys: Mapping[str, str]) -> set[str]:
 
 def _launch(stack: Stack, schema: str) -> str:
     key = schema.replace("_", "-")
-    return stack.migrate(key, target_schema=schema, chunk_bytes=65536, parallelism=1)
+    return _patiently(lambda: stack.migrate(key, target_schema=schema, chunk_bytes=65536, parallelism=1))
 
 
 def _processes(stack: Stack, patterns: tuple[str, ...]) -> list[int]:
@@ -137,11 +138,15 @@ def _kill(stack: Stack, patterns: tuple[str, ...]) -> None:
 
 
 def _ask(stack: Stack, query: str, **variables: Any) -> Any:
-    """The web server's answer; it needs a moment when its code server is gone."""
+    return _patiently(lambda: stack.ask(query, **variables))
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """The web server's answer; it needs a moment when its code server is gone. A migration launched twice runs once."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            return stack.ask(query, **variables)
+            return ask()
         except (OSError, AssertionError):
             assert time.monotonic() < deadline
             time.sleep(0.5)

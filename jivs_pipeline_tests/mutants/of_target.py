@@ -117,7 +117,7 @@ TARGET = (
         "takeover ends nobody",
         "The backends of the overtaken run are left alone, with their locks.",
         (Edit(_TARGET, '            db.execute(SQL["terminate_older"], parameters)\n', ""),),
-        (f"{_TEST}::test_a_stale_run_writes_nothing[it is terminated-load_chunk]",),
+        (f"{_TEST}::test_a_takeover_ends_an_open_copy",),
     ),
     Mutant(
         "takeover ends by process id alone",
