@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -184,6 +185,8 @@ def print_plan(document: Mapping[str, Any]) -> None:
             console.print(
                 Text(f"note: {t['source_table']}.{c['source']} becomes {c['target_type']}: {c['note']}")
             )
+    if kinds := Counter(o["kind"] for o in document["objects"]):
+        console.print(Text("with them: " + ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))))
     for warning in document["warnings"]:
         column = f".{warning['column']}" if warning["column"] else ""
         console.print(Text(f"{warning['kind']}: {warning['table']}{column}: {warning['reason']}"))

@@ -103,6 +103,9 @@ class FakeTarget:
         self.inspected = (schema, tuple(names))
         return {n: t for n, t in self._existing.items() if n in names}
 
+    def objects(self, schema: str) -> frozenset[tuple[str, str]]:
+        return frozenset()
+
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         return LedgerView(epoch=1, steps={(table, "create"): ("g1", {}) for table in self._made})
 

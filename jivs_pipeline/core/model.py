@@ -21,6 +21,7 @@ __all__ = [
     "IndexPart",
     "Key",
     "LeftOut",
+    "SchemaObject",
     "ServerInfo",
     "Table",
 ]
@@ -67,6 +68,8 @@ class Column:
     identity: Identity | None = None
     comment: str | None = None
     collation: str | None = None
+    made: bool = False
+    """Whether its type is one of the catalog's objects; its name is without a schema then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,8 @@ class Table:
     unlogged: bool = False
     without_rowid: bool = False
     """SQLite only: the table has no rowid to chunk by."""
+    uses_objects: bool = False
+    """Whether its expressions name objects of its schema, without that schema."""
 
     @property
     def qualified(self) -> str:
@@ -182,12 +187,35 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaObject:
+    """Something besides tables that a few statements make: a type, a view, a function, a trigger.
+
+    Attributes:
+        name: for people, without the schema: `f(integer)`, `orders.check_total` for what hangs on a relation.
+        statements: in PostgreSQL's SQL; names of its own schema stand bare and mean the one that it is made in.
+        drop: the statement that undoes them.
+        before: tables need it, so it is made before them; all others are made on their rows.
+        needs: (kind, name) of other objects that it uses.
+        uses: (table, column or None) of tables that it uses.
+    """
+
+    kind: str
+    name: str
+    statements: tuple[str, ...]
+    drop: str
+    before: bool = False
+    needs: frozenset[tuple[str, str]] = frozenset()
+    uses: frozenset[tuple[str, str | None]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """Everything of one schema that a migration may carry."""
+    """Everything of one schema that a migration may carry. `objects` stand in an order in which they can be made."""
 
     schema: str
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...] = field(default=())
+    objects: tuple[SchemaObject, ...] = ()
 
     def table(self, name: str) -> Table | None:
         """The table called `name`, or None."""

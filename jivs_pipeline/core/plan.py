@@ -22,7 +22,18 @@ from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.model import Table
 from jivs_pipeline.core.names import qualified
 
-__all__ = ["Chunk", "ChunkBy", "ColumnPlan", "Lane", "Plan", "PlanWarning", "TableMode", "TablePlan", "Wire"]
+__all__ = [
+    "Chunk",
+    "ChunkBy",
+    "ColumnPlan",
+    "Lane",
+    "ObjectPlan",
+    "Plan",
+    "PlanWarning",
+    "TableMode",
+    "TablePlan",
+    "Wire",
+]
 
 
 class Lane(StrEnum):
@@ -95,6 +106,24 @@ class PlanWarning(_Value):
     column: str | None = None
     kind: Literal["lossy", "refused"]
     reason: str
+
+
+class ObjectPlan(_Value):
+    """Something besides tables that the target makes; see `core.model.SchemaObject`.
+
+    `before`: made before the tables. All others are made when all tables have their rows.
+    """
+
+    kind: str
+    name: str
+    statements: tuple[str, ...]
+    drop: str
+    before: bool = False
+
+    @property
+    def label(self) -> str:
+        """For people, and the name of its step in the ledger."""
+        return f"{self.kind} {self.name}"
 
 
 class TablePlan(_Value):
@@ -171,6 +200,10 @@ class Plan(_Value):
     target_version: str
     tables: tuple[TablePlan, ...]
     warnings: tuple[PlanWarning, ...] = ()
+    target_schema: str = ""
+    """Where the objects are made."""
+    objects: tuple[ObjectPlan, ...] = ()
+    """In an order in which they can be made."""
 
     @property
     def hash(self) -> str:

@@ -201,6 +201,10 @@ class LedgerView:
         """Whether rows were moved into tables that were there before."""
         return ("*", "merge") in self.steps
 
+    def objects(self, schema: str) -> frozenset[str]:
+        """Names of the steps that made what stands beside the tables of a schema."""
+        return frozenset(step for table, step in self.steps if table == f"{schema}.*")
+
     def loaded(self, table: str, generation: str) -> frozenset[int]:
         """Indexes of the table's chunks that are committed from this extraction."""
         return frozenset(

@@ -241,6 +241,7 @@ def plan_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
             }
             for t in plan.tables
         ],
+        "objects": [{"kind": o.kind, "name": o.name} for o in plan.objects],
         "warnings": [w.model_dump(mode="json") for w in plan.warnings],
         "estimate": expected.document(),
     }

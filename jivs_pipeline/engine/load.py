@@ -19,6 +19,7 @@ from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.encode import encode
+from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import ChunkFile, Run
@@ -39,11 +40,14 @@ def load(run: Run) -> None:
         with_retries(partial(run.target.ensure_schema, schema), run.guard, told)
     _conclude(run, told)
     ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
+    take_back_for(run, [t for t in tables if t.mode not in _BESIDE], ledger)
+    make_before(run)
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     merged = _merge(run, _sound(run, tables))
     _build(run, tables)
+    make_after(run)
     run.loaded = {t.target for t in _sound(run, tables) if merged or t.mode not in _BESIDE}
 
 

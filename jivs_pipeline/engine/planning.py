@@ -6,6 +6,7 @@ What does not: dialects (`infra/sources/`) and the values of a plan (`core/plan.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,18 @@ from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
+from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.ports import Target
 
 __all__ = ["build_plan", "check"]
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A spec that fits both databases: the source's catalog, the tables chosen from it with their target
-    names, and the target's tables of those names that this migration did not make.
+    names, and the target's tables of those names and its objects, as far as this migration did not make them.
     """
 
     catalog: Catalog
@@ -33,6 +37,7 @@ class Checked:
     names: Mapping[str, str]
     existing: Mapping[str, ExistingTable]
     aside: frozenset[str]
+    objects: frozenset[tuple[str, str]]
 
 
 def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters: bool = False) -> Checked:
@@ -58,7 +63,10 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         if where := spec.rule(table.name).where:
             source.survey(table, table.columns[:1], where, spec.chunk_bytes)
     aside = frozenset(n for n in names.values() if ledger.set_aside(qualified(spec.target_schema, n)))
-    return Checked(catalog, chosen, names, existing, aside)
+    ours = ledger.objects(spec.target_schema)
+    there = target.objects(spec.target_schema) if catalog.objects else frozenset[tuple[str, str]]()
+    others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
+    return Checked(catalog, chosen, names, existing, aside, others)
 
 
 def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Plan:
@@ -84,6 +92,7 @@ def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Pl
         for t in tables
         if t.refused
     ]
+    objects = choose(spec, catalog, tables, checked.objects, warnings)
     receiver = target.info()
     if receiver.encoding != "UTF8":
         # RECORD hashes the database's own bytes, which differ there for equal text.
@@ -99,6 +108,8 @@ def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Pl
         # Largest first: the last chunk to finish should be a small one.
         tables=tuple(sorted(tables, key=lambda t: (-t.bytes, t.target))),
         warnings=tuple(sorted(warnings, key=lambda w: (w.table, w.column or "", w.kind, w.reason))),
+        target_schema=spec.target_schema,
+        objects=objects,
     )
 
 
@@ -229,7 +240,10 @@ def _plan_table(
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     survey = source.survey(table, kept, rule.where, spec.chunk_bytes)
-    columns = tuple(_rename(c, rule) for c in survey.columns)
+    made = {c.name for c in kept if c.made}
+    columns = tuple(
+        _rename(_in_schema(c, spec.target_schema) if c.source in made else c, rule) for c in survey.columns
+    )
     warnings += [
         PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
         for r in survey.lossy
@@ -278,6 +292,12 @@ def _existing_key(existing: ExistingTable | None, columns: Sequence[ColumnPlan])
 def _rename(column: ColumnPlan, rule: TableRule) -> ColumnPlan:
     change = rule.columns.get(column.source)
     return column.model_copy(update={"target": change.rename}) if change and change.rename else column
+
+
+def _in_schema(column: ColumnPlan, schema: str) -> ColumnPlan:
+    """Its type is one that is made in the target's schema; spelled as the target spells it."""
+    spelled = schema if _PLAIN.fullmatch(schema) else '"' + schema.replace('"', '""') + '"'
+    return column.model_copy(update={"target_type": f"{spelled}.{column.target_type}"})
 
 
 def _name_problem(plan: TablePlan) -> str | None:

@@ -16,9 +16,18 @@ from psycopg import sql
 
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Index, IndexPart, Key, Table
 from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.plan import TableMode, TablePlan, Wire
+from jivs_pipeline.core.plan import ObjectPlan, TableMode, TablePlan, Wire
 from jivs_pipeline.infra.merge import merge, side
-from jivs_pipeline.infra.steps import LEDGER, Step, kept_schema, landing, names, raw, table_name
+from jivs_pipeline.infra.steps import (
+    LEDGER,
+    Step,
+    beside,
+    kept_schema,
+    landing,
+    names,
+    raw,
+    table_name,
+)
 
 __all__ = [
     "LEDGER",
@@ -31,9 +40,28 @@ __all__ = [
     "create",
     "describe",
     "landing",
+    "make_objects",
     "merge",
     "number",
 ]
+
+
+def make_objects(schema: str, objects: Iterable[ObjectPlan]) -> list[Step]:
+    """Types, functions, views and so on, in their order."""
+    return [
+        Step(
+            beside(schema),
+            made.label,
+            tuple(raw(statement) for statement in made.statements),
+            {"object": made.drop, "before": made.before},
+            path=schema,
+        )
+        for made in objects
+    ]
+
+
+def _path(table: TablePlan) -> str | None:
+    return table.target_schema if table.definition and table.definition.uses_objects else None
 
 
 def copy_statement(key: str, table: TablePlan) -> sql.Composed:
@@ -63,7 +91,7 @@ def create(key: str, table: TablePlan) -> list[Step]:
             sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(name, schema),
         )
         steps.append(Step(table.target, "set aside", statements, {"restore": kept_schema(key, table)}))
-    steps.append(Step(table.target, "create", tuple(_create_statements(table)), {"drop": True}))
+    steps.append(Step(table.target, "create", tuple(_create_statements(table)), {"drop": True}, _path(table)))
     return steps
 
 
@@ -174,9 +202,12 @@ def build_indexes(table: TablePlan) -> list[Step]:
     definition = table.definition
     if definition is None:
         return []
-    steps = [Step(table.target, f"index {i.name}", (_index(table, i),)) for i in definition.indexes]
+    path = _path(table)
+    steps = [
+        Step(table.target, f"index {i.name}", (_index(table, i),), path=path) for i in definition.indexes
+    ]
     steps += [
-        Step(table.target, f"check {c.name or position}", (_check(table, c),))
+        Step(table.target, f"check {c.name or position}", (_check(table, c),), path=path)
         for position, c in enumerate(definition.checks)
     ]
     return steps

@@ -20,9 +20,11 @@ from jivs_pipeline.core.plan import TableMode, TablePlan
 __all__ = [
     "LEDGER",
     "Step",
+    "beside",
     "kept",
     "kept_schema",
     "landing",
+    "look_in",
     "names",
     "numbers",
     "raw",
@@ -41,12 +43,28 @@ class Step:
         table: `schema.table` of the target it belongs to, or `*`.
         name: unique per table; a step that the ledger has is never done again.
         undo: what a rollback does about it.
+        path: schema that bare names in the statements belong to; None where there are none.
     """
 
     table: str
     name: str
     statements: tuple[sql.SQL | sql.Composed, ...]
     undo: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    path: str | None = None
+
+
+def look_in(schema: str) -> sql.Composed:
+    """Makes bare names mean those of `schema` for the rest of the transaction; its bodies of functions are not looked at,
+    because they may name what is made later.
+    """
+    return sql.SQL("SET LOCAL search_path TO {}; SET LOCAL check_function_bodies TO off").format(
+        sql.Identifier(schema)
+    )
+
+
+def beside(schema: str) -> str:
+    """What stands in the ledger in place of a table, for what belongs to a schema."""
+    return f"{schema}.*"
 
 
 def raw(text: str) -> sql.SQL:

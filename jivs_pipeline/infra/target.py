@@ -216,9 +216,17 @@ class PostgresqlTarget(TargetView):
             if db.execute(SQL["add_step"], entry).rowcount == 0:
                 return False
             failpoint("inside_step")
+            if step.path is not None:
+                db.execute(steps.look_in(step.path))
             for statement in step.statements:
                 db.execute(statement)
         return True
+
+    def undo_objects(self, schema: str) -> None:
+        """Take back the objects of a schema that were made on rows, so that their tables can be made anew."""
+        right = self._claimed()
+        with self._fenced(f"objects of schema {schema}") as db:
+            undo.undo_objects(db, right.key, steps.beside(schema))
 
     def ensure_schema(self, schema: str) -> None:
         """Create the target schema where it is missing; the ledger notes that it is ours."""

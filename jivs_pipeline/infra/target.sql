@@ -53,6 +53,11 @@ HAVING bool_and(a.attnotnull)
 -- name: latest_step
 SELECT "table", step, undo FROM jivs_ledger.steps WHERE key = %(key)s ORDER BY number DESC LIMIT 1;
 
+-- name: objects_made
+-- What was made beside the tables of a schema, the latest first.
+SELECT step, undo FROM jivs_ledger.steps
+ WHERE key = %(key)s AND "table" = %(table)s AND undo ? 'object' ORDER BY number DESC;
+
 -- name: oldest_step
 -- Of a load that is over.
 SELECT "table", step, undo FROM jivs_ledger.steps WHERE key = %(key)s AND epoch < %(since)s ORDER BY number LIMIT 1;

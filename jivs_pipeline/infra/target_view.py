@@ -15,6 +15,7 @@ from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, LedgerView
 from jivs_pipeline.infra import ddl, digests
 from jivs_pipeline.infra.postgresql import mapped
+from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
 from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, value
 
 __all__ = ["TargetView"]
@@ -49,6 +50,12 @@ class TargetView(TargetSessions):
             )
             for name, kind in kinds.items()
         }
+
+    def objects(self, schema: str) -> frozenset[tuple[str, str]]:
+        """Kind and name of everything besides tables that the schema has."""
+        with self._reading() as db:
+            found = db.execute(OBJECTS["objects"], {"schema": schema}).fetchall()
+        return frozenset((kind, shown) for _, _, kind, shown, *_ in found)
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         """What the ledger says of a migration, from the epoch `since` on; empty where there is no ledger."""

@@ -19,10 +19,10 @@ from jivs_pipeline.core.errors import ConflictError, TerminalError
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session
-from jivs_pipeline.infra.steps import LEDGER, numbers, side_name, table_name
+from jivs_pipeline.infra.steps import LEDGER, look_in, numbers, raw, side_name, table_name
 from jivs_pipeline.infra.target_sessions import SQL
 
-__all__ = ["check", "undo_latest"]
+__all__ = ["check", "undo_latest", "undo_objects"]
 
 
 def check(undo: Mapping[str, Any]) -> None:
@@ -66,6 +66,8 @@ def _undo(db: Session, key: str, table: str, step: str, undo: Mapping[str, Any])
         db.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_side(key, table, "side")))
         if undo.get("numbers"):
             _restore_numbers(db, key, table)
+    elif drop := undo.get("object"):
+        _drop_object(db, table.removesuffix(".*"), step, drop)
     elif schema := undo.get("drop_schema"):
         _drop_schema(db, schema)
     elif step.startswith("foreign key "):
@@ -75,6 +77,32 @@ def _undo(db: Session, key: str, table: str, step: str, undo: Mapping[str, Any])
     else:
         return False  # goes with its table
     return True
+
+
+def undo_objects(db: Session, key: str, beside: str) -> None:
+    """Undo what was made on the rows of a schema's tables, the latest first."""
+    for step, undo in db.execute(SQL["objects_made"], {"key": key, "table": beside}).fetchall():
+        if not undo["before"]:
+            _undo(db, key, beside, step, undo)
+            db.execute(SQL["forget_step"], {"key": key, "table": beside, "step": step})
+
+
+def _drop_object(db: Session, schema: str, step: str, drop: str) -> None:
+    """The statement is the one that was planned; a name that is gone was dropped by its owner, by hand."""
+    try:
+        with db.transaction():
+            db.execute(look_in(schema))
+            db.execute(raw(drop))
+    except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction):
+        return
+    except psycopg.errors.DependentObjectsStillExist as error:
+        others = "; ".join((error.diag.message_detail or "other objects depend on it").splitlines())
+        raise TerminalError(
+            f"{step} of schema {schema} cannot be dropped: {others}",
+            hint="Drop what was built on it since, then roll back again",
+        ) from error
+    finally:
+        db.execute("SET LOCAL search_path TO ''")
 
 
 def _name(table: str) -> sql.Identifier:

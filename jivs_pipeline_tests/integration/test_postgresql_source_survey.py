@@ -205,12 +205,20 @@ def test_bytes_count_the_toast(run: Run, open_source: OpenSource):
 
 @pytest.mark.parametrize(
     "column",
-    ["mood", "mood[]", "positive", "pair", "span", "pg_catalog.pg_class", "pg_node_tree"],
+    [
+        "other.mood",
+        "other.mood[]",
+        "other.positive",
+        "other.pair",
+        "other.span",
+        "pg_catalog.pg_class",
+        "pg_node_tree",
+    ],
 )
 def test_types_that_the_target_lacks_are_refused(column: str, run: Run, open_source: OpenSource):
     run("""
-        CREATE TYPE mood AS ENUM ('sad'); CREATE DOMAIN positive AS int; CREATE TYPE pair AS (x int);
-        CREATE TYPE span AS RANGE (subtype = float8);
+        CREATE SCHEMA other; CREATE TYPE other.mood AS ENUM ('sad'); CREATE DOMAIN other.positive AS int;
+        CREATE TYPE other.pair AS (x int); CREATE TYPE other.span AS RANGE (subtype = float8);
     """)
     run(f"CREATE TABLE t (a int, b {column})")
     survey = survey_of(open_source(), "t")

@@ -15,7 +15,7 @@ from psycopg import sql
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.errors import ConflictError, TerminalError, TransientError
 from jivs_pipeline.core.model import Column, Identity
-from jivs_pipeline.core.plan import TableMode, TablePlan
+from jivs_pipeline.core.plan import ObjectPlan, TableMode, TablePlan
 from jivs_pipeline.infra import ddl
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.target import PostgresqlTarget
@@ -251,3 +251,56 @@ def test_sequences_go_back_unless_their_numbers_were_used(
         db.execute("INSERT INTO public.t VALUES (%s, 'since')", (number,))
     _all(target)
     assert _one(db, "INSERT INTO public.t (b) VALUES ('next') RETURNING a") == following
+
+
+# ── What stands beside the tables ────────────────────────────────────────────────────────────────────────
+
+
+def _objects(target: PostgresqlTarget) -> None:
+    mood = ObjectPlan(
+        kind="enum",
+        name="mood",
+        statements=("CREATE TYPE mood AS ENUM ('sad')",),
+        drop="DROP TYPE mood",
+        before=True,
+    )
+    view = ObjectPlan(
+        kind="view", name="v", statements=("CREATE VIEW v AS SELECT 1 AS one FROM t",), drop="DROP VIEW v"
+    )
+    for step in ddl.make_objects("public", [mood]):
+        target.apply(step, "")
+    _apply(target, ddl.create("shop", _table()))
+    for step in ddl.make_objects("public", [view]):
+        target.apply(step, "")
+
+
+def _there(db: Db) -> tuple[bool, bool]:
+    """Whether the type is there, and the view."""
+    row = db.execute("SELECT to_regtype('public.mood') IS NOT NULL, to_regclass('public.v') IS NOT NULL")
+    found = row.fetchone()
+    assert found is not None
+    return found
+
+
+def test_objects_on_rows_go_before_their_table_is_made_anew(target: PostgresqlTarget, db: Db) -> None:
+    """What a table needs stays; what was taken back is made again, once."""
+    _objects(target)
+    target.undo_objects("public")
+    assert _there(db) == (True, False)
+    target.reset(_table())
+    _objects(target)
+    _objects(target)
+    assert _there(db) == (True, True)
+    assert _all(target)[:2] == ["view v of public.*", "create of public.t"]
+    assert _there(db) == (False, False)
+
+
+def test_an_object_that_others_have_built_on_stops_the_rollback(target: PostgresqlTarget, db: Db) -> None:
+    _objects(target)
+    db.execute("CREATE VIEW public.theirs AS SELECT * FROM public.v")
+    with pytest.raises(TerminalError, match=r"view v of schema public cannot be dropped: view .*theirs"):
+        target.undo_next()
+    assert _there(db) == (True, True)
+    db.execute("DROP VIEW public.theirs, public.v")
+    assert _all(target)[-1].startswith("enum mood")
+    assert _there(db) == (False, False)

@@ -31,6 +31,8 @@ from jivs_pipeline.core.model import (
 from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.sources.postgresql_objects import Objects, read_objects
+from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
 
 __all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
 
@@ -88,6 +90,9 @@ class _Reader:
 
     schema: str
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    objects: Objects = field(default_factory=Objects)
+    texts: Texts = field(default_factory=dict[tuple[str, int, int], str])
+    """Of the expressions that name objects; all others are as they were read."""
     needs: Mapping[int, str] = field(default_factory=dict[int, str])
     shared: frozenset[int] = frozenset()
 
@@ -145,13 +150,17 @@ def read_catalog(session: Session, schema: str) -> Catalog:
                 )
             )
     tables = {"tables": list(names)}
-    reader.needs = dict(session.execute(SQL["needs"], tables).fetchall())
+    reader.objects = read_objects(session, schema, names)
+    made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
+    needs = {**tables, "made_classes": made_classes, "made": made_oids}
+    reader.needs = dict(session.execute(SQL["needs"], needs).fetchall())
     reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
     sequences = {(n.relation, n.column): n for n in numbered(session, list(names))}
     columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
     indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
+    reader.texts = _spelled(session, reader, columns, constraints, indexes, parts)
     made = tuple(
         Table(
             schema=schema,
@@ -163,6 +172,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             indexes=tuple(_indexes(reader, name, indexes[oid], parts)),
             comment=comment,
             unlogged=unlogged,
+            uses_objects=oid in reader.objects.users,
             **_constraints(reader, name, constraints[oid]),
         )
         for oid, name, unlogged, comment in found
@@ -174,15 +184,44 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         for s in sequences.values()
         if s.schema == schema and by_name[names[s.relation]].column(s.column).identity is not None
     }
+    carried = {(o.kind, o.name) for o in reader.objects.made}
     for kind, name, table in session.execute(SQL["others"], {"schema": schema}).fetchall():
-        if kind == "sequence" and name in kept:
+        if (kind == "sequence" and name in kept) or (kind, name) in carried:
             continue
         if table is not None and table not in by_name:
             continue
         shown = name if kind in {"extension", "event trigger", "large objects"} else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
-        reader.left_out.append(LeftOut(shown, kind, _REASONS.get(kind, _LATER), table, severity))
-    return Catalog(schema, made, tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind))))
+        reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, _LATER)
+        reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
+    left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
+    return Catalog(schema, made, left_out, reader.objects.made)
+
+
+def _spelled(
+    session: Session,
+    reader: _Reader,
+    columns: Mapping[int, Sequence[tuple[Any, ...]]],
+    constraints: Mapping[int, Sequence[tuple[Any, ...]]],
+    indexes: Mapping[int, Sequence[tuple[Any, ...]]],
+    parts: Mapping[int, Sequence[tuple[Any, ...]]],
+) -> Texts:
+    """Types and expressions of the tables that use objects."""
+    users = reader.objects.users
+    if not users:
+        return {}
+    lines = [_ColumnLine(*line) for table in users for line in columns[table]]
+    checks = [_Constraint(*line) for table in users for line in constraints[table]]
+    own = [line[0] for table in users for line in indexes[table]]
+    return spell(
+        session,
+        reader.schema,
+        types=[(line.type_oid, line.modifier) for line in lines if line.type_oid in reader.objects.types],
+        parts=[(i, n) for i in own for n, part in enumerate(parts[i], 1) if not part[0] and part[1] is None],
+        default=[line.default_oid for line in lines if line.default_oid is not None],
+        check=[c.oid for c in checks if c.kind == "c"],
+        predicate=own,
+    )
 
 
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> defaultdict[int, list[tuple[Any, ...]]]:
@@ -205,32 +244,36 @@ class _ColumnLine(NamedTuple):
     identity: str
     comment: str | None
     collation: str | None
+    type_oid: int
+    modifier: int
 
 
 def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
     identity = _identity(reader, table, line, sequence) if sequence else None
     default = generated = None
+    expression = reader.texts.get(("default", line.default_oid or 0, 0), line.expression)
     if line.generated:
         if not reader.needed(table, line.name, "generated column", line.default_oid):
-            generated = line.expression
+            generated = expression
         if line.generated == "v":
             reason = "it is virtual in the source and becomes stored"
             reader.leave(table, line.name, "generated column", reason, "lossy")
     elif (
-        line.expression is not None
+        expression is not None
         and identity is None
         and not reader.needed(table, line.name, "default", line.default_oid)
     ):
-        default = line.expression
+        default = expression
     return Column(
         name=line.name,
-        type=line.type,
+        type=reader.texts.get(("type", line.type_oid, line.modifier), line.type),
         nullable=line.nullable,
         default=default,
         generated=generated,
         identity=identity,
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
+        made=line.type_oid in reader.objects.types,
     )
 
 
@@ -294,7 +337,9 @@ def _constraints(reader: _Reader, table: str, rows: Iterable[tuple[Any, ...]]) -
         "unique_keys": tuple(_key(c) for c in kept if c.kind == "u"),
         "foreign_keys": tuple(_reference(c) for c in kept if c.kind == "f"),
         "checks": tuple(
-            Check(c.name, c.expression, c.valid, c.no_inherit) for c in kept if c.kind == "c" and c.expression
+            Check(c.name, reader.texts.get(("check", c.oid, 0), c.expression), c.valid, c.no_inherit)
+            for c in kept
+            if c.kind == "c" and c.expression
         ),
     }
 
@@ -307,7 +352,9 @@ def _left(reader: _Reader, table: str, c: _Constraint) -> bool:
             reader.leave(table, c.name, "not-null constraint", "it is not validated in the source", "lossy")
         return True
     if c.kind == "x":
-        reader.leave(table, c.name, "exclusion constraint", _LATER)
+        if (reason := reader.objects.problems.get(("exclusion constraint", f"{table}.{c.name}"))) is None:
+            return True  # it is one of the objects
+        reader.leave(table, c.name, "exclusion constraint", reason)
     elif c.period:
         reader.leave(table, c.name, "temporal constraint", _LATER)
     elif not c.enforced:
@@ -369,10 +416,14 @@ def _indexes(
             lines = list(itertools.starmap(_PartLine, parts[oid]))
             yield Index(
                 name=name,
-                parts=tuple(_index_part(reader, table, name, p) for p in lines if not p.included),
+                parts=tuple(
+                    _index_part(reader, table, name, p, reader.texts.get(("part", oid, number)))
+                    for number, p in enumerate(lines, 1)
+                    if not p.included
+                ),
                 unique=unique,
                 method=method,
-                predicate=predicate,
+                predicate=reader.texts.get(("predicate", oid, 0), predicate),
                 include=tuple(p.column for p in lines if p.included and p.column),
                 nulls_not_distinct=not_distinct,
                 with_options=tuple(options),
@@ -392,10 +443,12 @@ class _PartLine(NamedTuple):
     opclass: str | None
 
 
-def _index_part(reader: _Reader, table: str, index: str, line: _PartLine) -> IndexPart:
+def _index_part(
+    reader: _Reader, table: str, index: str, line: _PartLine, expression: str | None
+) -> IndexPart:
     return IndexPart(
         column=line.column,
-        expression=line.expression,
+        expression=expression or line.expression,
         descending=line.descending,
         nulls_first=None if line.nulls_first == line.descending else line.nulls_first,
         collation=reader.collation(table, index, "index", line.collation),

@@ -28,7 +28,8 @@ SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
                                    AND k.conkey[1] = a.attnum AND NOT k.convalidated),
        d.oid::int8, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text,
        col_description(a.attrelid, a.attnum),
-       CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', cn.nspname, cl.collname) END
+       CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', cn.nspname, cl.collname) END,
+       a.atttypid::int8, a.atttypmod
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -146,7 +147,7 @@ WHERE i.indrelid = ANY (%(tables)s::oid[])
 ORDER BY i.indexrelid, u.pos;
 
 -- name: needs
--- What defaults, checks and indexes use that only this database has: the user's functions, types, sequences and so on.
+-- What defaults, checks and indexes use that only this database has, and that is not made again in the target.
 -- Object identifiers below 16384 are the server's own. Materialized, because the statistics of catalogs are
 -- often stale and a nested loop over thousands of tables takes seconds.
 WITH o AS MATERIALIZED (
@@ -157,6 +158,8 @@ WITH o AS MATERIALIZED (
 SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
 FROM pg_depend d JOIN o ON o.class = d.classid AND o.oid = d.objid
 WHERE o.relation = ANY (%(tables)s::oid[]) AND d.deptype = 'n' AND d.refobjid >= 16384
+  AND NOT EXISTS (SELECT FROM unnest(%(made_classes)s::oid[], %(made)s::oid[]) m (class, oid)
+                  WHERE m.class = d.refclassid AND m.oid = d.refobjid)
   AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation)
   AND d.refclassid <> 'pg_constraint'::regclass
 GROUP BY d.objid;

@@ -1,0 +1,133 @@
+"""What stands beside the tables: which objects of a catalog go along, and when they are made.
+
+What belongs here: choosing, and the order around the tables' load. What does not: reading them
+(`infra/sources/postgresql_objects.py`) and the fence (`infra/target.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from jivs_pipeline.core.model import Catalog, SchemaObject
+from jivs_pipeline.core.names import qualified
+from jivs_pipeline.core.plan import ObjectPlan, PlanWarning, TableMode, TablePlan
+from jivs_pipeline.core.ports import LedgerView
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.run import Run
+
+__all__ = ["choose", "make_after", "make_before", "take_back_for"]
+
+_ROUTINES = frozenset({"function", "procedure"})
+
+
+def choose(
+    spec: Spec,
+    catalog: Catalog,
+    tables: Sequence[TablePlan],
+    there: frozenset[tuple[str, str]],
+    warnings: list[PlanWarning],
+) -> tuple[ObjectPlan, ...]:
+    """The objects that go along, in their order.
+
+    Args:
+        tables: as they are planned.
+        there: (kind, name) of those that the target's schema has already, not made by this migration.
+        warnings: gets a line for each that does not.
+    """
+    carried = {t.source_table: t for t in tables if t.refused is None}
+    usable: set[tuple[str, str]] = set()
+    chosen: list[ObjectPlan] = []
+    for one in catalog.objects:
+        if not one.before and not spec.tables.takes(_bare(one)):
+            continue
+        name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
+        if label in there:
+            usable.add(label)
+            reason = f"{one.kind}: the target has one of that name already, which is kept"
+            warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
+        elif problem := _problem(one, carried, usable):
+            warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
+        else:
+            usable.add(label)
+            chosen.append(
+                ObjectPlan(
+                    kind=one.kind, name=one.name, statements=one.statements, drop=one.drop, before=one.before
+                )
+            )
+            if _names_schema(one, spec, catalog):
+                reason = f"{one.kind}: its body may name schema {catalog.schema}, and stays as it is"
+                warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
+    return tuple(chosen)
+
+
+def _bare(one: SchemaObject) -> str:
+    """What `tables.exclude` is compared with: the name of a view or function, or of the relation that it hangs on."""
+    return one.name.partition("(")[0].partition(".")[0]
+
+
+def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tuple[str, str]]) -> str | None:
+    for kind, name in sorted(one.needs - usable):
+        return f"it uses {kind} {name}, which is not carried"
+    for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
+        if (plan := carried.get(table)) is None:
+            return f"it uses table {table}, which is not carried"
+        if plan.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
+            return f"table {plan.target} was there before and keeps what hangs on it"
+        if plan.target_table != table:
+            return f"it uses table {table}, which is renamed"
+        if column is not None and column not in _columns(plan):
+            return f"it uses column {table}.{column}, which is renamed or dropped"
+    return None
+
+
+def _columns(plan: TablePlan) -> set[str]:
+    """Those that have the same name at both ends."""
+    carried = {c.target for c in plan.columns if c.source == c.target}
+    renamed = {c.target for c in plan.columns if c.source != c.target}
+    made = {c.name for c in plan.definition.columns} if plan.definition else set[str]()
+    return carried | (made - renamed)
+
+
+def _names_schema(one: SchemaObject, spec: Spec, catalog: Catalog) -> bool:
+    if one.kind not in _ROUTINES or spec.target_schema == catalog.schema:
+        return False
+    word = re.compile(rf'(?<![\w"])"?{re.escape(catalog.schema)}"?\s*\.')
+    return any(word.search(statement) for statement in one.statements)
+
+
+def take_back_for(run: Run, tables: Sequence[TablePlan], ledger: LedgerView) -> None:
+    """What was made on rows goes before one of its tables is made anew."""
+    schema = run.plan.target_schema
+    stale = any(ledger.stale(t.target, run.extracted[t.target].generation) for t in tables)
+    if stale and ledger.objects(schema):
+        _retried(run, partial(run.target.undo_objects, schema))
+
+
+def make_before(run: Run) -> None:
+    """What tables need."""
+    _make(run, [o for o in run.plan.objects if o.before])
+
+
+def make_after(run: Run) -> None:
+    """All others, as soon as no table is missing: the run that repairs it makes them."""
+    if not run.failures and len(run.plan.carried) == len(run.plan.tables):
+        _make(run, [o for o in run.plan.objects if not o.before])
+
+
+def _make(run: Run, objects: Sequence[ObjectPlan]) -> None:
+    for step in run.builder.make_objects(run.plan.target_schema, objects):
+        run.guard.check()
+        _retried(run, partial(run.target.apply, step, ""))
+
+
+def _retried(run: Run, job: Callable[[], object]) -> None:
+    told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
+
+    def attempt() -> None:
+        with_retries(job, run.guard, told)
+
+    run_all([attempt], 1, run.guard)

@@ -1,0 +1,156 @@
+"""Reads what stands beside the tables of a PostgreSQL schema: types, functions, views, triggers and so on.
+
+What belongs here: which objects there are, what uses what, and which of them can be made again. What does not: the
+statements that make them (`postgresql_makers.py`) and tables (`postgresql_catalog.py`).
+
+Rule: an object is carried when everything that it uses is the server's own, a table of the schema, or carried itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jivs_pipeline.core.model import SchemaObject
+from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.sources.postgresql_makers import Found, make
+from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
+
+__all__ = ["Objects", "read_objects"]
+
+Node = tuple[int, int]
+"""Class and oid."""
+
+
+class _Edge(NamedTuple):
+    """A line of `-- name: edges`."""
+
+    user: Node
+    used: Node | None
+    column: str | None
+    described: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What was read.
+
+    Attributes:
+        made: in an order in which they can be made.
+        parts: class and oid of everything that they are made of.
+        types: oids of their types, with those of arrays.
+        users: oids of the tables that need some of them.
+        problems: (kind, shown name) of those that cannot be made -> why.
+    """
+
+    made: tuple[SchemaObject, ...] = ()
+    parts: Sequence[Node] = ()
+    types: frozenset[int] = frozenset()
+    users: frozenset[int] = frozenset()
+    problems: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+
+def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Objects:
+    """Objects of `schema`, whose carried `tables` are given by oid, in a transaction that is open."""
+    found = [Found(*row) for row in session.execute(SQL["objects"], {"schema": schema}).fetchall()]
+    relations = int(session.execute("SELECT 'pg_class'::regclass::oid::int8").fetchone()[0])  # type: ignore[index]
+    types = int(session.execute("SELECT 'pg_type'::regclass::oid::int8").fetchone()[0])  # type: ignore[index]
+    nodes = {f.node: f for f in found}
+    whole = [*nodes, *((relations, oid) for oid in tables)]
+    classes, oids = _columns(whole)
+    members = session.execute(SQL["members"], {"classes": classes, "oids": oids}).fetchall()
+    part_classes, parts, classes, oids = (
+        map(list, zip(*members, strict=True)) if members else ([], [], [], [])
+    )
+    parameters = {"part_classes": part_classes, "parts": parts, "classes": classes, "oids": oids}
+    edges = [
+        _Edge((a, b), None if d is None else (c, d), column, described)
+        for a, b, c, d, column, described in session.execute(SQL["edges"], parameters).fetchall()
+    ]
+    is_table = {(relations, oid) for oid in tables}
+    problems = _problems(nodes, is_table, edges)
+    carried = [f for f in found if f.node not in problems]
+    first = _closure([e for e in edges if e.user in is_table and e.used in nodes], edges)
+    order = _in_order([f.node for f in carried], edges)
+    statements = make(session, schema, carried)
+    made: list[SchemaObject] = []
+    for node in order:
+        one = nodes[node]
+        mine = [e for e in edges if e.user == node and e.used is not None]
+        made.append(
+            SchemaObject(
+                kind=one.kind,
+                name=one.shown,
+                statements=statements[node].create,
+                drop=statements[node].drop,
+                before=node in first,
+                needs=frozenset((nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes),
+                uses=frozenset((tables[e.used[1]], e.column) for e in mine if e.used and e.used in is_table),
+            )
+        )
+    own = {f.node for f in carried}
+    return Objects(
+        made=tuple(made),
+        parts=[(c, o) for c, o, n, m in members if (n, m) in own],
+        types=frozenset(o for c, o, n, m in members if c == types and (n, m) in own),
+        users=frozenset(e.user[1] for e in edges if e.user in is_table and e.used in own),
+        problems={(nodes[n].kind, nodes[n].shown): why for n, why in problems.items()},
+    )
+
+
+def _columns(nodes: Iterable[Node]) -> tuple[list[int], list[int]]:
+    listed = list(nodes)
+    return [c for c, _ in listed], [o for _, o in listed]
+
+
+def _problems(nodes: Mapping[Node, Found], tables: set[Node], edges: Sequence[_Edge]) -> dict[Node, str]:
+    """Why objects cannot be made; what uses such a one cannot either."""
+    problems = {n: f.problem for n, f in nodes.items() if f.problem}
+    first = _closure([e for e in edges if e.user in tables and e.used in nodes], edges)
+    for edge in edges:
+        if edge.user in nodes and edge.user not in problems:
+            if edge.used is None:
+                problems[edge.user] = f"it uses {edge.described}, which is not carried"
+            elif edge.user in first and edge.used in tables:
+                problems[edge.user] = "a table needs it, and it needs a table"
+    while True:
+        more = {
+            e.user: f"it uses {nodes[e.used].kind} {nodes[e.used].shown}, which is not carried"
+            for e in edges
+            if e.user in nodes and e.user not in problems and e.used in nodes and e.used in problems
+        }
+        if not more:
+            return problems
+        problems |= more
+
+
+def _closure(start: Sequence[_Edge], edges: Sequence[_Edge]) -> set[Node]:
+    """Everything that the users of `start` need, directly or not."""
+    reached: set[Node] = set()
+    waiting = [e.used for e in start if e.used is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting += [e.used for e in edges if e.user == node and e.used is not None]
+    return reached
+
+
+def _in_order(nodes: Sequence[Node], edges: Sequence[_Edge]) -> list[Node]:
+    """What is used comes first."""
+    needs = {n: sorted({e.used for e in edges if e.user == n and e.used is not None}) for n in nodes}
+    ordered: dict[Node, None] = {}
+    waiting: set[Node] = set()
+
+    def visit(node: Node) -> None:
+        if node in ordered or node in waiting or node not in needs:
+            return
+        waiting.add(node)
+        for used in needs[node]:
+            visit(used)
+        ordered[node] = None
+
+    for node in nodes:
+        visit(node)
+    return list(ordered)

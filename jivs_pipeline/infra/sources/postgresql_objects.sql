@@ -1,0 +1,185 @@
+-- What stands beside the tables of a schema, and what uses what; read by postgresql_objects.py.
+-- ASCII only, as in postgresql_catalog.sql. All but the last run with an empty search_path.
+
+-- name: objects
+-- Everything that one statement can make again: class, oid, kind, name as `others` shows it, bare name, the relation that it hangs on,
+-- comment, and a reason against it.
+WITH here AS (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s),
+found AS (
+    SELECT 'pg_class'::regclass::oid AS class, c.oid,
+           CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END AS kind,
+           c.relname::text AS shown, c.relname::text AS name, NULL::text AS relation, NULL AS problem
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relkind IN ('v', 'm')
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid,
+           CASE t.typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' WHEN 'c' THEN 'composite type' ELSE 'range type' END,
+           t.typname, t.typname, NULL,
+           CASE WHEN r.rngcanonical::oid <> 0 THEN 'its canonical function is written in another language' END
+    FROM pg_type t JOIN here ON here.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+    LEFT JOIN pg_range r ON r.rngtypid = t.oid
+    WHERE t.typtype IN ('e', 'd', 'c', 'r') AND coalesce(c.relkind, 'c') = 'c'
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid,
+           CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
+           format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), p.proname, NULL,
+           CASE WHEN p.prokind = 'a' THEN CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn::oid <> 0 OR a.aggsortop <> 0
+                                               THEN 'only plain aggregates are carried' END
+                WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN format('it is written in %%s', l.lanname) END
+    FROM pg_proc p JOIN here ON here.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
+    UNION ALL
+    SELECT 'pg_statistic_ext'::regclass, s.oid, 'statistics object', s.stxname, s.stxname, NULL, NULL
+    FROM pg_statistic_ext s JOIN here ON here.oid = s.stxnamespace
+    UNION ALL
+    SELECT 'pg_trigger'::regclass, g.oid, 'trigger', format('%%s.%%s', c.relname, g.tgname), g.tgname, c.relname, NULL
+    FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON here.oid = c.relnamespace
+    WHERE NOT g.tgisinternal
+    UNION ALL
+    SELECT 'pg_rewrite'::regclass, w.oid, 'rule', format('%%s.%%s', c.relname, w.rulename), w.rulename, c.relname, NULL
+    FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN here ON here.oid = c.relnamespace
+    WHERE w.rulename <> '_RETURN'
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, k.oid, 'exclusion constraint', format('%%s.%%s', c.relname, k.conname), k.conname,
+           c.relname, NULL
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN here ON here.oid = c.relnamespace
+    WHERE k.contype = 'x' AND c.relkind = 'r'
+)
+SELECT f.class::int8, f.oid::int8, f.kind, f.shown, f.name, f.relation,
+       obj_description(f.oid, (SELECT c.relname FROM pg_class c WHERE c.oid = f.class)), f.problem
+FROM found f
+WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = f.class AND d.objid = f.oid AND d.deptype = 'e')
+ORDER BY f.kind, f.shown;
+
+-- name: members
+-- What is part of an object or a table and bears an oid of its own: class and oid of the part, then those of the whole.
+WITH nodes AS MATERIALIZED (SELECT * FROM unnest(%(classes)s::oid[], %(oids)s::oid[]) n (class, oid)),
+types AS MATERIALIZED (
+    SELECT n.oid AS type, n.class, n.oid FROM nodes n WHERE n.class = 'pg_type'::regclass
+    UNION SELECT c.reltype, n.class, n.oid FROM nodes n JOIN pg_class c ON c.oid = n.oid
+    WHERE n.class = 'pg_class'::regclass AND c.reltype <> 0
+    UNION SELECT (to_jsonb(r) ->> 'rngmultitypid')::oid, n.class, n.oid FROM nodes n JOIN pg_range r ON r.rngtypid = n.oid
+    WHERE n.class = 'pg_type'::regclass AND to_jsonb(r) ? 'rngmultitypid'
+),
+parts AS (
+    SELECT class AS part_class, oid AS part, class, oid FROM nodes
+    UNION SELECT 'pg_type'::regclass, type, class, oid FROM types
+    UNION SELECT 'pg_type'::regclass, t.typarray, x.class, x.oid FROM types x JOIN pg_type t ON t.oid = x.type WHERE t.typarray <> 0
+    UNION SELECT 'pg_class'::regclass, t.typrelid, x.class, x.oid FROM types x JOIN pg_type t ON t.oid = x.type WHERE t.typrelid <> 0
+    UNION SELECT d.classid, d.objid, x.class, x.oid FROM types x JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass
+        AND d.refobjid = x.type AND d.deptype = 'i' AND d.classid = 'pg_proc'::regclass
+    UNION SELECT 'pg_constraint'::regclass, k.oid, x.class, x.oid FROM types x JOIN pg_constraint k ON k.contypid = x.type
+    UNION SELECT 'pg_rewrite'::regclass, w.oid, n.class, n.oid FROM nodes n JOIN pg_rewrite w ON w.ev_class = n.oid
+    WHERE n.class = 'pg_class'::regclass AND w.rulename = '_RETURN'
+    UNION SELECT 'pg_attrdef'::regclass, a.oid, n.class, n.oid FROM nodes n JOIN pg_attrdef a ON a.adrelid = n.oid
+    WHERE n.class = 'pg_class'::regclass
+    UNION SELECT 'pg_constraint'::regclass, k.oid, n.class, n.oid FROM nodes n JOIN pg_constraint k ON k.conrelid = n.oid
+    WHERE n.class = 'pg_class'::regclass AND k.contype IN ('c', 'p', 'u')
+    UNION SELECT 'pg_class'::regclass, i.indexrelid, n.class, n.oid FROM nodes n JOIN pg_index i ON i.indrelid = n.oid
+    WHERE n.class = 'pg_class'::regclass
+      AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'x')
+    UNION SELECT 'pg_class'::regclass, k.conindid, n.class, n.oid FROM nodes n JOIN pg_constraint k ON k.oid = n.oid
+    WHERE n.class = 'pg_constraint'::regclass
+    UNION SELECT 'pg_class'::regclass, d.objid, n.class, n.oid FROM nodes n JOIN pg_depend d ON d.refclassid = n.class
+        AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+        JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE n.class = 'pg_class'::regclass
+)
+SELECT part_class::int8, part::int8, class::int8, oid::int8 FROM parts;
+
+-- name: edges
+-- What uses what: class and oid of the user, of the used (NULL where it is none of the nodes), its column, and its description then.
+WITH members AS MATERIALIZED (
+    SELECT * FROM unnest(%(part_classes)s::oid[], %(parts)s::oid[], %(classes)s::oid[], %(oids)s::oid[])
+        m (part_class, part, class, oid)
+)
+SELECT DISTINCT m.class::int8, m.oid::int8, r.class::int8, r.oid::int8, a.attname::text,
+       CASE WHEN r.oid IS NULL THEN pg_describe_object(d.refclassid, d.refobjid, 0) END
+FROM members m
+JOIN pg_depend d ON d.classid = m.part_class AND d.objid = m.part
+LEFT JOIN members r ON r.part_class = d.refclassid AND r.part = d.refobjid
+LEFT JOIN pg_attribute a ON d.refclassid = 'pg_class'::regclass AND a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    AND d.refobjsubid > 0 AND r.class = 'pg_class'::regclass
+WHERE d.refobjid >= 16384 AND d.refclassid <> 'pg_namespace'::regclass
+  AND (d.refclassid <> 'pg_constraint'::regclass OR r.oid IS NOT NULL)
+  AND (r.class, r.oid) IS DISTINCT FROM (m.class, m.oid);
+
+-- name: enums
+SELECT enumtypid::int8, enumlabel::text FROM pg_enum WHERE enumtypid = ANY (%(oids)s::oid[]) ORDER BY enumtypid, enumsortorder;
+
+-- name: domains
+SELECT t.oid::int8, t.typbasetype::int8, t.typtypmod, t.typnotnull, t.typdefaultbin IS NOT NULL,
+       CASE WHEN t.typcollation <> b.typcollation THEN format('%%I.%%I', n.nspname, c.collname) END
+FROM pg_type t JOIN pg_type b ON b.oid = t.typbasetype
+LEFT JOIN pg_collation c ON c.oid = t.typcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+WHERE t.oid = ANY (%(oids)s::oid[]);
+
+-- name: domain_checks
+SELECT contypid::int8, oid::int8, conname::text, convalidated FROM pg_constraint
+WHERE contypid = ANY (%(oids)s::oid[]) AND contype = 'c' ORDER BY contypid, conname;
+
+-- name: composites
+SELECT t.oid::int8, a.attname::text, a.atttypid::int8, a.atttypmod,
+       CASE WHEN a.attcollation <> b.typcollation THEN format('%%I.%%I', n.nspname, c.collname) END
+FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type b ON b.oid = a.atttypid
+LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+WHERE t.oid = ANY (%(oids)s::oid[]) ORDER BY t.oid, a.attnum;
+
+-- name: ranges
+SELECT r.rngtypid::int8, r.rngsubtype::int8,
+       CASE WHEN NOT o.opcdefault THEN format('%%I.%%I', n.nspname, o.opcname) END,
+       CASE WHEN r.rngcollation <> 0 AND r.rngcollation <> s.typcollation THEN format('%%I.%%I', cn.nspname, c.collname) END,
+       CASE WHEN r.rngsubdiff::oid <> 0 THEN r.rngsubdiff::oid::int8 END,
+       (SELECT m.typname::text FROM pg_type m WHERE m.oid = (to_jsonb(r) ->> 'rngmultitypid')::oid)
+FROM pg_range r JOIN pg_opclass o ON o.oid = r.rngsubopc JOIN pg_namespace n ON n.oid = o.opcnamespace
+JOIN pg_type s ON s.oid = r.rngsubtype
+LEFT JOIN pg_collation c ON c.oid = r.rngcollation LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+WHERE r.rngtypid = ANY (%(oids)s::oid[]);
+
+-- name: aggregates
+SELECT aggfnoid::oid::int8, aggtransfn::oid::int8, aggtranstype::int8, nullif(aggfinalfn::oid, 0)::int8,
+       nullif(aggcombinefn::oid, 0)::int8, agginitval, aggtransspace, p.proparallel::text
+FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid WHERE aggfnoid::oid = ANY (%(oids)s::oid[]);
+
+-- name: views
+-- Options, and whether there are rows.
+SELECT c.oid::int8, ARRAY(SELECT format('%%I=%%L', o.option_name, o.option_value) FROM pg_options_to_table(c.reloptions) o),
+       c.relispopulated
+FROM pg_class c WHERE c.oid = ANY (%(oids)s::oid[]);
+
+-- name: view_indexes
+SELECT i.indrelid::int8, i.indexrelid::int8 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid ORDER BY c.relname;
+
+-- name: trigger_states
+SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: rule_states
+SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: spelled
+-- Texts in which the names of the schema stand bare, so that they mean the target's: this one runs with the schema in the search_path.
+-- Nothing in here may be taken for an object of that schema: functions are qualified, and so are operators.
+SELECT 'type' AS what, u.oid::pg_catalog.int8, u.num::pg_catalog.int4, pg_catalog.format_type(u.oid, u.num) AS text
+FROM unnest(%(type_oids)s::pg_catalog.oid[], %(type_mods)s::pg_catalog.int4[]) u (oid, num)
+UNION ALL SELECT 'view', o::pg_catalog.int8, 0, pg_catalog.pg_get_viewdef(o) FROM pg_catalog.unnest(%(view)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'function', o::pg_catalog.int8, 0, pg_catalog.pg_get_functiondef(o) FROM pg_catalog.unnest(%(function)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'arguments', o::pg_catalog.int8, 0, pg_catalog.pg_get_function_identity_arguments(o)
+FROM pg_catalog.unnest(%(arguments)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'procedure', o::pg_catalog.int8, 0, o::pg_catalog.regproc::pg_catalog.text FROM pg_catalog.unnest(%(procedure)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'constraint', o::pg_catalog.int8, 0, pg_catalog.pg_get_constraintdef(o) FROM pg_catalog.unnest(%(constraint)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'trigger', o::pg_catalog.int8, 0, pg_catalog.pg_get_triggerdef(o, true) FROM pg_catalog.unnest(%(trigger)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'rule', o::pg_catalog.int8, 0, pg_catalog.pg_get_ruledef(o, true) FROM pg_catalog.unnest(%(rule)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'statistics', o::pg_catalog.int8, 0, pg_catalog.pg_get_statisticsobjdef(o) FROM pg_catalog.unnest(%(statistics)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'index', o::pg_catalog.int8, 0, pg_catalog.pg_get_indexdef(o, 0, true) FROM pg_catalog.unnest(%(index)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'part', u.oid::pg_catalog.int8, u.num::pg_catalog.int4, pg_catalog.pg_get_indexdef(u.oid, u.num, false)
+FROM unnest(%(part_oids)s::pg_catalog.oid[], %(part_nums)s::pg_catalog.int4[]) u (oid, num)
+UNION ALL SELECT 'default', d.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
+WHERE d.oid OPERATOR(pg_catalog.=) ANY (%(default)s::pg_catalog.oid[])
+UNION ALL SELECT 'check', k.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(k.conbin, k.conrelid) FROM pg_catalog.pg_constraint k
+WHERE k.oid OPERATOR(pg_catalog.=) ANY (%(check)s::pg_catalog.oid[])
+UNION ALL SELECT 'predicate', i.indexrelid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(i.indpred, i.indrelid) FROM pg_catalog.pg_index i
+WHERE i.indexrelid OPERATOR(pg_catalog.=) ANY (%(predicate)s::pg_catalog.oid[])
+UNION ALL SELECT 'domain default', t.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(t.typdefaultbin, 0) FROM pg_catalog.pg_type t
+WHERE t.oid OPERATOR(pg_catalog.=) ANY (%(domain_default)s::pg_catalog.oid[]);
