@@ -35,6 +35,7 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import BreakerOpen, ConfigError, JivsError, NotReady, TerminalError
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.infra.breaker_store import LocalStore, RedisStore, Store, Waiting
+from jivs_pipeline.infra.redis_client import Silence
 
 __all__ = ["Breakers", "Endpoint", "endpoint_name", "name_of_endpoint"]
 
@@ -127,9 +128,8 @@ class Breakers:
         self._local = LocalStore(self.policy, clock or _steady_clock())
         self._known: dict[str, _Open] = {}
         self._lock = threading.Lock()
-        self._told = False
+        self._silence = Silence("this process watches its endpoints alone", quiet_seconds)
         self._alone = False
-        self._quiet_until = 0.0
         self._writer: threading.Thread | None = None
         self._more = False
         self._write_after = 0.0
@@ -246,7 +246,7 @@ class Breakers:
     # Stores
 
     def _ask(self, question: Callable[[Store], _T]) -> tuple[_T, Store]:
-        if self._shared is not None and time.monotonic() >= self._quiet_until:
+        if self._shared is not None and not self._silence.lasts:
             try:
                 answer = question(self._shared)
             except redis.RedisError as error:
@@ -272,14 +272,8 @@ class Breakers:
 
     def _unanswered(self, error: redis.RedisError) -> None:
         with self._lock:
-            self._quiet_until = time.monotonic() + self._quiet_seconds
             self._alone = True
-            told, self._told = self._told, True
-        if not told:
-            _LOG.warning(
-                "Redis does not answer (%s); this process watches its endpoints alone. Check JIVS_REDIS_URL",
-                type(error).__name__,
-            )
+        self._silence.begin(error)
 
     def _answered(self) -> None:
         with self._lock:

@@ -22,13 +22,12 @@ import redis
 
 from jivs_pipeline.core.claims import Claim, Owner
 from jivs_pipeline.infra.owner import is_dead
-from jivs_pipeline.infra.redis_client import redis_client
+from jivs_pipeline.infra.redis_client import Silence, redis_client
 
 __all__ = ["LeaseHolder", "Leases"]
 
 _LOG = logging.getLogger("jivs_pipeline")
 _ANSWER_SECONDS = 2.0
-_QUIET_SECONDS = 5.0
 """How long Redis is left alone after it did not answer."""
 
 # Only who holds a lease may prolong or end it; compare and change are one step in there.
@@ -80,8 +79,7 @@ class Leases:
         self._lock = threading.Lock()
         self._values: dict[str, str] = {}
         self._renewed: dict[str, float] = {}
-        self._told = False
-        self._quiet_until = 0.0
+        self._silence = Silence("the run goes on, guarded by its epoch in the target")
 
     def close(self) -> None:
         """Close the connections; leases that are held run out by themselves."""
@@ -106,7 +104,7 @@ class Leases:
                 if self._redis.eval(_REPLACE, 1, name, found, value, str(self._milliseconds)):
                     break
         except redis.RedisError as error:
-            self._unanswered(error)
+            self._silence.begin(error)
             return None
         with self._lock:
             self._values[key], self._renewed[key] = value, time.monotonic()
@@ -118,12 +116,12 @@ class Leases:
         with self._lock:
             value = self._values.get(claim.key) or self._value(claim.owner, claim.run_id)
             due = now >= self._renewed.get(claim.key, 0.0) + self._milliseconds / 3000
-        if not due or now < self._quiet_until:
+        if not due or self._silence.lasts:
             return
         try:
             ours = self._redis.eval(_RENEW, 1, _name(claim.key), value, str(self._milliseconds))
         except redis.RedisError as error:
-            self._unanswered(error)
+            self._silence.begin(error)
             return
         if ours:
             with self._lock:
@@ -134,12 +132,12 @@ class Leases:
         with self._lock:
             value = self._values.pop(key, None)
             self._renewed.pop(key, None)
-        if value is None or time.monotonic() < self._quiet_until:
+        if value is None or self._silence.lasts:
             return
         try:
             self._redis.eval(_RELEASE, 1, _name(key), value)
         except redis.RedisError as error:
-            self._unanswered(error)
+            self._silence.begin(error)
 
     def _value(self, owner: Owner, run_id: str) -> str:
         holder = LeaseHolder(
@@ -147,15 +145,6 @@ class Leases:
             datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         return json.dumps(asdict(holder), sort_keys=True)
-
-    def _unanswered(self, error: redis.RedisError) -> None:
-        self._quiet_until = time.monotonic() + _QUIET_SECONDS
-        if not self._told:
-            self._told = True
-            _LOG.warning(
-                "Redis does not answer (%s); the run goes on, guarded by its epoch in the target. Check JIVS_REDIS_URL",
-                type(error).__name__,
-            )
 
 
 def _name(key: str) -> str:

@@ -17,13 +17,12 @@ from typing import Any
 import redis
 
 from jivs_pipeline.core.pace import BURST_US, LONGEST_DEBT_US, reserve
-from jivs_pipeline.infra.redis_client import redis_client
+from jivs_pipeline.infra.redis_client import Silence, redis_client
 
 __all__ = ["Rates"]
 
 _LOG = logging.getLogger("jivs_pipeline")
 _ANSWER_SECONDS = 0.5
-_QUIET_SECONDS = 5.0
 """How long Redis is left alone after it did not answer."""
 
 # Per key: when it is free. ARGV: burst, longest debt, keep, now or '' for the server's own clock; then per key the cost,
@@ -65,8 +64,7 @@ class Rates:
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}
         self._local: dict[str, int] = {}
-        self._told = False
-        self._quiet_until = 0.0
+        self._silence = Silence("this process keeps the limits of its sources alone")
 
     def close(self) -> None:
         """Close the connections."""
@@ -85,11 +83,11 @@ class Rates:
         costs = {f"jivs:rate:{kind}:{endpoint}": max(0, round(s * 1e6)) for kind, s in seconds.items()}
         if not costs:
             return 0.0
-        if time.monotonic() >= self._quiet_until:
+        if not self._silence.lasts:
             try:
                 return self._shared(costs)
             except redis.RedisError as error:
-                self._unanswered(error)
+                self._silence.begin(error)
         return self._alone(costs)
 
     def _shared(self, costs: Mapping[str, int]) -> float:
@@ -110,13 +108,3 @@ class Rates:
             for key, cost in costs.items():
                 self._local[key] = reserve(self._local.get(key), now, cost)
             return max(0, max(self._local[key] for key in costs) - now) / 1e6
-
-    def _unanswered(self, error: redis.RedisError) -> None:
-        with self._lock:
-            self._quiet_until = time.monotonic() + _QUIET_SECONDS
-            told, self._told = self._told, True
-        if not told:
-            _LOG.warning(
-                "Redis does not answer (%s); this process keeps the limits of its sources alone. Check JIVS_REDIS_URL",
-                type(error).__name__,
-            )
