@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jivs_pipeline import __version__, cli_breaker, cli_metrics, cli_queue, cli_steering
+from jivs_pipeline import __version__, cli_breaker, cli_metrics, cli_queue, cli_report, cli_steering
 from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
@@ -47,6 +47,7 @@ app.add_typer(cli_breaker.app, name="breaker")
 app.add_typer(cli_queue.app)
 app.add_typer(cli_steering.app)
 app.add_typer(cli_metrics.app)
+app.add_typer(cli_report.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -375,61 +376,6 @@ def verify(
         if not json_:
             print(f"jivs: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code)
-
-
-@app.command()
-def report(
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="Migration key.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; F.json: as JSON.")] = None,
-    check: Annotated[
-        Path | None, typer.Option("--check", help="Say whether this report is as it was signed.")
-    ] = None,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Write the signed migration report, one self-contained HTML page; or check one."""
-    if (key is None) == (check is None) or (check is not None and out is not None):
-        raise ConfigError(
-            "Give the KEY of a migration whose report is written, or --check FILE",
-            hint="See jivs report --help",
-        )
-    if check is not None:
-        _check(check, as_json=json_)
-    elif key is not None:
-        _write(key, out, as_json=json_)
-
-
-def _check(path: Path, *, as_json: bool) -> None:
-    from jivs_pipeline.engine.report_file import check_report
-    from jivs_pipeline.runtime import Runtime
-
-    with Runtime.from_environment() as runtime:
-        found = check_report(path, runtime.report_key(make=False))
-    sentence = (
-        f"{path} is the unchanged report of migration {found['key']!r} ({found['status']}), "
-        f"signed with the key {found['signed_with']}"
-    )
-    _print(found) if as_json else print(sentence)
-
-
-def _write(key: str, out: Path | None, *, as_json: bool) -> None:
-    from jivs_pipeline.engine.document import build_document
-    from jivs_pipeline.engine.report_file import write_report
-    from jivs_pipeline.runtime import Runtime
-
-    with Runtime.from_environment() as runtime:
-        control = runtime.control
-        row = control.migration(key)
-        document = build_document(
-            row, control.checkpoints(key), control.performance(key), control.incidents(key),
-            versions=runtime.services().versions,
-        )  # fmt: skip
-        path = out or runtime.settings.home / "reports" / f"{key}.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Of one that runs or waits the document says what a run would, which has ended.
-        now = {"status": row["status"], "report": str(path)}
-        write_report({**document, **now}, path, runtime.report_key())
-    _print({"key": key, "report": str(path)}) if as_json else print(path)
 
 
 @app.command()

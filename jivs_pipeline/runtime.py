@@ -61,7 +61,7 @@ from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
 from jivs_pipeline.infra.webhook import HttpWebhook
 
-__all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime"]
+__all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime", "versions"]
 
 DEMO_SOURCE, DEMO_TARGET = "demo-flights", "demo-warehouse"
 """Connections that every home has: the bundled sample and the embedded PostgreSQL."""
@@ -394,7 +394,7 @@ class Runtime:
             reports=self.settings.home / "reports",
             report_key=self.report_key,
             new_id=lambda: uuid.uuid4().hex[:12],
-            versions=_versions(),
+            versions=versions(),
             now=lambda: datetime.now(UTC),
             rate=self._rate,
             pulse_seconds=min(1.0, self.settings.lease_seconds / 3),
@@ -494,7 +494,8 @@ def _read_connections(path: Path | None) -> Mapping[str, Any]:
     return content  # pyright: ignore[reportUnknownVariableType]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What the report says it was made with."""
     from importlib.metadata import version
 
     return {"jivs_pipeline": __version__, "dagster": version("dagster"), "python": platform.python_version()}

@@ -96,28 +96,26 @@ def materializations(document: Mapping[str, Any]) -> Iterator[dg.AssetMaterializ
 def checks(document: Mapping[str, Any]) -> Iterator[dg.AssetCheckEvaluation]:
     """One per compared table: equal or not, with both digests."""
     for table in document["tables"]:
-        if table["verified"] is None:
-            continue
-        yield dg.AssetCheckEvaluation(
-            asset_key=table_key(document["target"]["name"], table["target_table"]),
-            check_name=CHECK,
-            passed=table["verified"],
-            description="Count and digest computed by source and target are equal"
-            if table["verified"]
-            else "The target differs from the source",
-            metadata=check_metadata(table),
-        )
+        if (equal := table["verified"]) is not None:
+            said = "Count and digest computed by source and target are equal" if equal else _DIFFERS
+            yield _check(document["target"]["name"], table, said, passed=equal)
 
 
 def recheck(connection: str, table: Mapping[str, Any]) -> dg.AssetCheckEvaluation:
     """The check of a table that was compared again, from the document of `jivs verify`."""
+    said = "Compared again; count and digest are equal" if table["equal"] else f"Compared again; {_DIFFERS}"
+    return _check(connection, table, said, passed=table["equal"])
+
+
+_DIFFERS = "the target differs from the source"
+
+
+def _check(connection: str, table: Mapping[str, Any], said: str, *, passed: bool) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=table_key(connection, table["target_table"]),
         check_name=CHECK,
-        passed=table["equal"],
-        description="Compared again; count and digest are equal"
-        if table["equal"]
-        else "Compared again; the target differs from the source",
+        passed=passed,
+        description=said[0].upper() + said[1:],
         metadata=check_metadata(table),
     )
 
