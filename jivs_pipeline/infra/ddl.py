@@ -316,10 +316,14 @@ def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
             if table.mode is TableMode.APPEND
             else sql.SQL("")
         )
-        # In numeric, because one after the largest bigint is no bigint; a used-up sequence is left at its end.
+        # In numeric, because one after the largest bigint is no bigint; a used-up sequence is left at its end. What is set
+        # stays when the transaction does not commit, and the next attempt looks at it: so it is a number that counts as
+        # given out, wherever there is one before the next.
         statements.append(
             sql.SQL(
-                "SELECT setval(s.seqrelid, greatest(least(n.next, s.seqmax), s.seqmin)::bigint, n.next {beyond})"
+                "SELECT CASE WHEN n.next - s.seqincrement BETWEEN s.seqmin AND s.seqmax"
+                " THEN setval(s.seqrelid, (n.next - s.seqincrement)::bigint, true)"
+                " ELSE setval(s.seqrelid, greatest(least(n.next, s.seqmax), s.seqmin)::bigint, n.next {beyond}) END"
                 " FROM pg_sequence s, (SELECT {edge}({column})::numeric AS edge FROM {table}) t,"
                 " LATERAL (SELECT {pick}(CASE WHEN t.edge {taken} {value}::numeric THEN t.edge + s.seqincrement"
                 " ELSE {value}::numeric END{past}) AS next) n"

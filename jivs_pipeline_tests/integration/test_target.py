@@ -1045,7 +1045,7 @@ def test_a_sequence_is_what_the_definition_says(
 
 
 def test_numbers_that_were_given_out_do_not_come_back(
-    target: PostgresqlTarget, db: psycopg.Connection[Any]
+    target: PostgresqlTarget, db: psycopg.Connection[Any], failpoints: Callable[[str], None]
 ) -> None:
     """Rows that the target had before may be deleted, but somebody may remember their numbers."""
     db.execute(
@@ -1053,7 +1053,13 @@ def test_numbers_that_were_given_out_do_not_come_back(
     )
     columns = (Column("a", "bigint", nullable=False, identity=Identity()), Column("b", "text"))
     table = _made(target, _table("t", columns, mode=TableMode.APPEND), [(10, "new")])
-    _apply(target, [*ddl.merge("shop", [table]), *ddl.number(table, {"a": 11})])
+    _apply(target, ddl.merge("shop", [table]))
+    # A sequence keeps what it was set to in a transaction that did not commit.
+    failpoints("before_commit:error")
+    with pytest.raises(TransientError):
+        _apply(target, ddl.number(table, {"a": 11}))
+    arm(None)
+    assert _apply(target, ddl.number(table, {"a": 11})) == [True]
     assert _one(db, "INSERT INTO public.t (b) VALUES ('next') RETURNING a") == 51
 
 

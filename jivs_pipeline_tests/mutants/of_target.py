@@ -240,6 +240,18 @@ TARGET = (
         (f"{_TEST}::test_numbering_goes_on[identity]",),
     ),
     Mutant(
+        "numbers are set as if none had been given out",
+        "What a transaction that did not commit has set makes the next attempt forget how far the sequence was.",
+        (
+            Edit(
+                "jivs_pipeline/infra/ddl.py",
+                "THEN setval(s.seqrelid, (n.next - s.seqincrement)::bigint, true)",
+                "THEN setval(s.seqrelid, n.next::bigint, false)",
+            ),
+        ),
+        (f"{_TEST}::test_numbers_that_were_given_out_do_not_come_back",),
+    ),
+    Mutant(
         "foreign keys are believed",
         "A foreign key is made NOT VALID and never validated.",
         (Edit(_DDL, "        if key.valid:\n", "        if not key.columns:\n"),),
