@@ -20,6 +20,7 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from jivs_pipeline.defs.tags import (
     ASKED_FOR,
+    RETRIED_BY,
     RETRY,
     RETRY_ON_FAILURE,
     SETTLED,
@@ -34,6 +35,7 @@ __all__ = ["ENDED", "ask_again", "has_retries_left", "may_be_retried", "may_go_o
 
 ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _RECENT = timedelta(minutes=15)
+_PROMISED = timedelta(days=1)
 _MOST_ASKED = 30
 _OVERLOOKED = timedelta(seconds=60)
 """How long the daemon may take to launch a run that it was asked for."""
@@ -116,13 +118,20 @@ def ask_again(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _candidates(instance: dg.DagsterInstance, now: datetime) -> list[dg.RunRecord]:
-    """Failed runs that wait or were asked for, and those that the daemon does not retry and that failed lately."""
+    """Failed runs that wait or were asked for, those that the daemon does not retry and that failed lately, and those that
+    it would but has not.
+    """
     failed = [dg.DagsterRunStatus.FAILURE]
     waiting = dg.RunsFilter(job_name="migration", statuses=failed, tags={RETRY: list(_LOOKED_AT)})
     given_up = dg.RunsFilter(
         job_name="migration", statuses=failed, tags={WILL_RETRY: "false"}, updated_after=now - _RECENT
     )
+    # It says so before it does it, and may die in between, or find no code server.
+    promised = dg.RunsFilter(
+        job_name="migration", statuses=failed, tags={WILL_RETRY: "true"}, updated_after=now - _PROMISED
+    )
     found = [*instance.get_run_records(waiting), *instance.get_run_records(given_up)]
+    found += [r for r in instance.get_run_records(promised) if RETRIED_BY not in r.dagster_run.tags]
     return list({record.dagster_run.run_id: record for record in found}.values())
 
 

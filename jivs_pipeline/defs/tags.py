@@ -18,6 +18,7 @@ __all__ = [
     "PARTITION",
     "PRIORITY",
     "REQUEST",
+    "RETRIED_BY",
     "RETRIES",
     "RETRY",
     "RETRY_NUMBER",
@@ -71,6 +72,9 @@ RETRY_NUMBER = "dagster/retry_number"
 
 WILL_RETRY = "dagster/will_retry"
 """Dagster's own, on failed runs: whether its daemon launches another one."""
+
+RETRIED_BY = "dagster/auto_retry_run_id"
+"""Dagster's own, on failed runs: the one that its daemon has launched for it."""
 
 MAX_RETRIES = "dagster/max_retries"
 RETRY_STRATEGY = "dagster/retry_strategy"

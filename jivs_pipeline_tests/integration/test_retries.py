@@ -122,6 +122,19 @@ def test_a_run_that_the_daemon_has_overlooked_is_asked_for_again(
     assert stored(instance, run).tags["jivs/retry"] == "settled"
 
 
+def test_a_daemon_that_died_before_it_did_what_it_said_is_asked(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run says that another will follow, none has, and nobody has asked before."""
+    run = started(instance)
+    assert fail(instance, run).tags["dagster/will_retry"] == "true"
+    assert ask_again(instance) == []  # it may still be at it
+    monkeypatch.setattr(retries, "_OVERLOOKED", timedelta(0))
+    assert ask_again(instance) == [run.run_id]
+    other = fail(instance, started(instance), **{"dagster/auto_retry_run_id": "another"})
+    assert other.run_id not in ask_again(instance)
+
+
 def test_a_run_that_was_asked_for_is_settled_by_the_other(instance: dg.DagsterInstance) -> None:
     run = started(instance)
     fail(instance, run, **wait_tags(run.run_id, datetime.now(UTC) - LATER))
