@@ -209,6 +209,21 @@ def test_keys_that_differ_in_case_only_here(run: Callable[..., Any], make_mysql:
         assert not constraints(db, "f")
 
 
+@pytest.mark.parametrize("place", ["after_staging_rename@2", "after_copy_before_commit@3"])
+def test_a_killed_run_goes_on(jivs: Jivs, make_mysql: Make, target: str, key: str, place: str) -> None:
+    """Killed while it reads, or while it loads: the next run brings every row once."""
+    source = make_mysql(SHOP)
+    spec = jivs.spec(key=key, source="legacy", target="warehouse")
+    env = jivs.connections(legacy=source, warehouse=target)
+    killed = jivs("run", spec, "--json", env={**env, "JIVS_FAILPOINT": f"{place}:kill"})
+    assert killed.code not in {0, 4}
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    check_run(document)
+    assert document["resumed"] is True
+    for table in ("orders", "items", "codes", "doubled"):
+        assert _mysql_rows(source, table) == _postgresql_rows(target, table), table
+
+
 @pytest.mark.parametrize("what", ["password", "database", "port"])
 def test_no_way_in_is_one_sentence(
     jivs: Jivs, make_mysql: Make, make_mysql_user: Make, target: str, key: str, what: str

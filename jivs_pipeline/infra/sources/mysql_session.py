@@ -32,11 +32,23 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
 from jivs_pipeline.infra.sources.mysql_errors import connect_error, mapped
 
-__all__ = ["Columns", "Session", "Version", "literal", "open_session", "quoted", "text_of", "version_of"]
+__all__ = [
+    "IDLE_SECONDS",
+    "Columns",
+    "Session",
+    "Version",
+    "literal",
+    "open_session",
+    "quoted",
+    "text_of",
+    "version_of",
+]
 
 Columns = list[list[bytes | None]]
 """Some rows of a result, one list per column; every value as the server printed it."""
 
+IDLE_SECONDS = 86_400
+"""How long the server keeps a session that says nothing: a reader without work waits for the end of the extraction."""
 _PIECE = 1 << 18
 _CONNECT_SECONDS = 10
 _EXCUSED = 40
@@ -46,7 +58,7 @@ _ERROR, _END = 0xFF, 0xFE
 
 _PINNED = (
     "SET SESSION sql_mode = '', time_zone = '+00:00', net_write_timeout = 3600, net_read_timeout = 600,"
-    " wait_timeout = 28800, sql_select_limit = DEFAULT, lock_wait_timeout = {lock}, innodb_lock_wait_timeout = {lock}"
+    " wait_timeout = {idle}, sql_select_limit = DEFAULT, lock_wait_timeout = {lock}, innodb_lock_wait_timeout = {lock}"
 )
 # Each server knows only some of these.
 _PINNED_WHERE_KNOWN = (
@@ -382,7 +394,7 @@ def open_session(
 
 
 def _pin(session: Session, io_timeout_seconds: float) -> None:
-    session.command(_PINNED.format(lock=max(1, round(io_timeout_seconds))))
+    session.command(_PINNED.format(lock=max(1, round(io_timeout_seconds)), idle=IDLE_SECONDS))
     for setting in _PINNED_WHERE_KNOWN:
         # Unknown here, or not for this user to set: then nobody else has set it for a read either.
         with suppress(err.OperationalError, err.ProgrammingError, err.InternalError):

@@ -28,13 +28,15 @@ from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
 from jivs_pipeline.infra.sources.mysql_census import chunk_condition, source_rows
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
-from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+from jivs_pipeline.infra.sources.mysql_session import IDLE_SECONDS, Session, literal, quoted
 from jivs_pipeline.infra.sources.sqlite_digests import total
 
 __all__ = ["MysqlSnapshot", "begin_all"]
 
 _BATCH_ROWS = 16_384
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+_LOCK_SECONDS = 5
+_HOLD_SECONDS = 10
 _NOT_ALLOWED = frozenset({1044, 1142, 1227, 1290, 1370, 1205})
 """A privilege is missing, the server's options forbid it, or the lock was not granted in time."""
 
@@ -53,27 +55,17 @@ def begin_all(sessions: Sequence[Session], tables: Sequence[tuple[str, str]]) ->
     if not others:
         first.command(_BEGIN)
         return [first], "one snapshot"
-    try:
-        first.command("FLUSH TABLES WITH READ LOCK")
-    except pymysql.Error as error:
-        if number_of(error) not in _NOT_ALLOWED:
-            raise
-    else:
+    if _locked(first, "FLUSH TABLES WITH READ LOCK"):
         # This lock, other than that of LOCK TABLES, outlives the beginning of a transaction.
         for session in sessions:
             session.command(_BEGIN)
-        first.command("UNLOCK TABLES")
+        _unlock(first)
         return list(sessions), "one snapshot"
     listed = ", ".join(f"{quoted(*names)} READ" for names in tables)
-    try:
-        first.command(f"LOCK TABLES {listed}")
-    except pymysql.Error as error:
-        if number_of(error) not in _NOT_ALLOWED:
-            raise
-    else:
+    if tables and _locked(first, f"LOCK TABLES {listed}"):
         for session in others:
             session.command(_BEGIN)
-        first.command("UNLOCK TABLES")
+        _unlock(first)
         first.part()
         return others, "one snapshot, begun under LOCK TABLES (the privilege RELOAD is missing)"
     first.command(_BEGIN)
@@ -81,6 +73,36 @@ def begin_all(sessions: Sequence[Session], tables: Sequence[tuple[str, str]]) ->
         session.part()
     reason = "one snapshot, read by one session: others could not join it without the privilege RELOAD or LOCK TABLES"
     return [first], reason
+
+
+def _locked(session: Session, statement: str) -> bool:
+    """Take a lock that keeps writers out; False where this user may not, or it was not granted in time.
+
+    Writers queue behind whoever waits for it, so it is not waited for long; and should this process be stopped
+    while it has it, the server ends the session.
+    """
+    session.command(f"SET SESSION lock_wait_timeout = LEAST({_LOCK_SECONDS}, @@lock_wait_timeout)")
+    session.command(f"SET SESSION wait_timeout = {_HOLD_SECONDS}")
+    try:
+        session.command(statement)
+    except pymysql.Error as error:
+        if number_of(error) not in _NOT_ALLOWED:
+            raise
+        _relax(session)
+        return False
+    return True
+
+
+def _unlock(session: Session) -> None:
+    session.command("UNLOCK TABLES")
+    _relax(session)
+
+
+def _relax(session: Session) -> None:
+    """Back to what the session was pinned to."""
+    session.command(
+        f"SET SESSION wait_timeout = {IDLE_SECONDS}, lock_wait_timeout = {round(max(1, session.patience))}"
+    )
 
 
 class MysqlSnapshot:
