@@ -18,21 +18,22 @@ from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapp
 __all__ = ["MYSQL_TYPES", "MysqlType", "MysqlValues", "choose_mysql", "enum_members", "mysql_type"]
 
 _PLAIN = "every value"
+_UNSIGNED = "unsigned: PostgreSQL would take negative numbers, too"
 
 MYSQL_TYPES: tuple[TypeMapping, ...] = (
     TypeMapping(
         "tinyint(1)", "0 and 1", "boolean", "boolean", "bool", Canon.BOOLEAN, "0 or 1, and part of no key"
     ),
     TypeMapping("tinyint", _PLAIN, "smallint", "integer", "int16", Canon.INTEGER),
-    TypeMapping("tinyint unsigned", _PLAIN, "smallint", "integer", "int16", Canon.INTEGER),
+    TypeMapping("tinyint unsigned", _PLAIN, "smallint", "integer", "int16", Canon.INTEGER, note=_UNSIGNED),
     TypeMapping("smallint", _PLAIN, "smallint", "integer", "int16", Canon.INTEGER),
-    TypeMapping("smallint unsigned", _PLAIN, "integer", "integer", "int32", Canon.INTEGER),
+    TypeMapping("smallint unsigned", _PLAIN, "integer", "integer", "int32", Canon.INTEGER, note=_UNSIGNED),
     TypeMapping("mediumint", _PLAIN, "integer", "integer", "int32", Canon.INTEGER),
-    TypeMapping("mediumint unsigned", _PLAIN, "integer", "integer", "int32", Canon.INTEGER),
+    TypeMapping("mediumint unsigned", _PLAIN, "integer", "integer", "int32", Canon.INTEGER, note=_UNSIGNED),
     TypeMapping("int", _PLAIN, "integer", "integer", "int32", Canon.INTEGER),
-    TypeMapping("int unsigned", _PLAIN, "bigint", "integer", "int64", Canon.INTEGER),
+    TypeMapping("int unsigned", _PLAIN, "bigint", "integer", "int64", Canon.INTEGER, note=_UNSIGNED),
     TypeMapping("bigint", _PLAIN, "bigint", "integer", "int64", Canon.INTEGER),
-    TypeMapping("bigint unsigned", _PLAIN, "numeric(20)", "integer", "decimal128(20,0)", Canon.NUMERIC),
+    TypeMapping("bigint unsigned", _PLAIN, "numeric(20)", "integer", "decimal128(20,0)", Canon.NUMERIC, note=_UNSIGNED),
     TypeMapping(
         "bigint unsigned auto_increment", "up to 9223372036854775807", "bigint", "integer", "int64",
         Canon.INTEGER, "fits bigint, also where a foreign key points at it",
@@ -150,6 +151,7 @@ class MysqlValues:
         nul: texts with a NUL character.
         unreadable: texts that do not come back from utf8mb4 as they were.
         invalid: ENUM values that are no member: the error value, which prints as ''.
+        disguised: texts of a latin1 column whose bytes are UTF-8 beyond ASCII.
         blank: ENUM values that are the member ''.
     """
 
@@ -161,6 +163,7 @@ class MysqlValues:
     unreadable: int = 0
     invalid: int = 0
     blank: int = 0
+    disguised: int = 0
 
 
 def enum_members(arguments: str) -> tuple[str, ...]:

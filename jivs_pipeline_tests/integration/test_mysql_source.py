@@ -215,6 +215,29 @@ def test_texts_that_postgresql_cannot_hold(make_mysql: Make, open_mysql: Open) -
     assert {c: r.split(" ")[0] for c, r in reasons.items()} == {"a": "2", "b": "1", "c": "1"}
 
 
+def test_utf8_in_latin1_is_named(make_mysql: Make, open_mysql: Open) -> None:
+    """It is carried as MySQL reads it, which is exact; that it was hardly meant so is said."""
+    source = open_mysql(
+        make_mysql("""
+        CREATE TABLE t (v varchar(9) CHARACTER SET latin1);
+        INSERT INTO t VALUES (x'c3a9'), (x'e9'), ('plain'), (x'e282ac'), (NULL), ('');
+        """)
+    )
+    table = source.catalog(None).tables[0]
+    survey = source.survey(table, table.columns, None, 1 << 20)
+    assert not survey.refused
+    assert [(r.column, r.reason.split(" ")[0]) for r in survey.lossy] == [("v", "2")]
+    with source.snapshot(1) as snapshot:
+        assert rows_of(snapshot, plan_of(source, "t")) == [
+            ("Ã©",),
+            ("é",),
+            ("plain",),
+            ("â‚¬",),
+            (None,),
+            ("",),
+        ]
+
+
 def test_enumerations(make_mysql: Make, open_mysql: Open) -> None:
     """The error value prints as '' and is not NULL; that it becomes the member '' is said."""
     source = open_mysql(
@@ -256,8 +279,10 @@ def test_what_the_user_may_not_read_is_refused(
     source = open_mysql(user)
     tables = {t.name: t for t in source.catalog(None).tables}
     assert not source.survey(tables["good"], tables["good"].columns, None, 1 << 20).refused
-    # information_schema shows a user only the columns that he may read.
+    # information_schema shows a user only the columns that he may read, and would have hidden the other.
     assert [c.name for c in tables["half"].columns] == ["id"]
+    refused = source.survey(tables["half"], tables["half"].columns, None, 1 << 20).refused
+    assert "does not let this user read all of it" in refused[0].reason
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ class MysqlSource:
             if where is not None:
                 _check(session, table, where)
             try:
+                # information_schema hides columns that this user may not read: then this fails.
+                session.table(f"SELECT * {source_rows(table.schema, table.name, ['FALSE'])}")
                 census = take_census(
                     session, table, columns, where, chunk_bytes,
                     charsets=_charsets(session, table), numbered=numbered,
@@ -137,7 +139,9 @@ class MysqlSource:
                 if number_of(error) not in _NO_RIGHT:
                     raise
                 census, limit = _NOTHING, 1 << 30
-                refused = [Refusal("", "the source does not let this user read it")]
+                refused = [
+                    Refusal("", "the source does not let this user read all of it; grant SELECT on the table")
+                ]
             else:
                 refused = _too_large(census, limit)
         return self._survey(columns, census, refused)
@@ -337,15 +341,22 @@ def _too_large(census: Census, limit: int) -> list[Refusal]:
 
 
 def _losses(column: Column, values: MysqlValues) -> list[Refusal]:
-    """What is carried, but is not told apart any more."""
+    """What is carried as it is, but may not be what it was meant to be, or is not told apart any more."""
+    found: list[Refusal] = []
+    if values.disguised:
+        reason = (
+            f"{values.disguised:,} texts in latin1 look like UTF-8 that was stored without conversion;"
+            " they are carried as MySQL reads them (Ã© for é)"
+        )
+        found.append(Refusal(column.name, reason))
     if not values.invalid:
-        return []
+        return found
     reason = (
         f"{values.invalid:,} values are the error value of the ENUM (index 0), which becomes the empty text"
     )
     if values.blank:
         reason += f"; {values.blank:,} others are the member '' and become the same"
-    return [Refusal(column.name, reason)]
+    return [*found, Refusal(column.name, reason)]
 
 
 def _needs_text(column: ColumnPlan) -> bool:

@@ -71,6 +71,13 @@ def _no_day(c: str) -> str:
     )
 
 
+def _utf8_inside(c: str) -> str:
+    """Condition of a text whose bytes are well-formed UTF-8 with characters beyond ASCII."""
+    raw = f"CAST({c} AS BINARY)"
+    read = f"CONVERT({raw} USING utf8mb4)"
+    return f"CAST({read} AS BINARY) = {raw} AND CHAR_LENGTH({read}) < LENGTH({raw})"
+
+
 def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
     """Name of a count -> condition of the values that are counted."""
     found: dict[str, str] = {}
@@ -90,6 +97,8 @@ def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> di
         if charset not in _NO_CONVERSION:
             again = f"CONVERT(CONVERT({c} USING utf8mb4) USING {charset})"
             found["unreadable"] = f"CAST({again} AS BINARY) <> CAST({c} AS BINARY)"
+        if charset == "latin1":
+            found["disguised"] = _utf8_inside(c)
     return found
 
 
