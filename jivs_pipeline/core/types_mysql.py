@@ -150,6 +150,7 @@ class MysqlValues:
         zero_dates: no day of the calendar: 0000-00-00, 2020-00-15, 2020-02-31, or in year 0.
         nul: texts with a NUL character.
         unreadable: texts that do not come back from utf8mb4 as they were.
+        malformed: JSON to MariaDB that is none to PostgreSQL.
         invalid: ENUM values that are no member: the error value, which prints as ''.
         disguised: texts of a latin1 column whose bytes are UTF-8 beyond ASCII.
         blank: ENUM values that are the member ''.
@@ -164,6 +165,7 @@ class MysqlValues:
     invalid: int = 0
     blank: int = 0
     disguised: int = 0
+    malformed: int = 0
 
 
 def enum_members(arguments: str) -> tuple[str, ...]:
@@ -222,6 +224,9 @@ def _refused(declared: MysqlType, values: MysqlValues) -> str | None:
     if values.nul:
         counted = _count(values.nul, "text holds", "texts hold")
         return f"{counted} a NUL character, which PostgreSQL text cannot; correct them in the source, or drop the column"
+    if values.malformed:
+        counted = _count(values.malformed, "value is", "values are")
+        return f'{counted} JSON to MariaDB but not to PostgreSQL, such as 1. or "\\x"; correct them in the source'
     if values.unreadable:
         counted = _count(values.unreadable, "text holds", "texts hold")
         return f"{counted} bytes that are no characters of the column's character set; correct them in the source"

@@ -26,14 +26,8 @@ from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
 from jivs_pipeline.infra.sources.mysql_census import Census, source_rows, take_census
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
-from jivs_pipeline.infra.sources.mysql_session import (
-    Session,
-    Version,
-    literal,
-    open_session,
-    text_of,
-    version_of,
-)
+from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
 from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, begin_all
 
 __all__ = ["MysqlSource"]

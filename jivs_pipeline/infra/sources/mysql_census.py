@@ -71,6 +71,18 @@ def _no_day(c: str) -> str:
     )
 
 
+# MariaDB's JSON is text, and its JSON_VALID takes any character after a backslash, and numbers that end in a point.
+_JSON_STRING = r'(?s)"(?:[^"\\]++|\\.)*+"'
+_JSON_ESCAPE = r'(?s)(?<!\\)(?:\\\\)*\\[^"\\/bfnrtu]'
+_JSON_POINT = r"[0-9]\.(?![0-9])"
+
+
+def _loose_json(c: str) -> str:
+    """Condition of JSON that only MariaDB takes for JSON."""
+    bare = f"REGEXP_REPLACE({c}, {literal(_JSON_STRING)}, '')"
+    return f"{c} REGEXP {literal(_JSON_ESCAPE)} OR {bare} REGEXP {literal(_JSON_POINT)}"
+
+
 def _utf8_inside(c: str) -> str:
     """Condition of a text whose bytes are well-formed UTF-8 with characters beyond ASCII."""
     raw = f"CAST({c} AS BINARY)"
@@ -97,6 +109,8 @@ def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> di
         if charset not in _NO_CONVERSION:
             again = f"CONVERT(CONVERT({c} USING utf8mb4) USING {charset})"
             found["unreadable"] = f"CAST({again} AS BINARY) <> CAST({c} AS BINARY)"
+        if declared.family == "json" and charset:
+            found["malformed"] = _loose_json(c)
         if charset == "latin1":
             found["disguised"] = _utf8_inside(c)
     return found

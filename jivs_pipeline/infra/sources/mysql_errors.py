@@ -1,7 +1,7 @@
 """What MySQL's errors mean to us, decided by their numbers.
 
 What belongs here: turning PyMySQL's errors into `core.errors`, and the sentences that say so. What does not:
-retrying, and opening sessions (`mysql_session.py`).
+retrying, and opening sessions (`mysql_open.py`).
 
 A server's message may quote a value (`Truncated incorrect DOUBLE value: '…'`). Only messages of the kinds
 below, which name objects and never values, are passed on; for all others the number has to do.

@@ -28,7 +28,8 @@ from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
 from jivs_pipeline.infra.sources.mysql_census import chunk_condition, source_rows
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
-from jivs_pipeline.infra.sources.mysql_session import IDLE_SECONDS, Session, literal, quoted
+from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 from jivs_pipeline.infra.sources.sqlite_digests import total
 
 __all__ = ["MysqlSnapshot", "begin_all"]
