@@ -335,9 +335,18 @@ class Runtime:
                 calling=calling,
                 permits=permits,
             )
+        if connection.dialect == "mysql":
+            from jivs_pipeline.infra.sources.mysql import MysqlSource
+
+            return MysqlSource(
+                connection,
+                io_timeout_seconds=self.settings.io_timeout_seconds,
+                calling=calling,
+                permits=permits,
+            )
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql and sqlite",
+            hint="It reads postgresql, mysql and sqlite",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

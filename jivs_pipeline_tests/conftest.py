@@ -14,4 +14,5 @@ pytest_plugins = [
     "jivs_pipeline_tests.faults.servers",
     "jivs_pipeline_tests.faults.wire",
     "jivs_pipeline_tests.fix_redis",
+    "jivs_pipeline_tests.fix_mysql",
 ]

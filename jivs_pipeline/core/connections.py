@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.names import did_you_mean, is_connection_name, name_from_text, short_hash
 
-__all__ = ["Connection", "ConnectionBook", "holds_password", "parse_url", "redact"]
+__all__ = ["MYSQL_SSL_MODES", "Connection", "ConnectionBook", "holds_password", "parse_url", "redact"]
 
 _SCHEMES = {
     "postgresql": "postgresql",
@@ -63,6 +63,14 @@ _POSTGRESQL_PARAMETERS = frozenset(
         "user",
     }
 )
+# The names of MySQL's own clients. Text is always read as utf8mb4, and files are never read for the server.
+_MYSQL_PARAMETERS = frozenset({"connect_timeout", "ssl-ca", "ssl-cert", "ssl-key", "ssl-mode"})
+MYSQL_SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
+"""Values of `ssl-mode`, weakest first; `preferred` unless a URL says otherwise."""
+_REFUSED_PARAMETERS = frozenset(
+    {"service", "passfile", "options", "charset", "local_infile", "local-infile", "allowloadlocalinfile"}
+)
+_ALLOWED = {"postgresql": _POSTGRESQL_PARAMETERS, "mysql": _MYSQL_PARAMETERS}
 _TRUSTED_ROOTS = (
     "/etc/ssl/",
     "/etc/pki/",
@@ -135,9 +143,9 @@ def _check_parameters(name: str | None, dialect: str, query: str, home: Path | N
     parameters = dict(pairs)
     if len(parameters) < len(pairs):
         raise _refuse(name, "has the same parameter twice", "Keep one of the two")
-    allowed = _POSTGRESQL_PARAMETERS if dialect == "postgresql" else frozenset[str]()
+    allowed = _ALLOWED.get(dialect, frozenset[str]())
     for key, value in parameters.items():
-        if key in {"service", "passfile", "options"}:
+        if key.lower() in _REFUSED_PARAMETERS:
             raise _refuse(
                 name, f"carries the parameter {key!r}, which is refused", f"Remove {key} from the URL"
             )
@@ -145,14 +153,17 @@ def _check_parameters(name: str | None, dialect: str, query: str, home: Path | N
             raise _refuse(
                 name, f"has the unknown parameter {key!r}", did_you_mean(key, allowed, "parameters")
             )
-        if key == "sslrootcert" and value != "system":
+        if key == "ssl-mode" and value.lower() not in MYSQL_SSL_MODES:
+            raise _refuse(name, "has an unknown ssl-mode", f"Use one of {', '.join(MYSQL_SSL_MODES)}")
+        if (key == "sslrootcert" and value != "system") or key == "ssl-ca":
             trusted = (*_TRUSTED_ROOTS, *([f"{home}/certs/"] if home else []))
             path = str(Path(value).absolute())
             if ".." in value or not path.startswith(trusted):
                 raise _refuse(
                     name,
-                    "has an sslrootcert outside the allowed directories",
-                    "Use sslrootcert=system, a file under /etc/ssl, or put it into $JIVS_HOME/certs",
+                    f"has an {key} outside the allowed directories",
+                    f"{'Use sslrootcert=system, a file' if key == 'sslrootcert' else 'Use a file'} under /etc/ssl, "
+                    "or put it into $JIVS_HOME/certs",
                 )
     return parameters
 

@@ -1,8 +1,8 @@
 """Type mappings: what a source's declared type and its stored values become in PostgreSQL.
 
 What belongs here: one frozen table of `TypeMapping` per dialect (`jivs types` prints it), the pure rules that
-pick a row of it, and Arrow types by name. What does not: reading values (`infra/sources/`), overriding a type
-(`engine/planning.py`).
+pick a row of it, and Arrow types by name. What does not: MySQL's (`types_mysql.py`), reading values
+(`infra/sources/`), overriding a type (`engine/planning.py`).
 
 SQLite types values, not columns: a declared type is a hope. The rules therefore take the declared type *and*
 the census of what is stored, and they never coerce: integers in a DATE column become bigint, with a note.
@@ -16,6 +16,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from jivs_pipeline.core.digest import Canon
+from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
+from jivs_pipeline.core.types_mysql import MYSQL_TYPES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,36 +38,8 @@ __all__ = [
     "sqlite_type",
 ]
 
-MAX_DECIMAL128 = 38
-"""Digits that decimal128 holds; longer numerics travel as text."""
-
 _MAX_PRECISION = 1000  # of PostgreSQL's numeric(p,s)
 _MAX_VARCHAR = 10_485_760  # PostgreSQL's limit of varchar(n)
-
-
-@dataclass(frozen=True, slots=True)
-class TypeMapping:
-    """One line of a dialect's table.
-
-    Attributes:
-        declared: family of the declared type; `*` is any other.
-        stored: what the values are (SQLite: storage classes; elsewhere the type itself).
-        target: PostgreSQL type, with the letters of the declared type (`n`, `p`, `s`).
-        carrier: how the source hands the value over, see the dialect's snapshot module.
-        arrow: Arrow type in staging.
-        canon: canonical spelling in digests.
-        condition: what every value must satisfy, or empty.
-        note: what a user should know, or empty: then the mapping is exact and what was declared.
-    """
-
-    declared: str
-    stored: str
-    target: str
-    carrier: str
-    arrow: str
-    canon: Canon
-    condition: str = ""
-    note: str = ""
 
 
 SQLITE_TYPES: tuple[TypeMapping, ...] = (
@@ -106,7 +80,7 @@ SQLITE_TYPES: tuple[TypeMapping, ...] = (
 )  # fmt: skip
 """SQLite: declared type family and storage classes."""
 
-TABLES: dict[str, tuple[TypeMapping, ...]] = {"sqlite": SQLITE_TYPES}
+TABLES: dict[str, tuple[TypeMapping, ...]] = {"mysql": MYSQL_TYPES, "sqlite": SQLITE_TYPES}
 """Table of each dialect, for `jivs types`."""
 
 _BY_KEY = {(m.declared, m.stored): m for m in SQLITE_TYPES}
@@ -182,18 +156,6 @@ class StoredValues:
         """The classes that occur, as `TypeMapping.stored` spells them."""
         names = zip(("integer", "real", "text", "blob"), self.counts, strict=True)
         return ", ".join(name for name, count in names if count)
-
-
-@dataclass(frozen=True, slots=True)
-class TypeChoice:
-    """What becomes of a column. `refused` is the reason why nothing can, and then the rest is void."""
-
-    target: str
-    carrier: str
-    arrow: str
-    canon: Canon
-    note: str = ""
-    refused: str | None = None
 
 
 _ARGUMENTS = re.compile(r"\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")

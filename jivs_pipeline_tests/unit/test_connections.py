@@ -166,6 +166,22 @@ def test_ordinary_parameters_are_kept_for_the_driver(parameter):
     assert parse_url(f"postgresql://h/d?{parameter}", "x").url == f"postgresql://h/d?{parameter}"
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    ["ssl-mode=VERIFY_CA", "ssl-ca=/etc/ssl/ca.pem", "ssl-cert=c", "ssl-key=k", "connect_timeout=3"],
+)
+def test_mysqls_own_parameters_are_kept_for_the_driver(parameter):
+    assert parse_url(f"mysql://h/d?{parameter}", "x").url == f"mysql://h/d?{parameter}"
+
+
+def test_mysqls_parameters_that_change_what_is_read_are_refused():
+    assert "'charset', which is refused" in refusal("mysql://h/d?charset=latin1")
+    assert "'local_infile', which is refused" in refusal("mysql://h/d?local_infile=1")
+    assert "unknown ssl-mode" in refusal("mysql://h/d?ssl-mode=maybe")
+    assert "ssl-ca outside" in refusal("mysql://h/d?ssl-ca=/tmp/ca.pem")
+    assert "'sslmode'" in refusal("mysql://h/d?sslmode=require")
+
+
 def test_a_parameter_twice_is_refused():
     assert "twice" in refusal("postgresql://h/d?sslmode=verify-full&sslmode=disable")
 

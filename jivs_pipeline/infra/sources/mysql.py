@@ -1,0 +1,373 @@
+"""MySQL and MariaDB as a source.
+
+What belongs here: `MysqlSource`, which joins catalog, census and snapshot into `core.ports.Source`. What does not:
+each of those (`mysql_catalog`, `mysql_census`, `mysql_snapshot`), type rules (`core/types_mysql.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+
+import pymysql
+
+from jivs_pipeline.core.breaker import Calling
+from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.digest import Spelling
+from jivs_pipeline.core.errors import ConfigError, Crowded, SpecError
+from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.permits import FREE, Permit, Permits
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
+from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.type_mapping import TypeChoice
+from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
+from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
+from jivs_pipeline.infra.sources.mysql_census import Census, source_rows, take_census
+from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
+from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
+from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, begin_all
+
+__all__ = ["MysqlSource"]
+
+_ASK_SECONDS = 5.0
+_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+_PACKET_HEADROOM = 64 * 1024
+_AS_TEXT = frozenset({"bit", "interval", "uuid"})
+"""Types whose binary form pgpq cannot write."""
+_NO_RIGHT = frozenset({1142, 1143})
+
+
+class MysqlSource:
+    """See `core.ports.Source`. Making one connects, unless too many are connected; then the first question does.
+
+    Args:
+        connection: where.
+        io_timeout_seconds: longest silence; also the longest wait for a lock.
+        batch_bytes: about how large a record batch may get.
+        calling: the endpoint's circuit breaker.
+        permits: leave for every session, but for the short ones that ask after another one, or end its statement.
+
+    Raises:
+        ConnectionFailed: the server does not let us in.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        io_timeout_seconds: float = 30,
+        batch_bytes: int = 8 * 1024 * 1024,
+        calling: Calling = nullcontext,
+        permits: Permits = FREE,
+    ) -> None:
+        self._connection = connection
+        self._io_timeout = io_timeout_seconds
+        self._batch_bytes = batch_bytes
+        self._calling = calling
+        self._permits = permits
+        self._lock = threading.Lock()
+        self._permit: Permit | None = None
+        self._session: Session | None = None
+        self._version: Version | None = None
+        self._schema: str | None = None
+        self._numbered: Mapping[str, frozenset[str]] | None = None
+        with suppress(Crowded):
+            self.info()
+
+    def info(self) -> ServerInfo:
+        """Who is there."""
+        version = self._server()
+        return ServerInfo(
+            self._connection.name, "mariadb" if version.mariadb else "mysql", version.text, "UTF8"
+        )
+
+    def _server(self) -> Version:
+        with self._lock, mapped(self._connection.place):
+            if self._version is None:
+                session = self._connected()
+                self._version = version_of(session, self._connection)
+            return self._version
+
+    def catalog(self, schema: str | None) -> Catalog:
+        """Tables of one database, the connection's own unless told otherwise.
+
+        Raises:
+            ConfigError: there is no such database.
+        """
+        version, schema = self._server(), schema or self._connection.database
+        with self._asking(self._connection.place) as session:
+            named = f"FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {literal(schema)}"
+            if not session.number(f"SELECT COUNT(*) {named}"):
+                raise ConfigError(
+                    f"Connection {self._connection.name!r} has no database {schema!r}, or the user may not see it",
+                    hint="Check source_schema, or grant SELECT on it",
+                )
+            found = read_catalog(session, schema, mariadb=version.mariadb)
+        self._numbered, self._schema = found.numbered, schema
+        return found.catalog
+
+    def survey(self, table: Table, columns: Sequence[Column], where: str | None, chunk_bytes: int) -> Survey:
+        """Census of the table's rows; rows are counted, not estimated.
+
+        Raises:
+            SpecError: MySQL does not understand `where`.
+        """
+        if self._numbered is None:
+            self.catalog(table.schema)
+        numbered = (self._numbered or {}).get(table.name, frozenset[str]())
+        with self._asking(table.qualified) as session:
+            if where is not None:
+                _check(session, table, where)
+            try:
+                # information_schema hides columns that this user may not read: then this fails.
+                session.table(f"SELECT * {source_rows(table.schema, table.name, ['FALSE'])}")
+                census = take_census(
+                    session, table, columns, where, chunk_bytes,
+                    charsets=_charsets(session, table), numbered=numbered,
+                )  # fmt: skip
+                limit = session.number("SELECT @@max_allowed_packet")
+            except pymysql.Error as error:
+                if number_of(error) not in _NO_RIGHT:
+                    raise
+                census, limit = _NOTHING, 1 << 30
+                refused = [
+                    Refusal("", "the source does not let this user read all of it; grant SELECT on the table")
+                ]
+            else:
+                refused = _too_large(census, limit)
+        return self._survey(columns, census, refused)
+
+    @staticmethod
+    def _survey(columns: Sequence[Column], census: Census, refused: list[Refusal]) -> Survey:
+        planned: list[ColumnPlan] = []
+        lossy: list[Refusal] = []
+        for column in columns:
+            values = census.values.get(column.name, MysqlValues())
+            choice = choose_mysql(mysql_type(column.type), values)
+            if choice.refused is not None:
+                refused.append(Refusal(column.name, choice.refused))
+                choice = TypeChoice("text", "utf8", "string", choice.canon)
+            lossy += _losses(column, values)
+            planned.append(_column_plan(column, choice))
+        wire = Wire.BINARY
+        if any(_needs_text(c) for c in planned):
+            wire = Wire.CSV
+            planned = [c.model_copy(update={"arrow": "string"}) for c in planned]
+        return Survey(
+            rows=census.rows,
+            rows_exact=True,
+            bytes=census.bytes,
+            chunk_by=census.chunk_by,
+            chunk_columns=census.chunk_columns,
+            chunks=census.chunks,
+            columns=tuple(planned),
+            lane=Lane.ARROW,
+            wire=wire,
+            spelling=Spelling.CANONICAL,
+            refused=tuple(refused),
+            lossy=tuple(lossy),
+            broken_keys=census.broken_keys or None,
+        )
+
+    @contextmanager
+    def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[MysqlSnapshot]:
+        """One view of the database for all readers; see `mysql_snapshot`.
+
+        Raises:
+            Crowded: no connection is free; nor does this source keep one, so that two that wait do not wait for each
+                other.
+        """
+        self.info()
+        with self._lock:
+            self._release()
+        permit = self._permits.take(max(readers, 1))
+        sessions: list[Session] = []
+        try:
+            with mapped(self._connection.place):
+                # Not extend(): if the last cannot be opened, the others must be closed.
+                for _ in range(permit.count):
+                    sessions.append(self._open())  # noqa: PERF401
+                tables, bare = self._tables(sessions[0])
+                inside, how = begin_all(sessions, tables)
+            if bare:
+                how += f"; not covered, having no transactions: {', '.join(bare)}"
+            snapshot = MysqlSnapshot(
+                inside,
+                place=self._connection.place,
+                consistency=how,
+                batch_bytes=self._batch_bytes,
+                portion=portion,
+            )
+            yield snapshot
+        finally:
+            for session in sessions:
+                session.drop()
+            permit.give_back()
+
+    def _tables(self, session: Session) -> tuple[list[tuple[str, str]], list[str]]:
+        """Base tables that a snapshot is for, and those that it does not cover. Before a catalog was read: all."""
+        if self._schema is not None:
+            schemas = f"= {literal(self._schema)}"
+        else:
+            schemas = "NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')"
+        found = session.table(
+            "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.ENGINE, e.TRANSACTIONS FROM information_schema.TABLES t"
+            " LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE"
+            f" WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND t.TABLE_SCHEMA {schemas} ORDER BY 1, 2"
+        )
+        tables = [(text_of(schema), text_of(name)) for schema, name, *_ in found]
+        bare = [f"{text_of(name)} ({text_of(engine)})" for _, name, engine, safe in found if safe != b"YES"]
+        return tables, bare
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._lock:
+            self._release()
+
+    # ── sessions ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self) -> Session:
+        session = open_session(
+            self._connection,
+            io_timeout_seconds=self._io_timeout,
+            reconnect=self._version is not None,
+            calling=self._calling,
+        )
+        session.alive = self._at_work
+        session.cancel = self._cancel
+        return session
+
+    def _connected(self) -> Session:
+        """The source's own session. The caller has the lock."""
+        if self._session is not None and self._session.lost:
+            self._release()
+        if self._session is None:
+            self._permit = self._permits.take(1)
+            try:
+                self._session = self._open()
+            except BaseException:
+                self._release()
+                raise
+        return self._session
+
+    def _release(self) -> None:
+        if self._session is not None:
+            self._session.part()
+            self._session = None
+        if self._permit is not None:
+            self._permit.give_back()
+            self._permit = None
+
+    @contextmanager
+    def _aside(self) -> Generator[Session]:
+        """A short session about another one."""
+        asker = open_session(self._connection, io_timeout_seconds=min(_ASK_SECONDS, self._io_timeout))
+        try:
+            yield asker
+        finally:
+            asker.part()
+
+    def _at_work(self, session: Session) -> bool:
+        """Ask another session whether the server still works on this one's statement."""
+        with self._aside() as asker:
+            return bool(
+                asker.number(
+                    f"SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {session.id}"
+                    " AND COMMAND IN ('Query', 'Execute')"
+                )
+            )
+
+    def _cancel(self, session: Session) -> None:
+        """End the statement of a session of ours."""
+        with self._aside() as asker, mapped(self._connection.place):
+            asker.command(f"KILL QUERY {session.id}")
+
+    @contextmanager
+    def _asking(self, where: str) -> Generator[Session]:
+        """The source's own session in a transaction, so that all questions see the same moment."""
+        self.info()
+        with self._lock, mapped(where):
+            session = self._connected()
+            session.command(_BEGIN)
+            try:
+                yield session
+            finally:
+                if not session.lost:
+                    with suppress(pymysql.Error):
+                        session.command("ROLLBACK")
+
+
+_NOTHING = Census(0, 0, 0, {}, {}, ChunkBy.WHOLE, (), (Chunk(index=0),))
+
+
+def _check(session: Session, table: Table, where: str) -> None:
+    """Raises SpecError if MySQL does not take `where` as a condition on the table."""
+    try:
+        session.table(f"EXPLAIN SELECT 1 {source_rows(table.schema, table.name, [where])}")
+    except (pymysql.err.ProgrammingError, pymysql.err.OperationalError) as error:
+        if session.lost or number_of(error) in _NO_RIGHT:
+            raise
+        said = " ".join(str(error.args[1]).split()) if len(error.args) > 1 else str(error)
+        raise SpecError(
+            f"MySQL does not take rules.{table.name}.where: {said}", hint="Write a condition in MySQL's SQL"
+        ) from error
+
+
+def _charsets(session: Session, table: Table) -> Mapping[str, str]:
+    found = session.texts(
+        "SELECT COLUMN_NAME, CHARACTER_SET_NAME FROM information_schema.COLUMNS"
+        f" WHERE TABLE_SCHEMA = {literal(table.schema)} AND TABLE_NAME = {literal(table.name)}"
+    )
+    return {str(name): charset or "" for name, charset in found}
+
+
+def _too_large(census: Census, limit: int) -> list[Refusal]:
+    if census.largest + _PACKET_HEADROOM <= limit:
+        return []
+    reason = (
+        f"its largest row has {census.largest:,} bytes, and the server sends no more than {limit:,};"
+        " raise max_allowed_packet there"
+    )
+    return [Refusal("", reason)]
+
+
+def _losses(column: Column, values: MysqlValues) -> list[Refusal]:
+    """What is carried as it is, but may not be what it was meant to be, or is not told apart any more."""
+    found: list[Refusal] = []
+    if values.disguised:
+        reason = (
+            f"{values.disguised:,} texts in latin1 look like UTF-8 that was stored without conversion;"
+            " they are carried as MySQL reads them (Ã© for é)"
+        )
+        found.append(Refusal(column.name, reason))
+    if not values.invalid:
+        return found
+    reason = (
+        f"{values.invalid:,} values are the error value of the ENUM (index 0), which becomes the empty text"
+    )
+    if values.blank:
+        reason += f"; {values.blank:,} others are the member '' and become the same"
+    return [*found, Refusal(column.name, reason)]
+
+
+def _needs_text(column: ColumnPlan) -> bool:
+    base = column.target_type.partition("(")[0]
+    # pgpq cannot write numeric without a decimal of Arrow's.
+    return base in _AS_TEXT or (base == "numeric" and column.arrow == "string")
+
+
+def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
+    return ColumnPlan(
+        source=column.name,
+        target=column.name,
+        source_type=column.type,
+        target_type=choice.target,
+        carrier=choice.carrier,
+        arrow=choice.arrow,
+        canon=choice.canon,
+        nullable=column.nullable,
+        note=choice.note,
+    )

@@ -1,0 +1,286 @@
+"""Looking at the rows of a MySQL table: what its values are, where to cut it, which references PostgreSQL would miss.
+
+What belongs here: conditions on values and rows in MySQL's SQL, chunk bounds. What does not: deciding types by
+what was found (`core/types_mysql.py`), reading rows (`mysql_snapshot.py`).
+
+All aggregates of a table are one statement: one walk through its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from jivs_pipeline.core.model import Column, ForeignKey, Table
+from jivs_pipeline.core.plan import Chunk, ChunkBy
+from jivs_pipeline.core.types_mysql import MysqlType, MysqlValues, mysql_type
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+
+__all__ = ["Census", "chunk_condition", "source_rows", "take_census"]
+
+_FIXED_BYTES = 8  # of a value that is neither text nor bytes, in Arrow
+_AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
+_NO_CONVERSION = frozenset({"utf8mb4", "utf8mb3", "utf8", ""})
+_LARGEST_BIGINT = 9_223_372_036_854_775_807
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What one transaction saw of a table. `largest` are the bytes of its largest row; for `broken_keys` see
+    `core.ports.Survey`.
+    """
+
+    rows: int
+    bytes: int
+    largest: int
+    values: Mapping[str, MysqlValues]
+    broken_keys: Mapping[tuple[str, ...], int]
+    chunk_by: ChunkBy
+    chunk_columns: tuple[str, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def source_rows(schema: str, table: str, conditions: Iterable[str | None]) -> str:
+    """`FROM … WHERE …` with all conditions; a newline ends a comment that a condition may end with."""
+    wanted = " AND ".join(f"(\n{condition}\n)" for condition in conditions if condition)
+    return f"FROM {quoted(schema, table)}" + (f" WHERE {wanted}" if wanted else "")
+
+
+def chunk_condition(columns: Sequence[str], chunk: Chunk) -> str | None:
+    """Condition of a chunk's rows. Bounds are compared by the key's own type and collation, here and nowhere else."""
+    if not columns:
+        return None
+    key = quoted(columns[0])
+    parts = [
+        f"{key} {operator} {bound[0]}"
+        for operator, bound in ((">=", chunk.lower), ("<", chunk.upper))
+        if bound is not None
+    ]
+    return " AND ".join(parts) or None
+
+
+# ── what values are ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _no_day(c: str) -> str:
+    """Condition of a date that no calendar has; MySQL keeps some whatever the SQL mode was when they came."""
+    return (
+        f"{c} IS NOT NULL AND (YEAR({c}) = 0 OR MONTH({c}) = 0 OR DAYOFMONTH({c}) = 0"
+        f" OR LAST_DAY({c}) IS NULL OR DAYOFMONTH({c}) > DAYOFMONTH(LAST_DAY({c})) OR DAYOFMONTH({c}) IS NULL)"
+    )
+
+
+# MariaDB's JSON is text, and its JSON_VALID takes any character after a backslash, and numbers that end in a point.
+_JSON_STRING = r'(?s)"(?:[^"\\]++|\\.)*+"'
+_JSON_ESCAPE = r'(?s)(?<!\\)(?:\\\\)*\\[^"\\/bfnrtu]'
+_JSON_POINT = r"[0-9]\.(?![0-9])"
+
+
+def _loose_json(c: str) -> str:
+    """Condition of JSON that only MariaDB takes for JSON."""
+    bare = f"REGEXP_REPLACE({c}, {literal(_JSON_STRING)}, '')"
+    return f"{c} REGEXP {literal(_JSON_ESCAPE)} OR {bare} REGEXP {literal(_JSON_POINT)}"
+
+
+def _utf8_inside(c: str) -> str:
+    """Condition of a text whose bytes are well-formed UTF-8 with characters beyond ASCII."""
+    raw = f"CAST({c} AS BINARY)"
+    read = f"CONVERT({raw} USING utf8mb4)"
+    return f"CAST({read} AS BINARY) = {raw} AND CHAR_LENGTH({read}) < LENGTH({raw})"
+
+
+def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
+    """Name of a count -> condition of the values that are counted."""
+    found: dict[str, str] = {}
+    if declared.family == "tinyint(1)":
+        found["beyond"] = f"{c} NOT IN (0, 1)"
+    if declared.family == "bigint unsigned" and numbered:
+        found["beyond"] = f"{c} > {_LARGEST_BIGINT}"
+    if declared.dated:
+        found["zero_dates"] = _no_day(c)
+    if declared.family == "enum":
+        found["invalid"] = f"({c} + 0) = 0"
+        if "" in declared.members:
+            found["blank"] = f"{c} = '' AND ({c} + 0) > 0"
+    elif declared.text:
+        # As bytes: collations do not see a NUL.
+        found["nul"] = f"LOCATE(x'00', CAST(CONVERT({c} USING utf8mb4) AS BINARY)) > 0"
+        if charset not in _NO_CONVERSION:
+            again = f"CONVERT(CONVERT({c} USING utf8mb4) USING {charset})"
+            found["unreadable"] = f"CAST({again} AS BINARY) <> CAST({c} AS BINARY)"
+        if declared.family == "json" and charset:
+            found["malformed"] = _loose_json(c)
+        if charset == "latin1":
+            found["disguised"] = _utf8_inside(c)
+    return found
+
+
+def _size(c: str, declared: MysqlType) -> str | None:
+    """SQL of a value's bytes as they are sent, where its type does not tell."""
+    if declared.text or declared.family in {"binary", "varbinary", "blob"}:
+        return f"COALESCE(LENGTH({c}), 0)"
+    if declared.family == "geometry":
+        return f"COALESCE(LENGTH(CAST({c} AS BINARY)), 0)"
+    return None
+
+
+@dataclass(slots=True)
+class _Totals:
+    session: Session
+    rows_sql: str
+    asked: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+    def run(self) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        keys = list(self.asked)
+        for start in range(0, len(keys), _AGGREGATES):
+            part = keys[start : start + _AGGREGATES]
+            sql = f"SELECT {', '.join(self.asked[key] for key in part)} {self.rows_sql}"
+            row = self.session.texts(sql)[0]
+            found.update({key: int(value or 0) for key, value in zip(part, row, strict=True)})
+        return found
+
+
+def _look(
+    session: Session,
+    table: Table,
+    columns: Sequence[Column],
+    where: str | None,
+    charsets: Mapping[str, str],
+    numbered: frozenset[str],
+) -> tuple[int, int, int, dict[str, MysqlValues]]:
+    """Rows, bytes, bytes of the largest row, and the census of each column."""
+    totals = _Totals(session, source_rows(table.schema, table.name, [where]))
+    totals.asked["", "rows"] = "COUNT(*)"
+    types = {c.name: mysql_type(c.type) for c in columns}
+    in_key = _key_columns(table)
+    sizes: list[str] = []
+    for name, declared in types.items():
+        c = quoted(name)
+        counted = _counted(c, declared, charsets.get(name, ""), numbered=name in numbered)
+        for what, condition in counted.items():
+            totals.asked[name, what] = f"SUM({condition})"
+        if (size := _size(c, declared)) is not None:
+            sizes.append(size)
+            totals.asked[name, "bytes"] = f"SUM({size})"
+    if sizes:
+        totals.asked["", "largest"] = f"MAX({' + '.join(sizes)})"
+    found = totals.run()
+    rows = found["", "rows"]
+    values: dict[str, MysqlValues] = {}
+    for name in types:
+        counts = {what: n for (column, what), n in found.items() if column == name and what != "bytes"}
+        values[name] = MysqlValues(in_key=name in in_key, numbered=name in numbered, **counts)
+    size = sum(found.get((name, "bytes"), _FIXED_BYTES * rows) for name in types)
+    return rows, size, found.get(("", "largest"), 0), values
+
+
+def _key_columns(table: Table) -> frozenset[str]:
+    keys = [*([table.primary_key] if table.primary_key else []), *table.unique_keys, *table.foreign_keys]
+    return frozenset(name for key in keys for name in key.columns)
+
+
+def _broken(session: Session, table: Table, key: ForeignKey, where: str | None) -> int:
+    """Rows whose reference PostgreSQL would not find: it compares texts byte by byte, whatever the collation here."""
+    present = [f"{quoted(table.name, c)} IS NOT NULL" for c in key.columns]
+    same: list[str] = []
+    for column, target in zip(key.columns, key.target_columns, strict=True):
+        child, parent = quoted(table.name, column), quoted("jivs parent", target)
+        same.append(f"{parent} = {child}")
+        if mysql_type(table.column(column).type).text:
+            same.append(f"{_bytes(parent)} = {_bytes(child)}")
+    parents = f"{quoted(key.target_schema, key.target_table)} AS {quoted('jivs parent')}"
+    missing = f"NOT EXISTS (SELECT 1 FROM {parents} WHERE {' AND '.join(same)})"
+    return session.number(
+        f"SELECT COUNT(*) {source_rows(table.schema, table.name, [where, *present, missing])}"
+    )
+
+
+def _bytes(c: str) -> str:
+    return f"CAST(CONVERT({c} USING utf8mb4) AS BINARY)"
+
+
+# ── where to cut ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _chunk_key(table: Table) -> tuple[str, MysqlType] | None:
+    """First column of a key without NULLs, if it is of a type whose literals are sure; integers before others."""
+    never_null = {c.name for c in table.columns if not c.nullable}
+    found: list[tuple[str, MysqlType]] = []
+    for key in (table.primary_key, *table.unique_keys):
+        if key is None or not never_null.issuperset(key.columns):
+            continue
+        declared = mysql_type(table.column(key.columns[0]).type)
+        if declared.integer or declared.family in {"char(n)", "varchar(n)", "binary", "varbinary"}:
+            found.append((key.columns[0], declared))
+    found.sort(key=lambda pair: not pair[1].integer)
+    return found[0] if found else None
+
+
+def _bound(value: bytes | None, declared: MysqlType) -> str:
+    """A key's value as a literal; texts as characters, so that the key's collation compares them."""
+    if declared.integer:
+        return (value or b"").decode()
+    return literal((value or b"").decode()) if declared.text else f"x'{(value or b'').hex()}'"
+
+
+def _chunks(
+    session: Session, table: Table, where: str | None, step: int
+) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
+    """Chunks of about `step` rows each, or one."""
+    found = _chunk_key(table)
+    if found is None:
+        return _WHOLE
+    name, declared = found
+    key = quoted(name)
+    spelled = f"({key} + 0)" if declared.integer else _bytes(key) if declared.text else key
+
+    def first(*conditions: str | None, offset: int = 0) -> str | None:
+        """The key of the row at `offset` among those where the conditions hold, as a bound."""
+        rows = source_rows(table.schema, table.name, [where, *conditions])
+        found = session.table(f"SELECT {spelled} {rows} ORDER BY {key} LIMIT 1 OFFSET {offset}")
+        return _bound(found[0][0], declared) if found else None
+
+    cuts: list[str] = []
+    while (bound := first(f"{key} >= {cuts[-1]}" if cuts else None, offset=step)) is not None:
+        # Where one value fills more than a chunk: the next one that is greater, by the key's own order.
+        if (bound := first(f"{key} >= {bound}", f"{key} > {cuts[-1]}" if cuts else None)) is None:
+            break
+        cuts.append(bound)
+    edges = [None, *((cut,) for cut in cuts), None]
+    chunks = (Chunk(index=i, lower=low, upper=high) for i, (low, high) in enumerate(pairwise(edges)))
+    return ChunkBy.KEY, (name,), tuple(chunks)
+
+
+_WHOLE = (ChunkBy.WHOLE, (), (Chunk(index=0),))
+
+
+def take_census(
+    session: Session,
+    table: Table,
+    columns: Sequence[Column],
+    where: str | None,
+    chunk_bytes: int,
+    *,
+    charsets: Mapping[str, str],
+    numbered: frozenset[str],
+) -> Census:
+    """Look at all rows, in the transaction that the session is in.
+
+    Args:
+        charsets: character set of each text column.
+        numbered: columns that number themselves, or refer to one that does.
+    """
+    rows, size, largest, values = _look(session, table, columns, where, charsets, numbered)
+    carried = {c.name for c in columns}
+    broken = {
+        key.columns: count
+        for key in table.foreign_keys
+        if carried.issuperset(key.columns) and (count := _broken(session, table, key, where))
+    }
+    wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+    by, names, chunks = _WHOLE
+    if wanted > 1:
+        by, names, chunks = _chunks(session, table, where, -(-rows // wanted))
+    return Census(rows, size, largest, values, broken, by, names, chunks)

@@ -1,0 +1,323 @@
+"""One consistent view of a MySQL database for several sessions, and the two ways through it.
+
+What belongs here: how the sessions come to see the same, batches, digests, next numbers. What does not: how a
+column's values cross (`mysql_carriers`), where chunks begin (`mysql_census`).
+
+MySQL cannot export a snapshot. All sessions begin theirs while nobody may write: under FLUSH TABLES WITH READ
+LOCK (a moment), or where that is not allowed under LOCK TABLES … READ of the schema's tables. Where neither is
+allowed, or a lock is not granted in time, there is one session only. What was used is in `consistency`, with the
+tables of engines that have no transactions and so no snapshot.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import md5
+from typing import Any, Never
+
+import pyarrow as pa
+import pymysql
+
+from jivs_pipeline.core.digest import Canon, Digest
+from jivs_pipeline.core.errors import DataError, JivsError, SnapshotLost, TerminalError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.plan import Chunk, TablePlan
+from jivs_pipeline.core.types import arrow_type
+from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
+from jivs_pipeline.infra.sources.mysql_census import chunk_condition, source_rows
+from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
+from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+from jivs_pipeline.infra.sources.sqlite_digests import total
+
+__all__ = ["MysqlSnapshot", "begin_all"]
+
+_BATCH_ROWS = 16_384
+_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+_LOCK_SECONDS = 5
+_HOLD_SECONDS = 10
+_NOT_ALLOWED = frozenset({1044, 1142, 1227, 1290, 1370, 1205})
+"""A privilege is missing, the server's options forbid it, or the lock was not granted in time."""
+
+
+def begin_all(sessions: Sequence[Session], tables: Sequence[tuple[str, str]]) -> tuple[list[Session], str]:
+    """Begin the sessions' transactions so that all see the same.
+
+    Args:
+        sessions: at least one; those that are not needed are closed.
+        tables: schema and name of all base tables that may be read.
+
+    Returns:
+        The sessions that are in the snapshot, and how it was made.
+    """
+    first, *others = sessions
+    if not others:
+        first.command(_BEGIN)
+        return [first], "one snapshot"
+    if _locked(first, "FLUSH TABLES WITH READ LOCK"):
+        # This lock, other than that of LOCK TABLES, outlives the beginning of a transaction.
+        for session in sessions:
+            session.command(_BEGIN)
+        _unlock(first)
+        return list(sessions), "one snapshot"
+    listed = ", ".join(f"{quoted(*names)} READ" for names in tables)
+    if tables and _locked(first, f"LOCK TABLES {listed}"):
+        for session in others:
+            session.command(_BEGIN)
+        _unlock(first)
+        first.part()
+        return others, "one snapshot, begun under LOCK TABLES (the privilege RELOAD is missing)"
+    first.command(_BEGIN)
+    for session in others:
+        session.part()
+    reason = "one snapshot, read by one session: others could not join it without the privilege RELOAD or LOCK TABLES"
+    return [first], reason
+
+
+def _locked(session: Session, statement: str) -> bool:
+    """Take a lock that keeps writers out; False where this user may not, or it was not granted in time.
+
+    Writers queue behind whoever waits for it, so it is not waited for long; and should this process be stopped
+    while it has it, the server ends the session.
+    """
+    session.command(f"SET SESSION lock_wait_timeout = LEAST({_LOCK_SECONDS}, @@lock_wait_timeout)")
+    session.command(f"SET SESSION wait_timeout = {_HOLD_SECONDS}")
+    try:
+        session.command(statement)
+    except pymysql.Error as error:
+        if number_of(error) not in _NOT_ALLOWED:
+            raise
+        _relax(session)
+        return False
+    return True
+
+
+def _unlock(session: Session) -> None:
+    session.command("UNLOCK TABLES")
+    _relax(session)
+
+
+def _relax(session: Session) -> None:
+    """Back to what the session was pinned to."""
+    session.command(
+        f"SET SESSION wait_timeout = {IDLE_SECONDS}, lock_wait_timeout = {round(max(1, session.patience))}"
+    )
+
+
+class MysqlSnapshot:
+    """See `core.ports.Snapshot`. A session that is lost cannot join again; when the last is lost, so is the snapshot.
+
+    Args:
+        sessions: all in transactions that see the same.
+        place: where the source is, for error sentences.
+        consistency: what the view guarantees.
+        batch_bytes: about how large a record batch may get.
+        portion: the most that is handed out at a time.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        *,
+        place: str,
+        consistency: str,
+        batch_bytes: int = 8 * 1024 * 1024,
+        portion: Portion = NO_LIMIT,
+    ) -> None:
+        self._all = list(sessions)
+        self._place = place
+        self._consistency = consistency
+        self._batch_bytes = batch_bytes
+        self._portion = portion
+        self._free: queue.Queue[Session | None] = queue.Queue()
+        for session in sessions:
+            self._free.put(session)
+
+    @property
+    def consistency(self) -> str:
+        """How the snapshot was made, and what it does not cover."""
+        return self._consistency
+
+    def close(self) -> None:
+        """End the transactions; a reader that is still at work loses its connection."""
+        for session in self._all:
+            session.drop()
+
+    @contextmanager
+    def _lent(self, table: TablePlan) -> Generator[Session]:
+        session = self._free.get()
+        if session is None or session.lost:
+            self._forget(session)
+            raise self._gone(table)
+        try:
+            with mapped(table.source):
+                yield session
+        except JivsError as error:
+            if session.lost and not [s for s in self._all if s is not session and not s.lost]:
+                raise self._gone(table) from error
+            raise
+        finally:
+            if session.lost:
+                self._forget(session)
+            else:
+                self._free.put(session)
+
+    def _forget(self, session: Session | None) -> None:
+        """Whoever waits for a session must not wait for ever when none is left."""
+        if session in self._all:
+            self._all.remove(session)
+        if not self._all:
+            self._free.put(None)
+
+    def _gone(self, table: TablePlan) -> SnapshotLost:
+        return SnapshotLost(
+            f"{self._place}: the snapshot is gone, because the session that held it was lost",
+            hint="Run again; extraction begins anew with another snapshot",
+            table=table.target,
+        )
+
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:  # noqa: ARG002 - the port's names
+        """MySQL has no copy lane."""
+        raise TerminalError(f"{table.source} of MySQL travels in the arrow lane", hint="Make the plan again")
+
+    # ── batches ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        """The chunk as record batches in the plan's types and target names.
+
+        Raises:
+            DataError: a value is not what the census saw, or text is not UTF-8.
+        """
+        schema = pa.schema([pa.field(c.target, arrow_type(c.arrow)) for c in table.columns])
+        wanted = ", ".join(readable(c) for c in table.columns) or "1"
+        rows = min(_BATCH_ROWS, self._portion.rows_of(table) or _BATCH_ROWS)
+        size = min(self._batch_bytes, self._portion.bytes or self._batch_bytes)
+        with self._lent(table) as session:
+            stream = session.stream(f"SELECT {wanted} {_chunk_rows(table, chunk)}", rows, size)
+            try:
+                for columns in stream:
+                    yield self._batch(table, columns, schema)
+            finally:
+                stream.close()
+
+    def _batch(self, table: TablePlan, columns: list[list[bytes | None]], schema: Any) -> pa.RecordBatch:
+        arrays: list[Any] = []
+        for column, values in zip(table.columns, columns, strict=False):
+            try:
+                arrays.append(array_of(column, values))
+            except ValueError as error:
+                # Arrow's message quotes the value, and so its error is not kept.
+                problem = (
+                    "text that is not UTF-8"
+                    if "UTF8" in str(error)
+                    else f"a value that is no {column.target_type}"
+                )
+                raise DataError(
+                    f"Column {column.source} of {table.source} holds {problem}",
+                    hint="If the source was changed after the plan was made, make a new plan",
+                    table=table.source,
+                    column=column.source,
+                ) from None
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
+        """Digest of the chunk: MySQL spells and hashes each row, and its hashes are summed here."""
+        rows = _chunk_rows(table, chunk)
+        try:
+            with self._lent(table) as session:
+                return _summed(session.stream(f"SELECT UNHEX(MD5({_row_text(table)})) {rows}"))
+        except _TooLongError:
+            with self._lent(table) as session:
+                return _large_rows(session, table, rows)
+
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk."""
+        with self._lent(table) as session:
+            return session.number(f"SELECT COUNT(*) {_chunk_rows(table, chunk)}")
+
+    def next_values(self, table: TablePlan) -> Mapping[str, int]:
+        """What AUTO_INCREMENT gives next, as it is now: it is not part of any snapshot."""
+        identities = (
+            {c.name for c in table.definition.columns if c.identity} if table.definition else set[str]()
+        )
+        numbered = [c for c in table.columns if c.target in identities]
+        if not numbered:
+            return {}
+        with self._lent(table) as session:
+            counter = session.number(
+                "SELECT AUTO_INCREMENT FROM information_schema.TABLES"
+                f" WHERE TABLE_SCHEMA = {literal(table.source_schema)} AND TABLE_NAME = {literal(table.source_table)}"
+            )
+            found: dict[str, int] = {}
+            for column in numbered:
+                rows = source_rows(table.source_schema, table.source_table, [])
+                largest = session.number(f"SELECT MAX({quoted(column.source)}) {rows}")
+                found[column.target] = max(counter, largest + 1, 1)
+        return found
+
+
+def _chunk_rows(table: TablePlan, chunk: Chunk) -> str:
+    bounds = chunk_condition(table.chunk_columns, chunk)
+    return source_rows(table.source_schema, table.source_table, [bounds, table.where])
+
+
+class _TooLongError(Exception):
+    """A row's text is longer than the server lets any text be (max_allowed_packet)."""
+
+
+def _row_text(table: TablePlan) -> str:
+    """SQL of the row as `Spelling.CANONICAL` spells it; NULL where it gets too long.
+
+    CASE, because a value whose text is too long is NULL too, and must not be taken for one.
+    """
+    items: list[str] = []
+    for column in table.columns:
+        text = canonical(column)
+        items.append(
+            f"CASE WHEN {quoted(column.source)} IS NULL THEN '-' ELSE CONCAT(CHAR_LENGTH({text}), ':', {text}) END"
+        )
+    return f"CONCAT({', '.join(items)})" if items else "''"
+
+
+def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
+    digest = Digest()
+    try:
+        for (hashes,) in stream:
+            if None in hashes:
+                raise _TooLongError
+            digest += total(iter([h for h in hashes if h is not None]))
+    finally:
+        stream.close()
+    return digest
+
+
+def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
+    """The same digest where rows are too long for the server to spell: it spells values, and Python joins them."""
+    raw = [c.canon is Canon.BYTES for c in table.columns]
+    wanted = [readable(c) if bytes_ else canonical(c) for c, bytes_ in zip(table.columns, raw, strict=True)]
+    stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64)
+
+    def hashes() -> Iterator[bytes]:
+        for columns in stream:
+            for row in zip(*columns, strict=True):
+                whole = md5(usedforsecurity=False)
+                for value, bytes_ in zip(row, raw, strict=True):
+                    _update(whole, value.hex().encode() if bytes_ and value is not None else value)
+                yield whole.digest()
+
+    try:
+        return total(hashes())
+    finally:
+        stream.close()
+
+
+def _update(whole: Any, text: bytes | None) -> None:
+    if text is None:
+        whole.update(b"-")
+    else:
+        whole.update(b"%d:" % len(text.decode()))
+        whole.update(text)
