@@ -335,9 +335,13 @@ class Runtime:
                 calling=calling,
                 permits=permits,
             )
+        if connection.dialect == "csv":
+            from jivs_pipeline.infra.sources.csv_files import CsvSource
+
+            return CsvSource(connection, calling=calling)
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql and sqlite",
+            hint="It reads postgresql, sqlite and csv",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

@@ -16,6 +16,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from jivs_pipeline.core.digest import Canon
+from jivs_pipeline.core.file_types import CSV_TYPES
+from jivs_pipeline.core.type_mapping import TypeMapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,31 +43,6 @@ MAX_DECIMAL128 = 38
 
 _MAX_PRECISION = 1000  # of PostgreSQL's numeric(p,s)
 _MAX_VARCHAR = 10_485_760  # PostgreSQL's limit of varchar(n)
-
-
-@dataclass(frozen=True, slots=True)
-class TypeMapping:
-    """One line of a dialect's table.
-
-    Attributes:
-        declared: family of the declared type; `*` is any other.
-        stored: what the values are (SQLite: storage classes; elsewhere the type itself).
-        target: PostgreSQL type, with the letters of the declared type (`n`, `p`, `s`).
-        carrier: how the source hands the value over, see the dialect's snapshot module.
-        arrow: Arrow type in staging.
-        canon: canonical spelling in digests.
-        condition: what every value must satisfy, or empty.
-        note: what a user should know, or empty: then the mapping is exact and what was declared.
-    """
-
-    declared: str
-    stored: str
-    target: str
-    carrier: str
-    arrow: str
-    canon: Canon
-    condition: str = ""
-    note: str = ""
 
 
 SQLITE_TYPES: tuple[TypeMapping, ...] = (
@@ -106,7 +83,7 @@ SQLITE_TYPES: tuple[TypeMapping, ...] = (
 )  # fmt: skip
 """SQLite: declared type family and storage classes."""
 
-TABLES: dict[str, tuple[TypeMapping, ...]] = {"sqlite": SQLITE_TYPES}
+TABLES: dict[str, tuple[TypeMapping, ...]] = {"sqlite": SQLITE_TYPES, "csv": CSV_TYPES}
 """Table of each dialect, for `jivs types`."""
 
 _BY_KEY = {(m.declared, m.stored): m for m in SQLITE_TYPES}
