@@ -339,9 +339,13 @@ class Runtime:
             from jivs_pipeline.infra.sources.csv_files import CsvSource
 
             return CsvSource(connection, calling=calling)
+        if connection.dialect == "parquet":
+            from jivs_pipeline.infra.sources.parquet_files import ParquetSource
+
+            return ParquetSource(connection, calling=calling)
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql, sqlite and csv",
+            hint="It reads postgresql, sqlite, csv and parquet",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

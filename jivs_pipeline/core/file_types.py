@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.type_mapping import TypeMapping
 
-__all__ = ["CSV_TYPES", "CsvType", "csv_type"]
+__all__ = ["CSV_TYPES", "PARQUET_TYPES", "CsvType", "csv_type"]
 
 _DIGITS = "the number that PostgreSQL gives back must be the number that is written"
 
@@ -101,3 +101,31 @@ def csv_type(written: str) -> CsvType | None:
         precision, scale = (*numbers, 0)[:2]
         return CsvType(_BY_NAME["numeric(p,s)"], (precision, scale)) if scale <= precision else None
     return None
+
+
+# ── Parquet ─────────────────────────────────────────────────────────────────────────────────────────────
+
+_DAYS = "4713-11-24 BC to 5874897-12-31"
+_MOMENTS = "4713-11-24 BC to 294247-01-10, no more than microseconds"
+
+PARQUET_TYPES: tuple[TypeMapping, ...] = (
+    TypeMapping("bool", "bool", "boolean", "native", "bool", Canon.BOOLEAN),
+    TypeMapping("int8, uint8, int16", "int", "smallint", "native", "int16", Canon.INTEGER),
+    TypeMapping("uint16, int32", "int", "integer", "native", "int32", Canon.INTEGER),
+    TypeMapping("uint32, int64", "int", "bigint", "native", "int64", Canon.INTEGER),
+    TypeMapping("uint64", "int", "numeric(20)", "native", "string", Canon.NUMERIC),
+    TypeMapping("float16, float", "float", "real", "native", "float", Canon.FLOAT, note="NaN is one value"),
+    TypeMapping("double", "float", "double precision", "native", "double", Canon.FLOAT, note="NaN is one value"),
+    TypeMapping("decimal(p,s)", "decimal", "numeric(p,s)", "native", "decimal128(p,s)", Canon.NUMERIC),
+    TypeMapping("decimal(p>38,s)", "decimal", "numeric(p,s)", "native", "string", Canon.NUMERIC),
+    TypeMapping("date", "int", "date", "date", "date32", Canon.DATE, _DAYS),
+    TypeMapping("time", "int", "time", "time", "time64[us]", Canon.TIME, "below 24:00, no more than microseconds"),
+    TypeMapping("timestamp", "int", "timestamp", "timestamp", "timestamp[us]", Canon.TIMESTAMP, _MOMENTS),
+    TypeMapping("timestamp, UTC", "int", "timestamptz", "timestamptz", "timestamp[us]", Canon.TEXT, _MOMENTS),
+    TypeMapping("string", "text", "text", "text", "string", Canon.TEXT, "UTF-8 without NUL characters"),
+    TypeMapping("json", "text", "json", "text", "string", Canon.TEXT, "UTF-8 without NUL characters"),
+    TypeMapping("uuid", "bytes", "uuid", "uuid", "string", Canon.TEXT),
+    TypeMapping("binary", "bytes", "bytea", "native", "binary", Canon.BYTES),
+    TypeMapping("null", "null", "text", "null", "string", Canon.TEXT, note="the column has no type and no values"),
+)  # fmt: skip
+"""Parquet: the type that Arrow reads, dictionaries aside. list, struct, map, duration and others are refused."""

@@ -188,7 +188,9 @@ def opened(connection: Connection, member: Member) -> Generator[BinaryIO]:
         try:
             yield file  # pyright: ignore[reportReturnType]
         except OSError as error:
-            # The file's own: whoever reads pieces of it inside does nothing else with the machine.
+            # pyarrow has an OSError without a number for contents that it cannot decode.
+            if error.errno is None:
+                raise
             raise ResourceError(
                 f"{member.name} of connection {connection.name!r} cannot be read: {error.strerror or error}",
                 hint="Check the disk that holds it",
