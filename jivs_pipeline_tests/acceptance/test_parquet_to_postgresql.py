@@ -37,7 +37,7 @@ def test_tables_of_all_types(jivs: Jivs, target: str, key: str, tmp_path: Path) 
             "w": pa.array([Decimal("9" * 76)] * n, pa.decimal256(76, 0))}  # fmt: skip
     pq.write_table(pa.table({**columns, **more}), tmp_path / "wide.parquet")
     pq.write_table(pa.table({"l": [[1]]}), tmp_path / "lists.parquet")
-    spec = jivs.spec(key=key, source="legacy", target="warehouse", chunk_bytes=50_000)
+    spec = jivs.spec(key=key, source="legacy", target="warehouse", chunk_bytes=65_536)
     env = jivs.connections(legacy=f"parquet:///{tmp_path}", warehouse=target)
     document = jivs("run", spec, "--json", code=1, env=env).document
     check_run(document, "failed")
