@@ -344,9 +344,17 @@ class Runtime:
                 calling=calling,
                 permits=permits,
             )
+        if connection.dialect == "csv":
+            from jivs_pipeline.infra.sources.csv_files import CsvSource
+
+            return CsvSource(connection, calling=calling)
+        if connection.dialect == "parquet":
+            from jivs_pipeline.infra.sources.parquet_files import ParquetSource
+
+            return ParquetSource(connection, calling=calling)
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql, mysql and sqlite",
+            hint="It reads postgresql, mysql, sqlite, csv and parquet",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

@@ -58,6 +58,8 @@ class ChunkBy(StrEnum):
     KEY = "key"  # values of the chunk columns
     CTID = "ctid"  # PostgreSQL heap block numbers
     ROWID = "rowid"  # SQLite rowids
+    BYTES = "bytes"  # CSV: file and byte
+    ROW_GROUPS = "row groups"  # Parquet: file and row group
 
 
 class TableMode(StrEnum):

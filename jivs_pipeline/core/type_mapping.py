@@ -1,6 +1,7 @@
 """One line of a dialect's type table, and what is picked by it.
 
-What belongs here: the values that all dialects share. What does not: tables and rules (`types.py`, `types_mysql.py`).
+What belongs here: the values that all dialects share. What does not: tables and rules (`types.py`, `types_mysql.py`,
+`file_types.py`).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from jivs_pipeline.core.digest import Canon
+from jivs_pipeline.core.file_types import CSV_TYPES, PARQUET_TYPES
 from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
 from jivs_pipeline.core.types_mysql import MYSQL_TYPES
 
@@ -80,7 +81,12 @@ SQLITE_TYPES: tuple[TypeMapping, ...] = (
 )  # fmt: skip
 """SQLite: declared type family and storage classes."""
 
-TABLES: dict[str, tuple[TypeMapping, ...]] = {"mysql": MYSQL_TYPES, "sqlite": SQLITE_TYPES}
+TABLES: dict[str, tuple[TypeMapping, ...]] = {
+    "mysql": MYSQL_TYPES,
+    "sqlite": SQLITE_TYPES,
+    "csv": CSV_TYPES,
+    "parquet": PARQUET_TYPES,
+}
 """Table of each dialect, for `jivs types`."""
 
 _BY_KEY = {(m.declared, m.stored): m for m in SQLITE_TYPES}

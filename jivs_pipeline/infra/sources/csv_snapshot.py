@@ -1,0 +1,233 @@
+"""The two independent ways through CSV files: pyarrow reads what is loaded, our scanner what is digested.
+
+What belongs here: batches, digests, counts, and noticing that a file is not what it was. What does not: the
+survey (`csv_census`), splitting and spelling (`csv_scan`, `csv_types`, `row_text`).
+
+There is no lock to take on files. Instead every chunk has the hash of its bytes in the plan: whatever is read is
+hashed on its way, and other bytes than those of the survey fail, at the end of the chunk at the latest.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from xxhash import xxh3_128
+
+from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import DataError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.plan import Chunk, TablePlan
+from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.infra.sources.csv_census import scanned
+from jivs_pipeline.infra.sources.csv_open import BadText, CsvFile, CsvTable, Layout, pieces
+from jivs_pipeline.infra.sources.csv_scan import Problems
+from jivs_pipeline.infra.sources.csv_types import spelled, speller, written
+from jivs_pipeline.infra.sources.files_open import changed
+from jivs_pipeline.infra.sources.row_text import digest_of_texts
+
+__all__ = ["CsvSnapshot"]
+
+_BATCH_BYTES = 4 * 1024 * 1024
+_STRADDLING = "straddl"  # of pyarrow's message about a record that is longer than a block
+
+Array = Any  # pyarrow has no stubs that a checker can follow
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces as a file that pyarrow reads, from a thread of its own that may outlive its reader."""
+
+    def __init__(self, source: Generator[bytes]) -> None:
+        super().__init__()
+        self._source = source
+        self._left = memoryview(b"")
+        self._lock = threading.Lock()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        # As much as is asked for: pyarrow takes a short read for a whole block.
+        done, wanted = 0, len(buffer)
+        with self._lock:
+            while done < wanted:
+                if not self._left:
+                    self._left = memoryview(next(self._source, b""))
+                if not self._left:
+                    break
+                count = min(wanted - done, len(self._left))
+                buffer[done : done + count] = self._left[:count]
+                self._left = self._left[count:]
+                done += count
+        return done
+
+    def stop(self) -> None:
+        """Close the file beneath; whoever still reads finds its end."""
+        with self._lock:
+            self._source.close()
+            self._left = memoryview(b"")
+
+
+class CsvSnapshot:
+    """The files as the plan's hashes say. Methods may be called from several threads; each opens the file anew."""
+
+    def __init__(self, connection: Connection, layout: Layout, portion: Portion = NO_LIMIT) -> None:
+        self._connection = connection
+        self._layout = layout
+        self._portion = portion
+
+    @property
+    def consistency(self) -> str:
+        """Each chunk is what the survey saw, byte for byte."""
+        return "the files as they were surveyed, by their hashes"
+
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
+        """CSV has no copy lane."""
+        raise NotImplementedError(f"{table.source} travels in the arrow lane")
+
+    def next_values(self, table: TablePlan) -> Mapping[str, int]:
+        """No column of a file numbers itself."""
+        del table
+        return {}
+
+    def _place(self, table: TablePlan, chunk: Chunk) -> tuple[CsvTable, CsvFile, int, int, str]:
+        """Table, file, range and hash of a chunk, after a look whether the files are still those of the plan."""
+        if chunk.lower is None or chunk.upper is None:
+            raise ValueError(f"chunk {chunk.index} of {table.source} has no bounds")
+        name, start, expected = chunk.lower
+        known = self._layout.tables.get(table.source_table)
+        planned = {c.lower[0] for c in table.chunks if c.lower is not None}
+        if known is None:
+            raise changed(
+                self._connection, table.source, table.source_table, "it can no longer be read as a table"
+            )
+        if lost := [c.source for c in table.columns if c.source not in known.columns]:
+            raise changed(self._connection, table.source, name, f"it has no column {lost[0]!r} any more")
+        if planned != (there := {f.name for f in known.files}):
+            odd = min(planned ^ there)
+            raise changed(self._connection, table.source, odd, "it came or went")
+        file = known.file(name)
+        if file is None:
+            raise changed(self._connection, table.source, name, "it is gone")
+        end = int(chunk.upper[1])
+        last = max(int(c.upper[1]) for c in table.chunks if c.upper is not None and c.upper[0] == name)
+        if not file.compressed and (size := os.stat(file.member.path).st_size) != last:  # noqa: PTH116
+            problem = f"it had {last:,} bytes and has {size:,}"
+            raise changed(self._connection, table.source, name, problem)
+        return known, file, int(start), end, expected
+
+    def _texts(self, table: TablePlan, chunk: Chunk) -> Generator[bytes]:
+        """The chunk's bytes; raises at the end when they are not those of the survey."""
+        known, file, start, end, expected = self._place(table, chunk)
+        hashed = xxh3_128(known.seed)
+        try:
+            for piece in pieces(self._connection, file, start, None if file.compressed else end):
+                hashed.update(piece)
+                yield piece
+        except BadText as error:
+            raise changed(self._connection, table.source, file.name, str(error)) from None
+        if hashed.hexdigest() != expected:
+            raise changed(self._connection, table.source, file.name, "its bytes are others")
+
+    # ── batches ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        """The chunk as record batches of strings, read by pyarrow.
+
+        Raises:
+            DataError: the file changed.
+        """
+        known, file, start, end, _ = self._place(table, chunk)
+        if start == end:
+            return
+        size, done = _BATCH_BYTES, 0
+        while True:
+            try:
+                for batch in self._read(table, chunk, known, file, size, done):
+                    done += batch.num_rows
+                    yield batch
+            except pa.ArrowInvalid as error:
+                # Its message quotes the row.
+                if _STRADDLING not in str(error) or size > end - start + _BATCH_BYTES:
+                    raise DataError(
+                        f"pyarrow cannot read {file.name} of connection {self._connection.name!r}",
+                        hint="Run `jivs plan`: it names the lines that are no CSV",
+                        table=table.source,
+                    ) from None
+                # A record longer than a block: begin again behind the rows that were read.
+                size *= 4
+            else:
+                return
+
+    def _read(
+        self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile, size: int, skip: int
+    ) -> Iterator[pa.RecordBatch]:
+        names = [f"c{n}" for n in range(len(known.columns))]
+        wanted = [names[known.columns.index(c.source)] for c in table.columns]
+        dialect = file.dialect
+        schema = pa.schema([pa.field(c.target, pa.string()) for c in table.columns])
+        most = self._portion.rows_of(table)
+        pieces_read = _Pieces(self._texts(table, chunk))
+        try:
+            source: Any = pa.PythonFile(pieces_read, mode="r")
+            reader = pacsv.open_csv(
+                source,
+                # One thread: chunks are read side by side, and memory is bounded by a block.
+                read_options=pacsv.ReadOptions(use_threads=False, block_size=size, column_names=names),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=dialect.delimiter,
+                    quote_char=dialect.quote or False,
+                    newlines_in_values=dialect.quote is not None,
+                    # An empty line is the NULL of a table of one column; in others the survey refuses it.
+                    ignore_empty_lines=False,
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    include_columns=wanted,
+                    null_values=list(dialect.nulls),
+                    strings_can_be_null=True,
+                    # By default "" would be NULL, like an empty field.
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            for batch in cast("Any", reader):
+                taken = min(skip, batch.num_rows)
+                skip -= taken
+                batch = batch.slice(taken)  # noqa: PLW2901
+                arrays = [
+                    written(array, column.carrier)
+                    for array, column in zip(batch.columns, table.columns, strict=True)
+                ]
+                made = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                for at in range(0, made.num_rows, most or max(made.num_rows, 1)):
+                    yield made.slice(at, most or None)
+        finally:
+            pieces_read.stop()
+
+    # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
+        """Digest by our scanner, which shares no code with pyarrow's reader."""
+        known, file, *_ = self._place(table, chunk)
+        problems = Problems()
+        numbers = [known.columns.index(c.source) for c in table.columns]
+        spellers = [speller(known.types[n]) for n in numbers]
+        total = Digest()
+        for group in scanned(self._texts(table, chunk), file, len(known.columns), problems, file.line):
+            columns = [spelled(group.column(n), s) for n, s in zip(numbers, spellers, strict=True)]
+            total += digest_of_texts(columns, group.rows)
+        if problems.found:
+            raise changed(self._connection, table.source, file.name, problems.reasons()[0])
+        return total
+
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk."""
+        known, file, *_ = self._place(table, chunk)
+        groups = scanned(self._texts(table, chunk), file, len(known.columns), Problems(), file.line)
+        return sum(group.rows for group in groups)

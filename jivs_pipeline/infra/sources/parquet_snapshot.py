@@ -1,0 +1,233 @@
+"""The two ways through Parquet files: pyarrow reads what is loaded, DuckDB what is digested.
+
+What belongs here: opening files, row groups, batches, digests, and noticing that a file is not what it was. What
+does not: types and spelling (`parquet_types`).
+
+DuckDB has a reader of its own. It makes doubles of decimals with more than 38 digits and takes names without their
+case; tables with such columns are digested from a second read by pyarrow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from xxhash import xxh3_128
+
+from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import DataError
+from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.plan import Chunk, TablePlan, Wire
+from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.infra.sources.files_open import Member, changed, opened
+from jivs_pipeline.infra.sources.parquet_types import input_text, native, plain, spelled
+from jivs_pipeline.infra.sources.row_text import digest_of_texts
+
+__all__ = ["BOUNDS", "ParquetSnapshot", "ParquetTable", "batch_rows", "damaged", "open_parquet", "version_of"]
+
+BOUNDS = ("file", "row group", "version")
+"""What the parts of a bound are: `version` is a hash of the footer and of what the file system says."""
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_ROWS = 65_536
+_GLOB = re.compile(r"([*?\[])")
+_OURS = "file_row_number"
+_MAGIC_BYTES = 8
+
+Array = Any  # pyarrow has no stubs that a checker can follow
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetTable:
+    """A table: its files in order, and their schema."""
+
+    name: str
+    files: tuple[Member, ...]
+    schema: Any
+
+    def file(self, name: str) -> Member | None:
+        """The file of that name."""
+        return next((f for f in self.files if f.name == name), None)
+
+
+def version_of(file: BinaryIO) -> str:
+    """A hash of the footer, the size, the inode and the time of the last change."""
+    status = os.fstat(file.fileno())
+    hashed = xxh3_128(f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}".encode())
+    file.seek(max(status.st_size - _MAGIC_BYTES, 0))
+    length = int.from_bytes(file.read(_MAGIC_BYTES)[:4], "little")
+    file.seek(max(status.st_size - _MAGIC_BYTES - length, 0))
+    hashed.update(file.read(length))
+    file.seek(0)
+    return hashed.hexdigest()
+
+
+def damaged(connection: Connection, name: str, table: str | None = None) -> DataError:
+    """The error of a file that cannot be decoded. Messages of readers may quote values."""
+    return DataError(
+        f"{name} of connection {connection.name!r} is damaged or no Parquet file",
+        hint="Make the file anew, or leave its table out",
+        table=table,
+    )
+
+
+@contextmanager
+def open_parquet(connection: Connection, member: Member) -> Generator[tuple[pq.ParquetFile, BinaryIO]]:
+    """A file with its footer read.
+
+    Raises:
+        DataError: it cannot be opened, or is no Parquet.
+    """
+    with opened(connection, member) as file:
+        try:
+            # Not buffered ahead: memory is bounded by a batch, not by a row group.
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+        except (pa.ArrowException, ValueError) as error:
+            raise damaged(connection, member.name) from error
+        yield parquet, file
+
+
+def batch_rows(parquet: pq.ParquetFile, groups: range) -> int:
+    """How many rows make a batch of some megabytes."""
+    rows = sum(parquet.metadata.row_group(n).num_rows for n in groups)
+    size = sum(parquet.metadata.row_group(n).total_byte_size for n in groups)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // size if size else _BATCH_ROWS))
+
+
+class ParquetSnapshot:
+    """The files as the plan's versions say. Methods may be called from several threads; each opens the file anew."""
+
+    def __init__(
+        self, connection: Connection, tables: Mapping[str, ParquetTable], portion: Portion = NO_LIMIT
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._portion = portion
+
+    @property
+    def consistency(self) -> str:
+        """Before and after each chunk the file is that of the plan."""
+        return "the files as they were surveyed, by their footers, sizes and times"
+
+    def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
+        """Parquet has no copy lane."""
+        raise NotImplementedError(f"{table.source} travels in the arrow lane")
+
+    def next_values(self, table: TablePlan) -> Mapping[str, int]:
+        """No column of a file numbers itself."""
+        del table
+        return {}
+
+    def _member(self, table: TablePlan, chunk: Chunk) -> tuple[Member, range, str]:
+        if chunk.lower is None or chunk.upper is None:
+            raise ValueError(f"chunk {chunk.index} of {table.source} has no bounds")
+        name, first, version = chunk.lower
+        known = self._tables.get(table.source_table)
+        planned = {c.lower[0] for c in table.chunks if c.lower is not None}
+        there = {f.name for f in known.files} if known else set[str]()
+        if known is None or planned != there or (member := known.file(name)) is None:
+            odd = min(planned ^ there, default=name)
+            raise changed(self._connection, table.source, odd, "it came or went")
+        return member, range(int(first), int(chunk.upper[1])), version
+
+    @contextmanager
+    def _open(self, table: TablePlan, chunk: Chunk) -> Generator[tuple[pq.ParquetFile, Member, range]]:
+        """The chunk's file, which is that of the plan before and after the block."""
+        member, groups, version = self._member(table, chunk)
+        self._check(table, member, version)
+        try:
+            with open_parquet(self._connection, member) as (parquet, _):
+                yield parquet, member, groups
+        except (pa.ArrowException, OSError, IndexError) as error:
+            self._check(table, member, version)
+            raise damaged(self._connection, member.name, table.source) from error
+        self._check(table, member, version)
+
+    def _check(self, table: TablePlan, member: Member, version: str) -> None:
+        with opened(self._connection, member) as file:
+            if version_of(file) != version:
+                raise changed(
+                    self._connection, table.source, member.name, "it is another file, or was written to"
+                )
+
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        """The chunk as record batches in the plan's types and target names, read by pyarrow."""
+        convert = native if table.wire is Wire.BINARY else input_text
+        with self._open(table, chunk) as (parquet, _, groups):
+            most = min(batch_rows(parquet, groups), self._portion.rows_of(table) or _BATCH_ROWS)
+            for batch in _read(parquet, table, groups, most):
+                arrays = [convert(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, names=[c.target for c in table.columns])
+
+    def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
+        """Digest by DuckDB's reader, as far as it keeps values exactly."""
+        total = Digest()
+        with self._open(table, chunk) as (parquet, member, groups):
+            known = parquet.schema_arrow
+            most = batch_rows(parquet, groups)
+            batches = (
+                _duckdb(parquet, member, table, groups, most)
+                if _is_duckdbs(known, table)
+                else _read(parquet, table, groups, most)
+            )
+            for batch in batches:
+                columns = [spelled(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
+                total += digest_of_texts(columns, batch.num_rows)
+        return total
+
+    def count(self, table: TablePlan, chunk: Chunk) -> int:
+        """Rows of the chunk, by the footer."""
+        with self._open(table, chunk) as (parquet, _, groups):
+            return sum(parquet.metadata.row_group(n).num_rows for n in groups)
+
+
+def _read(parquet: pq.ParquetFile, table: TablePlan, groups: range, most: int) -> Iterator[Any]:
+    names = [c.source for c in table.columns]
+    if not groups:
+        return
+    for batch in parquet.iter_batches(most, row_groups=list(groups), columns=names, use_threads=False):
+        # In the order of the plan: pyarrow gives that of the file.
+        yield batch.select(names)
+
+
+def _is_duckdbs(schema: Any, table: TablePlan) -> bool:
+    lower = [name.lower() for name in schema.names]
+    return (
+        len(set(lower)) == len(lower)
+        and _OURS not in lower
+        and not any(pa.types.is_decimal256(schema.field(c.source).type) for c in table.columns)
+    )
+
+
+def _duckdb(
+    parquet: pq.ParquetFile, member: Member, table: TablePlan, groups: range, most: int
+) -> Iterator[Any]:
+    import duckdb
+
+    before = sum(parquet.metadata.row_group(n).num_rows for n in range(groups.start))
+    rows = sum(parquet.metadata.row_group(n).num_rows for n in groups)
+    names = ", ".join('"' + c.source.replace('"', '""') + '"' for c in table.columns)
+    # Nothing is downloaded, and a name is a name, not a pattern.
+    config: dict[str, Any] = {
+        "threads": 1,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    path = _GLOB.sub(r"[\1]", os.fspath(member.path))
+    try:
+        with duckdb.connect(config=config) as database:
+            found: Any = database.sql(
+                f"SELECT {names} FROM read_parquet($path, file_row_number=true, hive_partitioning=false)"  # noqa: S608
+                f" WHERE {_OURS} >= $first AND {_OURS} < $last",
+                params={"path": [path], "first": before, "last": before + rows},
+            )
+            yield from found.to_arrow_reader(most)
+    except duckdb.Error as error:
+        raise OSError("DuckDB cannot read it") from error

@@ -1,0 +1,52 @@
+"""`jivs run` from a directory of Parquet files to PostgreSQL: what arrives is compared without the product."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jivs_pipeline_tests.acceptance.contract import check_run
+from jivs_pipeline_tests.acceptance.rows import ledger
+from jivs_pipeline_tests.fix_cli import Jivs
+
+
+def test_tables_of_all_types(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
+    """In binary and, with a uint64 among them, as text; a list column fails its table only."""
+    n = 3_000
+    moment = dt.datetime(2024, 2, 29, 23, 59, 59, 123456)  # noqa: DTZ001
+    columns = {
+        "id": pa.array(range(n), pa.int64()),
+        "ok": pa.array([None if i % 3 == 0 else i % 2 == 0 for i in range(n)]),
+        "f": pa.array([0.1 * i for i in range(n)], pa.float64()),
+        "d": pa.array([Decimal(i) / 100 for i in range(n)], pa.decimal128(10, 2)),
+        "day": pa.array([dt.date(1, 1, 1) + dt.timedelta(i) for i in range(n)]),
+        "at": pa.array([moment + dt.timedelta(seconds=i) for i in range(n)], pa.timestamp("us")),
+        "seen": pa.array([1_709_251_199_123 + i for i in range(n)], pa.timestamp("ms", "UTC")),
+        "t": pa.array([dt.time(i % 24, 1, 2, 3) for i in range(n)], pa.time64("us")),
+        "s": pa.array([None if i % 7 == 0 else f'ä🦆\n"{i}' for i in range(n)]).dictionary_encode(),
+        "b": pa.array([bytes([i % 256, 0]) for i in range(n)]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "plain.parquet", row_group_size=500)
+    more = {"u": pa.array([2**64 - 1] * n, pa.uint64()), "g": pa.array([bytes(16)] * n, pa.uuid()),
+            "w": pa.array([Decimal("9" * 76)] * n, pa.decimal256(76, 0))}  # fmt: skip
+    pq.write_table(pa.table({**columns, **more}), tmp_path / "wide.parquet")
+    pq.write_table(pa.table({"l": [[1]]}), tmp_path / "lists.parquet")
+    spec = jivs.spec(key=key, source="legacy", target="warehouse", chunk_bytes=65_536)
+    env = jivs.connections(legacy=f"parquet:///{tmp_path}", warehouse=target)
+    document = jivs("run", spec, "--json", code=1, env=env).document
+    check_run(document, "failed")
+    assert {t["source_table"] for t in document["tables"] if t["error"]} == {"files.lists"}
+    (tmp_path / "lists.parquet").unlink()
+    expected = [tuple(row) for row in zip(*(c.to_pylist() for c in columns.values()), strict=True)]
+    rest = (Decimal(2**64 - 1), UUID(int=0), Decimal("9" * 76))
+    with psycopg.connect(target) as db:
+        db.execute("SET TimeZone = 'UTC'")
+        assert db.execute("SELECT * FROM plain ORDER BY id").fetchall() == expected
+        assert db.execute("SELECT * FROM wide ORDER BY id").fetchall() == [(*row, *rest) for row in expected]
+    assert len(ledger(target, key)["public.plain"]) > 1
