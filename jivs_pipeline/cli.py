@@ -17,7 +17,15 @@ from typing import Annotated, Any
 
 import typer
 
-from jivs_pipeline import __version__, cli_breaker, cli_metrics, cli_queue, cli_report, cli_steering
+from jivs_pipeline import (
+    __version__,
+    cli_breaker,
+    cli_metrics,
+    cli_queue,
+    cli_report,
+    cli_steering,
+    cli_types,
+)
 from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
@@ -48,6 +56,7 @@ app.add_typer(cli_queue.app)
 app.add_typer(cli_steering.app)
 app.add_typer(cli_metrics.app)
 app.add_typer(cli_report.app)
+app.add_typer(cli_types.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -277,3 +277,19 @@ def test_a_spec_in_json_and_yaml_is_one_migration(jivs: Jivs, migrated: Migrated
     assert Path(document["report"]).exists()
     types = [e["type"] for e in jivs("events", migrated.key, "--json", code=0).document["events"]]
     assert types.count("migration.started") + types.count("migration.resumed") == 1
+
+
+@pytest.mark.parametrize("dialect", ["mysql", "sqlite", "csv", "parquet"])
+def test_types_are_told(jivs: Jivs, dialect: str) -> None:
+    """Each line has a type of PostgreSQL, and the table says what the source knows as integers."""
+    document = jivs("types", dialect, "--json", code=0).document
+    assert document["dialect"] == dialect
+    assert all(line["declared"] and line["target"] for line in document["types"])
+    assert {"bigint", "numeric(p,s)"} <= {line["target"] for line in document["types"]}
+    shown = jivs("types", dialect, code=0).stdout.splitlines()
+    assert len(shown) == 1 + len(document["types"])
+
+
+def test_types_of_a_dialect_that_is_none(jivs: Jivs) -> None:
+    assert "There is no dialect 'oracel'" in jivs("types", "oracel", code=2).stderr
+    assert "stays what it is" in jivs("types", "postgresql", code=0).stdout
