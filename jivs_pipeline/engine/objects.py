@@ -22,6 +22,7 @@ from jivs_pipeline.engine.run import Run
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
 
 _ROUTINES = frozenset({"function", "procedure"})
+_HANGING = frozenset({"trigger", "rule", "exclusion constraint"})
 
 
 def choose(
@@ -45,7 +46,7 @@ def choose(
         if not one.before and not spec.tables.takes(_bare(one)):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
-        if label in there:
+        if label in there and not _goes_aside(one, carried):
             usable.add(label)
             reason = f"{one.kind}: the target has one of that name already, which is kept"
             warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
@@ -62,6 +63,12 @@ def choose(
                 reason = f"{one.kind}: its body may name schema {catalog.schema}, and stays as it is"
                 warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
     return tuple(chosen)
+
+
+def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
+    """Whether the target's one hangs on a table that is replaced, with which it goes."""
+    tables = [carried[table] for table, _ in one.uses if table in carried]
+    return one.kind in _HANGING and any(t.mode is TableMode.REPLACE for t in tables)
 
 
 def _bare(one: SchemaObject) -> str:

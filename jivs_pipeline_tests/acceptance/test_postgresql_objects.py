@@ -178,3 +178,23 @@ def test_what_uses_something_that_stays_behind_is_said(
             "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'shop'::regnamespace"
         )
         assert views.fetchall() == [("unfilled",)]
+
+
+def test_what_hangs_on_a_replaced_table_is_made_anew(
+    jivs: Jivs, make_target: Callable[[], str], key: str
+) -> None:
+    """The old table keeps its trigger; the type that is there already is kept and said."""
+    source, target = make_target(), make_target()
+    script = """CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE t (id int PRIMARY KEY, m mood); INSERT INTO t VALUES (1, 'sad');
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER noted BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()"""
+    for url in (source, target):
+        with psycopg.connect(url) as db:
+            db.execute(script)
+    spec = jivs.spec(key=key, source="a", target="b", on_existing="replace")
+    env = jivs.connections(a=source, b=target)
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    assert {w["table"] for w in document["warnings"]} == {"public.mood", "public.note()"}
+    assert objects(target, "public") == objects(source, "public")
+    jivs("rollback", key, code=0, env=env)
+    assert objects(target, "public") == objects(source, "public")
