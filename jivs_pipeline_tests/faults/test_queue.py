@@ -48,7 +48,7 @@ SUBMITTED = 100
 KEYS, STRIKES = (5, 20) if FULL else (1, 2)
 """Of each round of rows 10 and 23."""
 TOGETHER, LIMIT = (100, 50) if FULL else (6, 2)
-FAST, SLOW = 250, 60 if FULL else 100
+FAST, SLOW = 250, 100
 """Rows per second that all read from the source together. A run takes seconds to start, so only slow ones fill all slots."""
 PARTS = ("dagster._daemon", "code-server start", "redis", "postgresql")
 ENDED = {"completed", "failed", "cancelled"}

@@ -436,7 +436,7 @@ def test_tables_without_transactions_are_named(make_mysql: Make, open_mysql: Ope
 def test_a_lock_that_is_not_granted_is_not_waited_for_for_ever(make_mysql: Make, open_mysql: Open) -> None:
     """While another program holds the tables, one session reads alone, and says so."""
     url = make_mysql("CREATE TABLE a (n int);\nINSERT INTO a VALUES (1)")
-    source = open_mysql(url, io_timeout_seconds=1)
+    source = open_mysql(url, io_timeout_seconds=4)
     plan = plan_of(source, "a")
     with connected(url) as db, db.cursor() as cursor:
         cursor.execute("BEGIN")

@@ -82,7 +82,10 @@ def _locked(session: Session, statement: str) -> bool:
     Writers queue behind whoever waits for it, so it is not waited for long; and should this process be stopped
     while it has it, the server ends the session.
     """
-    session.command(f"SET SESSION lock_wait_timeout = LEAST({_LOCK_SECONDS}, @@lock_wait_timeout)")
+    # Well before we take its silence for a lost connection.
+    session.command(
+        f"SET SESSION lock_wait_timeout = LEAST({_LOCK_SECONDS}, GREATEST(1, @@lock_wait_timeout DIV 2))"
+    )
     session.command(f"SET SESSION wait_timeout = {_HOLD_SECONDS}")
     try:
         session.command(statement)
