@@ -8,6 +8,7 @@ Rule: an object is carried when everything that it uses is the server's own, a t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,6 +22,9 @@ __all__ = ["Objects", "read_objects"]
 
 Node = tuple[int, int]
 """Class and oid."""
+
+_RELATIONS, _TYPES = 1259, 1247
+"""Oids of pg_class and pg_type, which are the same in every PostgreSQL."""
 
 
 class _Edge(NamedTuple):
@@ -54,10 +58,8 @@ class Objects:
 def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Objects:
     """Objects of `schema`, whose carried `tables` are given by oid, in a transaction that is open."""
     found = [Found(*row) for row in session.execute(SQL["objects"], {"schema": schema}).fetchall()]
-    relations = int(session.execute("SELECT 'pg_class'::regclass::oid::int8").fetchone()[0])  # type: ignore[index]
-    types = int(session.execute("SELECT 'pg_type'::regclass::oid::int8").fetchone()[0])  # type: ignore[index]
     nodes = {f.node: f for f in found}
-    whole = [*nodes, *((relations, oid) for oid in tables)]
+    whole = [*nodes, *((_RELATIONS, oid) for oid in tables)]
     classes, oids = _columns(whole)
     members = session.execute(SQL["members"], {"classes": classes, "oids": oids}).fetchall()
     part_classes, parts, classes, oids = (
@@ -68,10 +70,10 @@ def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Ob
         _Edge((a, b), None if d is None else (c, d), column, described)
         for a, b, c, d, column, described in session.execute(SQL["edges"], parameters).fetchall()
     ]
-    is_table = {(relations, oid) for oid in tables}
-    problems = _problems(nodes, is_table, edges)
-    carried = [f for f in found if f.node not in problems]
+    is_table = {(_RELATIONS, oid) for oid in tables}
     first = _closure([e for e in edges if e.user in is_table and e.used in nodes], edges)
+    problems = _problems(nodes, is_table, first, edges)
+    carried = [f for f in found if f.node not in problems]
     order = _in_order([f.node for f in carried], edges)
     statements = make(session, schema, carried)
     made: list[SchemaObject] = []
@@ -93,7 +95,7 @@ def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Ob
     return Objects(
         made=tuple(made),
         parts=[(c, o) for c, o, n, m in members if (n, m) in own],
-        types=frozenset(o for c, o, n, m in members if c == types and (n, m) in own),
+        types=frozenset(o for c, o, n, m in members if c == _TYPES and (n, m) in own),
         users=frozenset(e.user[1] for e in edges if e.user in is_table and e.used in own),
         problems={(nodes[n].kind, nodes[n].shown): why for n, why in problems.items()},
     )
@@ -104,10 +106,11 @@ def _columns(nodes: Iterable[Node]) -> tuple[list[int], list[int]]:
     return [c for c, _ in listed], [o for _, o in listed]
 
 
-def _problems(nodes: Mapping[Node, Found], tables: set[Node], edges: Sequence[_Edge]) -> dict[Node, str]:
-    """Why objects cannot be made; what uses such a one cannot either."""
+def _problems(
+    nodes: Mapping[Node, Found], tables: set[Node], first: set[Node], edges: Sequence[_Edge]
+) -> dict[Node, str]:
+    """Why objects cannot be made; what uses such a one cannot either. `first`: what tables need."""
     problems = {n: f.problem for n, f in nodes.items() if f.problem}
-    first = _closure([e for e in edges if e.user in tables and e.used in nodes], edges)
     for edge in edges:
         if edge.user in nodes and edge.user not in problems:
             if edge.used is None:
@@ -128,18 +131,28 @@ def _problems(nodes: Mapping[Node, Found], tables: set[Node], edges: Sequence[_E
 def _closure(start: Sequence[_Edge], edges: Sequence[_Edge]) -> set[Node]:
     """Everything that the users of `start` need, directly or not."""
     reached: set[Node] = set()
+    uses = _by_user(edges)
     waiting = [e.used for e in start if e.used is not None]
     while waiting:
         node = waiting.pop()
         if node not in reached:
             reached.add(node)
-            waiting += [e.used for e in edges if e.user == node and e.used is not None]
+            waiting += uses.get(node, ())
     return reached
+
+
+def _by_user(edges: Sequence[_Edge]) -> Mapping[Node, Sequence[Node]]:
+    uses: defaultdict[Node, list[Node]] = defaultdict(list)
+    for edge in edges:
+        if edge.used is not None:
+            uses[edge.user].append(edge.used)
+    return uses
 
 
 def _in_order(nodes: Sequence[Node], edges: Sequence[_Edge]) -> list[Node]:
     """What is used comes first."""
-    needs = {n: sorted({e.used for e in edges if e.user == n and e.used is not None}) for n in nodes}
+    uses = _by_user(edges)
+    needs = {n: sorted(set(uses.get(n, ()))) for n in nodes}
     ordered: dict[Node, None] = {}
     waiting: set[Node] = set()
 
