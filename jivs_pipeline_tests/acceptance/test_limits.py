@@ -21,7 +21,7 @@ import pytest
 
 from jivs_pipeline.infra.embedded.postgres import CONTROL
 from jivs_pipeline_tests.fix_cli import database_of, with_parts
-from jivs_pipeline_tests.fix_engine import Engine, Forked
+from jivs_pipeline_tests.fix_engine import Engine, Forked, until
 
 TOO_FAST, TOO_SLOW = 1.05, 0.75
 """The limit holds within 5 %; how near below it a run comes is also the machine's affair, which others use, too."""
@@ -86,6 +86,7 @@ class Watched:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        until(lambda: bool(self.seen), "a first look", 30)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -260,6 +260,7 @@ def test_one_connection_is_enough(counted: Make, run: Run, database: str) -> Non
         ) as seen,
         source.snapshot(4) as snapshot,
     ):
+        until(lambda: seen.most == 1, "a look at the session", 30)
         run("DELETE FROM t WHERE k > 500")
         for look in (snapshot.digest, snapshot.count, lambda p, c: list(snapshot.copy(p, c))):
             with pytest.raises(JivsError, match="division by zero"):

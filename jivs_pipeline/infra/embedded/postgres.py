@@ -74,6 +74,9 @@ class Postgres(Server):
         """
         parent = self.directory.parent
         for left in parent.glob(f"{_NEW}*"):
+            # What initdb had started outlives it for a moment, and would write again what is removed.
+            for place in (parent, left):
+                stop_strays(place, "postgres")
             shutil.rmtree(left, ignore_errors=True)
         if self.directory.exists():
             self._check_version()
