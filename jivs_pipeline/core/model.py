@@ -70,6 +70,8 @@ class Column:
     collation: str | None = None
     made: bool = False
     """Whether its type is one of the catalog's objects; its name is without a schema then."""
+    numbers_from: str | None = None
+    """The sequence among the catalog's objects that its default takes numbers from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class Table:
     """SQLite only: the table has no rowid to chunk by."""
     uses_objects: bool = False
     """Whether its expressions name objects of its schema, without that schema."""
+    root: str | None = None
+    """The partitioned table that it is a part of, in the end."""
 
     @property
     def qualified(self) -> str:
@@ -197,6 +201,7 @@ class SchemaObject:
         before: tables need it, so it is made before them; all others are made on their rows.
         needs: (kind, name) of other objects that it uses.
         uses: (table, column or None) of tables that it uses.
+        roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
     """
 
     kind: str
@@ -206,6 +211,7 @@ class SchemaObject:
     before: bool = False
     needs: frozenset[tuple[str, str]] = frozenset()
     uses: frozenset[tuple[str, str | None]] = frozenset()
+    roots: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,13 +160,16 @@ class Dependent:
 
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
-    """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart."""
+    """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart,
+    `parent` the partitioned table that it is a part of.
+    """
 
     name: str
     kind: str
     columns: tuple[ExistingColumn, ...] = ()
     dependents: tuple[Dependent, ...] = ()
     key: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

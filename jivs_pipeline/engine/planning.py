@@ -145,9 +145,10 @@ def _refuse_unavailable(spec: Spec) -> None:
 
 def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
     names = [t.name for t in catalog.tables]
+    roots = {t.root for t in catalog.tables}
     for pattern in spec.tables.include:
         plain = not any(c in pattern for c in "*?[")
-        if plain and pattern not in names:
+        if plain and pattern not in names and pattern not in roots:
             left = next((o for o in catalog.left_out if o.name.split(".")[-1] == pattern), None)
             reason = f"; it is a {left.kind}: {left.reason}" if left else ""
             raise SpecError(
@@ -170,7 +171,7 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
             raise SpecError(
                 f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude"
             )
-    chosen = [t for t in catalog.tables if spec.tables.takes(t.name)]
+    chosen = [t for t in catalog.tables if spec.tables.takes(t.name, *([t.root] if t.root else []))]
     if not chosen:
         raise ConfigError(
             f"There is no table to migrate in schema {catalog.schema!r} of source {spec.source!r}",
@@ -326,6 +327,8 @@ def _fit_problem(
         if plan.mode is not TableMode.APPEND and in_the_way:
             return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     if plan.mode is TableMode.REPLACE:
+        if existing.parent is not None:
+            return f"the target's table is a partition of {existing.parent}; drop that first or use on_existing: truncate"
         return None
     there = {c.name: c for c in existing.columns}
     for column in plan.columns:

@@ -36,7 +36,7 @@ class TargetView(TargetSessions):
         """What already bears these names in the schema, by name."""
         parameters = {"schema": schema, "names": list(names)}
         with self._reading() as db:
-            kinds = dict(db.execute(SQL["relations"], parameters).fetchall())
+            relations = db.execute(SQL["relations"], parameters).fetchall()
             columns = db.execute(SQL["columns"], parameters).fetchall()
             dependents = db.execute(SQL["dependents"], parameters).fetchall()
             keys = dict(db.execute(SQL["keys"], parameters).fetchall())
@@ -47,15 +47,19 @@ class TargetView(TargetSessions):
                 tuple(ExistingColumn(*rest) for relation, *rest in columns if relation == name),
                 tuple(Dependent(*rest) for relation, *rest in dependents if relation == name),
                 tuple(keys.get(name, ())),
+                parent,
             )
-            for name, kind in kinds.items()
+            for name, kind, parent in relations
         }
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        """Kind and name of everything besides tables that the schema has."""
+        """Kind and name of everything that the schema has, with its tables."""
         with self._reading() as db:
             found = db.execute(OBJECTS["objects"], {"schema": schema}).fetchall()
-        return frozenset((kind, shown) for _, _, kind, shown, *_ in found)
+            tables = db.execute(SQL["tables"], {"schema": schema}).fetchall()
+        return frozenset(
+            {(kind, shown) for _, _, kind, shown, *_ in found} | {("table", t) for (t,) in tables}
+        )
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         """What the ledger says of a migration, from the epoch `since` on; empty where there is no ledger."""

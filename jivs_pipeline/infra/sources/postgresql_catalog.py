@@ -46,9 +46,6 @@ _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", 
 _LATER = "this version does not carry it"
 _TABLE_REASONS = {
     "extension table": "it belongs to an extension, which has to be installed in the target",
-    "partitioned table": "this version does not carry partitioned tables",
-    "table partition": "its parent is partitioned, and this version does not carry partitioned tables",
-    "inheritance": "this version does not carry tables that inherit or are inherited from",
     "typed table": "this version does not carry tables of a composite type",
 }
 _REASONS = {
@@ -56,7 +53,6 @@ _REASONS = {
     "privileges": "rights granted on the table are not carried; grant them again",
     "row-level security": "it is not enabled in the target",
     "storage parameters": "the target's table gets the server's defaults",
-    "sequence": "no column owns it, and this version carries columns' sequences only",
 }
 _LOSSY = frozenset({"privileges", "storage parameters"})
 
@@ -68,7 +64,7 @@ class Numbered(NamedTuple):
     column: str
     schema: str
     sequence: str
-    how: Literal["i", "a", "n"]
+    how: Literal["i", "a", "n", "o"]
     start: int
     increment: int
     minimum: int
@@ -80,7 +76,11 @@ class Numbered(NamedTuple):
 
 
 def numbered(session: Session, tables: Sequence[int]) -> list[Numbered]:
-    """The self-numbering columns of tables, given by OID."""
+    """The self-numbering columns of tables, given by OID; without those whose sequence belongs to another column."""
+    return [n for n in _all_numbered(session, tables) if n.how != "o"]
+
+
+def _all_numbered(session: Session, tables: Sequence[int]) -> list[Numbered]:
     return [Numbered(*row) for row in session.execute(SQL["numbered"], {"tables": list(tables)}).fetchall()]
 
 
@@ -138,11 +138,13 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
     reader = _Reader(schema)
     names: dict[int, str] = {}
-    found: list[tuple[int, str, bool, str | None]] = []
-    for oid, name, unlogged, comment, kind in session.execute(SQL["tables"], {"schema": schema}).fetchall():
+    found: list[tuple[int, str, bool, str | None, str | None]] = []
+    for oid, name, unlogged, comment, root, kind in session.execute(
+        SQL["tables"], {"schema": schema}
+    ).fetchall():
         if kind is None:
             names[oid] = name
-            found.append((oid, name, unlogged, comment))
+            found.append((oid, name, unlogged, comment, root))
         else:
             reader.left_out.append(
                 LeftOut(
@@ -150,13 +152,19 @@ def read_catalog(session: Session, schema: str) -> Catalog:
                 )
             )
     tables = {"tables": list(names)}
-    reader.objects = read_objects(session, schema, names)
+    reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
+    sequences = {(n.relation, n.column): n for n in _all_numbered(session, list(names))}
+    columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
+    types = {(oid, line[0]): line[1] for oid, lines in columns.items() for line in lines}
+    own = [
+        s.oid
+        for place, s in sequences.items()
+        if s.how != "i" and s.schema == schema and _numbers_itself(reader, types[place], s)
+    ]
+    reader.objects = read_objects(session, schema, names, own)
     made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
     needs = {**tables, "made_classes": made_classes, "made": made_oids}
     reader.needs = dict(session.execute(SQL["needs"], needs).fetchall())
-    reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
-    sequences = {(n.relation, n.column): n for n in numbered(session, list(names))}
-    columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
     indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
@@ -173,9 +181,10 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             comment=comment,
             unlogged=unlogged,
             uses_objects=oid in reader.objects.users,
+            root=root,
             **_constraints(reader, name, constraints[oid]),
         )
-        for oid, name, unlogged, comment in found
+        for oid, name, unlogged, comment, root in found
     )
     by_name = {t.name: t for t in made}
     # These live on, as an identity's or under their own name.
@@ -194,6 +203,12 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
         reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, _LATER)
         reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
+    told = {(o.kind, o.name) for o in reader.left_out}
+    reader.left_out += [
+        LeftOut(qualified(schema, name), kind, reason)
+        for (kind, name), reason in reader.objects.problems.items()
+        if (kind, qualified(schema, name)) not in told
+    ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     return Catalog(schema, made, left_out, reader.objects.made)
 
@@ -274,13 +289,26 @@ def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered |
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        numbers_from=sequence.sequence
+        if default is not None
+        and line.type in _INTEGERS
+        and sequence
+        and sequence.oid in reader.objects.sequences
+        else None,
     )
+
+
+def _numbers_itself(reader: _Reader, type_: str, sequence: Numbered) -> bool:
+    """Whether a column with a sequence becomes one that numbers itself: nobody else takes numbers from there."""
+    alone = sequence.how == "i" or (sequence.how != "o" and sequence.oid not in reader.shared)
+    return type_ in _INTEGERS and alone
 
 
 def _identity(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered) -> Identity | None:
     """None leaves the default to be looked at like any other."""
-    if (size := _INTEGERS.get(line.type)) is None or (sequence.how != "i" and sequence.oid in reader.shared):
+    if not _numbers_itself(reader, line.type, sequence):
         return None
+    size = _INTEGERS[line.type]
     if sequence.how == "n":
         reason = (
             f"the column takes its numbers from sequence {sequence.sequence}, which it owns in the target"

@@ -8,17 +8,16 @@ SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 
 -- name: tables
--- Tables of the schema; `kind` is what keeps one from being carried, or NULL.
+-- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; and what
+-- keeps it from being carried, or NULL.
 SELECT c.oid::int8, c.relname::text, c.relpersistence = 'u', obj_description(c.oid, 'pg_class'),
+       CASE WHEN c.relispartition THEN (SELECT r.relname::text FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)) END,
        CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                                                  AND d.deptype = 'e') THEN 'extension table'
-            WHEN c.relkind = 'p' THEN 'partitioned table'
-            WHEN c.relispartition THEN 'table partition'
-            WHEN EXISTS (SELECT FROM pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent)) THEN 'inheritance'
             WHEN c.reloftype <> 0 THEN 'typed table'
        END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relpersistence <> 't'
 ORDER BY c.relname;
 
 -- name: columns
@@ -40,7 +39,7 @@ ORDER BY a.attrelid, a.attnum;
 
 -- name: numbered
 -- Columns that number themselves and their sequences: by identity ('i'), or because the column's default is
--- nextval() of a sequence that it owns ('a') or that nobody owns ('n').
+-- nextval() of a sequence that it owns ('a'), that nobody owns ('n') or that another column owns ('o').
 WITH uses AS MATERIALIZED (
     -- OFFSET 0: from the default to what it uses, never the other way round through all of pg_depend.
     SELECT d.adrelid, d.adnum, d.adbin, u.refobjid
@@ -55,13 +54,14 @@ found AS (
     WHERE u.classid = 'pg_class'::regclass AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'i'
       AND u.refobjid = ANY (%(tables)s::oid[]) AND u.refobjsubid > 0
     UNION ALL
-    SELECT d.adrelid, d.adnum, q.oid, coalesce(owner.deptype::text, 'n')
+    SELECT d.adrelid, d.adnum, q.oid,
+           CASE WHEN owner.refobjid IS NULL THEN 'n'
+                WHEN (owner.refobjid, owner.refobjsubid) = (d.adrelid, d.adnum) THEN owner.deptype::text ELSE 'o' END
     FROM uses d
     JOIN pg_class q ON q.oid = d.refobjid AND q.relkind = 'S'
     LEFT JOIN pg_depend owner ON owner.classid = 'pg_class'::regclass AND owner.objid = q.oid
         AND owner.refclassid = 'pg_class'::regclass AND owner.deptype IN ('a', 'i')
-    WHERE (owner.refobjid IS NULL OR (owner.refobjid = d.adrelid AND owner.refobjsubid = d.adnum))
-      AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
+    WHERE pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
 )
 SELECT f.relation::int8, a.attname::text, n.nspname::text, q.relname::text, f.how,
        p.seqstart, p.seqincrement, p.seqmin, p.seqmax, p.seqcache, p.seqcycle, f.sequence::int8,
@@ -80,8 +80,8 @@ WHERE u.classid = 'pg_attrdef'::regclass AND u.refclassid = 'pg_class'::regclass
 GROUP BY u.refobjid HAVING count(*) > 1;
 
 -- name: constraints
--- Keys, checks and foreign keys. Clones that a foreign key to a partitioned table has for each partition are
--- not the user's.
+-- Keys, checks and foreign keys. Those of and to partitioned tables, with their clones for each partition, are objects of
+-- their own; but each partition has its own keys.
 SELECT k.conrelid::int8, k.oid::int8, k.conname::text, k.contype::text, k.condeferrable, k.condeferred,
        k.convalidated, k.connoinherit, obj_description(k.oid, 'pg_constraint'),
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, pos)
@@ -105,7 +105,8 @@ FROM pg_constraint k
 LEFT JOIN pg_index i ON i.indexrelid = k.conindid
 LEFT JOIN pg_class f ON f.oid = k.confrelid
 LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
-WHERE k.conrelid = ANY (%(tables)s::oid[]) AND k.contype IN ('p', 'u', 'f', 'c', 'x', 'n') AND k.conparentid = 0
+WHERE k.conrelid = ANY (%(tables)s::oid[]) AND k.contype IN ('p', 'u', 'f', 'c', 'x', 'n')
+  AND (k.conparentid = 0 OR k.contype IN ('p', 'u')) AND NOT (k.contype = 'f' AND f.relkind = 'p')
 ORDER BY k.conrelid, k.conname;
 
 -- name: indexes
@@ -177,7 +178,10 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 
        relname, NULL
 FROM relations WHERE relkind IN ('v', 'm', 'f')
 UNION ALL
-SELECT 'sequence', relname, NULL FROM relations r WHERE relkind = 'S'
+SELECT 'partitioned table', relname, NULL FROM relations WHERE relkind = 'p'
+UNION ALL
+SELECT 'sequence', relname, NULL FROM relations r WHERE relkind = 'S' AND NOT EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.deptype = 'i')
 UNION ALL
 SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
        format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), NULL
@@ -204,7 +208,8 @@ UNION ALL
 SELECT 'statistics object', s.stxname::text, NULL FROM pg_statistic_ext s JOIN here ON here.oid = s.stxnamespace
 UNION ALL
 SELECT 'trigger', format('%%s.%%s', r.relname, g.tgname), CASE WHEN r.relkind = 'r' THEN r.relname END
-FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid
+WHERE NOT g.tgisinternal AND coalesce((to_jsonb(g) ->> 'tgparentid')::oid, 0) = 0
 UNION ALL
 SELECT 'rule', format('%%s.%%s', r.relname, w.rulename), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
