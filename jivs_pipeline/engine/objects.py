@@ -16,6 +16,7 @@ from jivs_pipeline.core.plan import ObjectPlan, PlanWarning, TableMode, TablePla
 from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.extensions import missing
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.run import Run
 
@@ -42,7 +43,7 @@ def choose(
         warnings: gets a line for each that does not.
     """
     carried = {t.source_table: t for t in tables if t.refused is None}
-    usable: set[tuple[str, str]] = set()
+    usable = {(kind, name) for kind, name in there if kind == "extension"}
     chosen: list[ObjectPlan] = []
     for one in catalog.objects:
         if not one.before and not _wanted(one, spec):
@@ -95,6 +96,8 @@ def _bare(one: SchemaObject) -> str:
 
 def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tuple[str, str]]) -> str | None:
     for kind, name in sorted(one.needs - usable):
+        if kind == "extension":
+            return missing(name)
         return f"it uses {kind} {name}, which is not carried"
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:

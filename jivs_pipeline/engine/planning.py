@@ -18,6 +18,7 @@ from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
+from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.ports import Target
 
@@ -53,8 +54,13 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
     """
     _refuse_unavailable(spec)
     catalog = source.catalog(spec.source_schema)
-    chosen = _choose(spec, catalog)
     ledger = target.ledger(spec.key, since)
+    ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
+    if catalog.objects or catalog.extensions:
+        there = target.objects(spec.target_schema)
+    others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
+    catalog = fitted(catalog, {name for kind, name in there if kind == "extension"})
+    chosen = _choose(spec, catalog)
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))
     existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in ledger.made}
@@ -63,9 +69,6 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         if where := spec.rule(table.name).where:
             source.survey(table, table.columns[:1], where, spec.chunk_bytes)
     aside = frozenset(n for n in names.values() if ledger.set_aside(qualified(spec.target_schema, n)))
-    ours = ledger.objects(spec.target_schema)
-    there = target.objects(spec.target_schema) if catalog.objects else frozenset[tuple[str, str]]()
-    others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
     return Checked(catalog, chosen, names, existing, aside, others)
 
 
@@ -78,7 +81,10 @@ def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Pl
     warnings = [
         _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
     ]
-    tables = [_plan_table(spec, t, names, source, existing, warnings) for t in chosen]
+    tables = [
+        _with_extensions(_plan_table(spec, t, names, source, existing, warnings), t, checked.objects)
+        for t in chosen
+    ]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
     tables = [
         t.model_copy(update={"mode": TableMode.REPLACE}) if t.target_table in checked.aside else t
@@ -281,6 +287,16 @@ def _plan_table(
         return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
     if problem := _name_problem(plan) or _fit_problem(plan, there, existing):
         return plan.model_copy(update={"refused": problem})
+    return plan
+
+
+def _with_extensions(plan: TablePlan, table: Table, there: frozenset[tuple[str, str]]) -> TablePlan:
+    carried = {c.source for c in plan.columns}
+    for column in table.columns:
+        needed = column.extension if column.name in carried else None
+        if needed and ("extension", needed) not in there and plan.refused is None:
+            reason = f"its type {column.type} is not there: {missing(needed)}"
+            return plan.model_copy(update={"refused": reason, "refused_column": column.name})
     return plan
 
 

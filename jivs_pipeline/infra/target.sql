@@ -16,9 +16,11 @@ SELECT c.relname, c.relkind::text, CASE WHEN c.relispartition THEN
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s);
 
--- name: tables
-SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'f');
+-- name: tables_and_extensions
+SELECT 'table', c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'f')
+UNION ALL
+SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace;
 
 -- name: columns
 -- Columns of the existing tables, as the server spells their types.

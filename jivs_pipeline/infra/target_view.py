@@ -53,12 +53,12 @@ class TargetView(TargetSessions):
         }
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        """Kind and name of everything that the schema has, with its tables."""
+        """Kind and name of all that the schema has, with its tables; and the database's extensions as `schema.name`."""
         with self._reading() as db:
             found = db.execute(OBJECTS["objects"], {"schema": schema}).fetchall()
-            tables = db.execute(SQL["tables"], {"schema": schema}).fetchall()
+            rest = db.execute(SQL["tables_and_extensions"], {"schema": schema}).fetchall()
         return frozenset(
-            {(kind, shown) for _, _, kind, shown, *_ in found} | {("table", t) for (t,) in tables}
+            {(kind, shown) for _, _, kind, shown, *_ in found} | {(kind, name) for kind, name in rest}
         )
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:

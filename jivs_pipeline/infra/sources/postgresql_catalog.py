@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from jivs_pipeline.core.errors import ConfigError
@@ -26,6 +26,8 @@ from jivs_pipeline.core.model import (
     IndexPart,
     Key,
     LeftOut,
+    Need,
+    PartKind,
     Table,
 )
 from jivs_pipeline.core.names import did_you_mean, qualified
@@ -93,7 +95,14 @@ class _Reader:
     objects: Objects = field(default_factory=Objects)
     texts: Texts = field(default_factory=dict[tuple[str, int, int], str])
     """Of the expressions that name objects; all others are as they were read."""
-    needs: Mapping[int, str] = field(default_factory=dict[int, str])
+    needs: Mapping[int, tuple[str | None, list[str]]] = field(
+        default_factory=dict[int, tuple[str | None, list[str]]]
+    )
+    """Part of a table -> what it uses that only the source has, and extensions that it uses."""
+    extensions: defaultdict[str, list[Need]] = field(
+        default_factory=lambda: defaultdict[str, list[Need]](list)
+    )
+    """By table, what is carried if the target has them."""
     shared: frozenset[int] = frozenset()
 
     def leave(
@@ -103,12 +112,14 @@ class _Reader:
             LeftOut(f"{qualified(self.schema, table)}.{name}", kind, reason, table, severity)
         )
 
-    def needed(self, table: str, name: str, kind: str, oid: int | None) -> bool:
-        """Whether the object uses something that only the source has; if so, it is left out here."""
-        if oid is None or (thing := self.needs.get(oid)) is None:
-            return False
-        self.leave(table, name, kind, f"it uses {thing}, which is not carried")
-        return True
+    def needed(self, table: str, name: str, kind: PartKind, oid: int | None) -> bool:
+        """Whether the part uses something that only the source has; if so, it is left out here."""
+        thing, extensions = self.needs.get(oid or 0, (None, []))
+        if thing is not None:
+            self.leave(table, name, kind, f"it uses {thing}, which is not carried")
+        else:
+            self.extensions[table] += [Need(kind, name, extension) for extension in extensions]
+        return thing is not None
 
     def collation(self, table: str, name: str, kind: str, collation: str | None) -> str | None:
         """The collation if every server has it; otherwise it is left out and the default takes its place."""
@@ -164,7 +175,9 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     reader.objects = read_objects(session, schema, names, own)
     made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
     needs = {**tables, "made_classes": made_classes, "made": made_oids}
-    reader.needs = dict(session.execute(SQL["needs"], needs).fetchall())
+    reader.needs = {
+        oid: (thing, extensions) for oid, thing, extensions in session.execute(SQL["needs"], needs).fetchall()
+    }
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
     indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
@@ -186,6 +199,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
         for oid, name, unlogged, comment, root in found
     )
+    made = tuple(replace(t, needs=tuple(reader.extensions[t.name])) for t in made)
     by_name = {t.name: t for t in made}
     # These live on, as an identity's or under their own name.
     kept = {
@@ -199,7 +213,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             continue
         if table is not None and table not in by_name:
             continue
-        shown = name if kind in {"extension", "event trigger", "large objects"} else qualified(schema, name)
+        shown = name if kind in {"event trigger", "large objects"} else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
         reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, _LATER)
         reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
@@ -210,7 +224,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         if (kind, qualified(schema, name)) not in told
     ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
-    return Catalog(schema, made, left_out, reader.objects.made)
+    extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
+    return Catalog(schema, made, left_out, reader.objects.made, extensions)
 
 
 def _spelled(
@@ -261,6 +276,7 @@ class _ColumnLine(NamedTuple):
     collation: str | None
     type_oid: int
     modifier: int
+    extension: str | None
 
 
 def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
@@ -289,6 +305,7 @@ def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered |
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        extension=line.extension,
         numbers_from=sequence.sequence
         if default is not None
         and line.type in _INTEGERS

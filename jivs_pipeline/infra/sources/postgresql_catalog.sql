@@ -28,9 +28,13 @@ SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
        d.oid::int8, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text,
        col_description(a.attrelid, a.attnum),
        CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', cn.nspname, cl.collname) END,
-       a.atttypid::int8, a.atttypmod
+       a.atttypid::int8, a.atttypmod,
+       (SELECT min(format('%%s.%%s', xn.nspname, x.extname)) FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid
+        JOIN pg_namespace xn ON xn.oid = x.extnamespace
+        WHERE e.classid = 'pg_type'::regclass AND e.deptype = 'e' AND e.objid IN (t.oid, t.typelem, t.typbasetype, b.typelem))
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type b ON b.oid = t.typbasetype
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_collation cl ON cl.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = cl.collnamespace
@@ -150,20 +154,30 @@ ORDER BY i.indexrelid, u.pos;
 -- name: needs
 -- What defaults, checks and indexes use that only this database has, and that is not made again in the target.
 -- Object identifiers below 16384 are the server's own. Materialized, because the statistics of catalogs are
--- often stale and a nested loop over thousands of tables takes seconds.
+-- often stale and a nested loop over thousands of tables takes seconds. Of what belongs to extensions, those instead.
 WITH o AS MATERIALIZED (
     SELECT 'pg_attrdef'::regclass::oid AS class, oid, adrelid AS relation FROM pg_attrdef
     UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint WHERE contype = 'c'
     UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index
 )
-SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)) FILTER (WHERE x.oid IS NULL),
+       coalesce(array_agg(DISTINCT format('%%s.%%s', n.nspname, x.extname)) FILTER (WHERE x.oid IS NOT NULL), '{}')
 FROM pg_depend d JOIN o ON o.class = d.classid AND o.oid = d.objid
+LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+LEFT JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE d.refobjid END
+    AND e.deptype = 'e'
+LEFT JOIN pg_extension x ON x.oid = e.refobjid LEFT JOIN pg_namespace n ON n.oid = x.extnamespace
 WHERE o.relation = ANY (%(tables)s::oid[]) AND d.deptype = 'n' AND d.refobjid >= 16384
   AND NOT EXISTS (SELECT FROM unnest(%(made_classes)s::oid[], %(made)s::oid[]) m (class, oid)
                   WHERE m.class = d.refclassid AND m.oid = d.refobjid)
   AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation)
   AND d.refclassid <> 'pg_constraint'::regclass
 GROUP BY d.objid;
+
+-- name: extensions
+-- With the schema of each.
+SELECT n.nspname || '.' || x.extname FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace
+WHERE x.extname <> 'plpgsql' ORDER BY 1;
 
 -- name: others
 -- Objects that this version does not carry: kind, name, table it hangs on.
@@ -224,8 +238,6 @@ WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped))
 UNION ALL
 SELECT 'storage parameters', r.relname, r.relname FROM relations r WHERE r.relkind = 'r' AND r.reloptions IS NOT NULL
-UNION ALL
-SELECT 'extension', x.extname::text, NULL FROM pg_extension x WHERE x.extname <> 'plpgsql'
 UNION ALL
 SELECT 'event trigger', e.evtname::text, NULL FROM pg_event_trigger e
 UNION ALL

@@ -36,6 +36,7 @@ class _Edge(NamedTuple):
     used: Node | None
     column: str | None
     described: str | None
+    extension: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,10 @@ def read_objects(
     )
     parameters = {"part_classes": part_classes, "parts": parts, "classes": classes, "oids": oids}
     edges = [
-        _Edge((a, b), None if d is None else (c, d), column, described)
-        for a, b, c, d, column, described in session.execute(SQL["edges"], parameters).fetchall()
+        _Edge(
+            (a, b), None if d is None else (c, d), column, described, None if extension == "." else extension
+        )
+        for a, b, c, d, column, described, extension in session.execute(SQL["edges"], parameters).fetchall()
     ]
     is_table = {(_RELATIONS, oid) for oid in tables}
     first = _closure([e for e in edges if e.user in is_table and e.used in nodes], edges)
@@ -91,7 +94,7 @@ def read_objects(
     made: list[SchemaObject] = []
     for node in order:
         one = nodes[node]
-        mine = [e for e in edges if e.user == node and e.used is not None]
+        mine = [e for e in edges if e.user == node]
         made.append(
             SchemaObject(
                 kind=one.kind,
@@ -99,7 +102,10 @@ def read_objects(
                 statements=statements[node].create,
                 drop=statements[node].drop,
                 before=node in first,
-                needs=frozenset((nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes),
+                needs=frozenset(
+                    {(nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes}
+                    | {("extension", e.extension) for e in mine if e.extension}
+                ),
                 uses=frozenset((tables[e.used[1]], e.column) for e in mine if e.used and e.used in is_table),
                 roots=frozenset(one.roots),
             )
@@ -127,7 +133,7 @@ def _problems(
     problems = {n: f.problem for n, f in nodes.items() if f.problem}
     for edge in edges:
         if edge.user in nodes and edge.user not in problems:
-            if edge.used is None:
+            if edge.used is None and edge.extension is None:
                 problems[edge.user] = f"it uses {edge.described}, which is not carried"
             elif edge.user in first and edge.used in tables:
                 problems[edge.user] = "a table needs it, and it needs a table"

@@ -127,16 +127,21 @@ parts AS (
 SELECT part_class::int8, part::int8, class::int8, oid::int8 FROM parts;
 
 -- name: edges
--- What uses what: class and oid of the user, of the used (NULL where it is none of the nodes), its column, and its description then.
+-- What uses what: class and oid of the user, of the used (NULL where it is none of the nodes), its column, its description then,
+-- and the extension that it belongs to.
 -- A partition stands without its parent, and a sequence without its owner: what ties them is an object of its own.
 WITH members AS MATERIALIZED (
     SELECT * FROM unnest(%(part_classes)s::oid[], %(parts)s::oid[], %(classes)s::oid[], %(oids)s::oid[])
         m (part_class, part, class, oid)
 )
 SELECT DISTINCT m.class::int8, m.oid::int8, r.class::int8, r.oid::int8, a.attname::text,
-       CASE WHEN r.oid IS NULL THEN pg_describe_object(d.refclassid, d.refobjid, 0) END
+       CASE WHEN r.oid IS NULL THEN pg_describe_object(d.refclassid, d.refobjid, 0) END, format('%%s.%%s', xn.nspname, x.extname)
 FROM members m
 JOIN pg_depend d ON d.classid = m.part_class AND d.objid = m.part
+LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+LEFT JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE d.refobjid END
+    AND e.deptype = 'e'
+LEFT JOIN pg_extension x ON x.oid = e.refobjid LEFT JOIN pg_namespace xn ON xn.oid = x.extnamespace
 LEFT JOIN members r ON r.part_class = d.refclassid AND r.part = d.refobjid
 LEFT JOIN pg_attribute a ON d.refclassid = 'pg_class'::regclass AND a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
     AND d.refobjsubid > 0 AND r.class = 'pg_class'::regclass
@@ -148,7 +153,7 @@ WHERE d.refobjid >= 16384 AND d.refclassid <> 'pg_namespace'::regclass
         OR d.deptype = 'a' AND EXISTS (SELECT FROM pg_class s WHERE s.oid = d.objid AND s.relkind = 'S')))
 UNION
 SELECT m.class::int8, m.oid::int8, r.class::int8, r.oid::int8, tied.name::text,
-       CASE WHEN r.oid IS NULL THEN pg_describe_object('pg_class'::regclass, tied.oid, 0) END
+       CASE WHEN r.oid IS NULL THEN pg_describe_object('pg_class'::regclass, tied.oid, 0) END, '.'
 FROM members m
 CROSS JOIN LATERAL (
     SELECT h.inhparent AS oid, NULL::name AS name FROM pg_inherits h
