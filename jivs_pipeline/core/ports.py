@@ -24,6 +24,7 @@ __all__ = [
     "Dependent",
     "ExistingColumn",
     "ExistingTable",
+    "HashedRow",
     "LedgerView",
     "Piece",
     "Refusal",
@@ -34,6 +35,10 @@ __all__ = [
 
 Piece = bytes | bytearray | memoryview
 """A bytes-like part of a COPY stream, of any size."""
+
+
+HashedRow = tuple[bytes, tuple[str | None, ...]]
+"""The hash of a row, and its key as both ends spell it."""
 
 
 class CopiedRows(NamedTuple):
@@ -100,6 +105,10 @@ class Snapshot(Protocol):
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk's rows, computed by the source (or from a second, independent read)."""
+        ...
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row, with the canonical texts of the key's columns."""
         ...
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:

@@ -5,14 +5,14 @@ What belongs here: everything that only reads. What does not: writing (`target.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import TablePlan
-from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, LedgerView
+from jivs_pipeline.core.plan import ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
 from jivs_pipeline.infra import ddl, digests
 from jivs_pipeline.infra.postgresql import mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
@@ -89,6 +89,26 @@ class TargetView(TargetSessions):
     def digests_now(self, table: TablePlan) -> tuple[Digest, ...]:
         """The same of the table as it is now, without a claim: for `jivs verify`."""
         return self._digests_of(table, _relation(table))
+
+    def hashes_now(
+        self, table: TablePlan, key: Sequence[ColumnPlan], chunks: Sequence[int] | None
+    ) -> Iterator[HashedRow]:
+        """What `digests_now` sums up, row by row; of some chunks only, where it can tell them apart."""
+        predicate = None
+        if chunks is not None and (column := table.chunk_key):
+            index = digests.Groups(column, _bounds(table)).index
+            predicate = sql.SQL("{} = ANY ({})").format(index, sql.Literal(list(chunks)))
+        query = digests.row_hashes(
+            sql.SQL("ONLY {}").format(_relation(table)),
+            [(c.target, c.canon) for c in table.columns],
+            [(c.target, c.canon) for c in key],
+            predicate,
+            record=table.spelling is Spelling.RECORD,
+            utf8=self._encoding == "UTF8",
+        )
+        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
+            for hashed, *texts in db.cursor().stream(query, size=1000):
+                yield bytes(hashed), tuple(texts)
 
     def count(self, table: TablePlan) -> int:
         """Rows of the loaded table."""
