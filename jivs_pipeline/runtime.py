@@ -344,6 +344,15 @@ class Runtime:
                 calling=calling,
                 permits=permits,
             )
+        if connection.dialect == "odbc":
+            from jivs_pipeline.infra.sources.odbc import OdbcSource
+
+            return OdbcSource(
+                connection,
+                io_timeout_seconds=self.settings.io_timeout_seconds,
+                calling=calling,
+                permits=permits,
+            )
         if connection.dialect == "csv":
             from jivs_pipeline.infra.sources.csv_files import CsvSource
 
@@ -354,7 +363,7 @@ class Runtime:
             return ParquetSource(connection, calling=calling)
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql, mysql, sqlite, csv and parquet",
+            hint="It reads postgresql, mysql, sqlite, odbc, csv and parquet",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

@@ -175,9 +175,7 @@ class PostgresqlSource:
             self._release()
         permit = self._permits.take(readers)
         try:
-            snapshot = PostgresqlSnapshot(
-                self._open, permit.count, utf8=utf8, place=self._connection.place, portion=portion
-            )
+            snapshot = self._view(permit.count, utf8=utf8, portion=portion)
             try:
                 yield snapshot
             finally:
@@ -189,6 +187,14 @@ class PostgresqlSource:
         """Release the connection."""
         with self._lock:
             self._release()
+
+    def _view(self, readers: int, *, utf8: bool, portion: Portion) -> PostgresqlSnapshot:
+        return PostgresqlSnapshot(
+            self._open, readers, utf8=utf8, place=self._connection.place, portion=portion
+        )
+
+    def _part(self, sessions: Sequence[Session]) -> None:
+        part(sessions)
 
     def _open(self, *, reconnect: bool = True) -> Session:
         session = connect(
@@ -223,7 +229,7 @@ class PostgresqlSource:
 
     def _release(self) -> None:
         if self._session is not None:
-            part([self._session])
+            self._part([self._session])
             self._session = None
         if self._permit is not None:
             self._permit.give_back()

@@ -132,6 +132,9 @@ class PostgresqlSnapshot:
         with self._lock:
             self._closed = True
             sessions, self._open, self._idle = [*self._open], {}, []
+        self._part(sessions)
+
+    def _part(self, sessions: Sequence[Session]) -> None:
         part(sessions)
 
     def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
