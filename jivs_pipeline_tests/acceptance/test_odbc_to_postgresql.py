@@ -10,9 +10,11 @@ import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_run
 from jivs_pipeline_tests.acceptance.rows import fingerprints, next_value
+from jivs_pipeline_tests.acceptance.test_mysql_to_postgresql import _mysql_rows, _postgresql_rows
 from jivs_pipeline_tests.acceptance.test_postgresql_to_postgresql import CHUNKED, assert_same_structure
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.fix_odbc import through_odbc
+from jivs_pipeline_tests.mysql_databases import EVERY_TYPE, SHOP
 
 pytestmark = pytest.mark.usefixtures("odbc_drivers")
 
@@ -80,3 +82,36 @@ def test_postgresql(run: Callable[..., Any], make_target: Callable[[], str], tar
     with psycopg.connect(target) as db:
         assert next_value(db, "every", "id") == 5
         assert db.execute("SELECT count(*) FROM v").fetchone() == (3001,)
+
+
+LONG = """
+CREATE TABLE `long` (id int PRIMARY KEY, n varchar(40), v longtext, w longblob);
+INSERT INTO `long` SELECT seq, concat('n', seq), repeat('é☃😀', seq), repeat(x'00ff', seq) FROM seq_1_to_1000;
+INSERT INTO `long` VALUES (5000, NULL, repeat('x😀', 800000), repeat(x'00ff', 2500000)), (5001, '', '', x'');
+"""
+
+
+def test_mariadb(run: Callable[..., Any], make_mysql: Callable[..., str], target: str) -> None:
+    """A shop of many tables, and the ends of every type's range: the same target as without the driver."""
+    source = make_mysql(SHOP + EVERY_TYPE + LONG)
+    document = run(through_odbc(source), chunk_bytes=65536)
+    check_run(document)
+    for table in ["codes", "doubled", "empty", "items", "orders", 'Select `it"s', "long"]:
+        assert _mysql_rows(source, table) == _postgresql_rows(target, table), table
+    with psycopg.connect(target) as db:
+        assert next_value(db, "customers", "id") == 51
+        assert db.execute(
+            "SELECT bu::text, big::text, da::text, dt::text, tm::text, t1::text, bits::text, y, c, l1, u2, encode(bn, 'hex'),"
+            " j::text, encode(g, 'hex'), tx FROM every WHERE id = 1"
+        ).fetchone() == (
+            "18446744073709551615", "-12345678901234567890123456789012345.123456789012345678901234567890", "0009-01-02",
+            "0009-01-02 03:04:05.1234", "-838:59:59", "838:59:59", "00101", 0, "ab", "€éŸ", "ž☃", "01020000",
+            '{"a": 1, "a": 1e400}', "0101000020e6100000000000000000f03f0000000000000040",
+            'tab\t"quote" \\ \n☃😀, \\N \r',
+        )  # fmt: skip
+        assert db.execute(
+            "SELECT encode(float4send(f), 'hex'), encode(float8send(d), 'hex') FROM every WHERE id > 1 ORDER BY id"
+        ).fetchall() == [
+            ("4b800000", "c004000000000000"), ("7f7fffff", "0000000000000001"), ("00800000", "0010000000000000"),
+            ("3e99999a", "3fb999999999999a"), (None, None),
+        ]  # fmt: skip

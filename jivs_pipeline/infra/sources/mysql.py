@@ -194,14 +194,13 @@ class MysqlSource:
                 inside, how = begin_all(sessions, tables)
             if bare:
                 how += f"; not covered, having no transactions: {', '.join(bare)}"
-            snapshot = MysqlSnapshot(
+            yield self._view(
                 inside,
                 place=self._connection.place,
                 consistency=how,
                 batch_bytes=self._batch_bytes,
                 portion=portion,
             )
-            yield snapshot
         finally:
             for session in sessions:
                 session.drop()
@@ -229,9 +228,20 @@ class MysqlSource:
 
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self) -> Session:
-        session = open_session(
+    _view: type[MysqlSnapshot] = MysqlSnapshot
+
+    def _connect(
+        self, *, io_timeout_seconds: float, reconnect: bool = False, calling: Calling = nullcontext
+    ) -> Session:
+        return open_session(
             self._connection,
+            io_timeout_seconds=io_timeout_seconds,
+            reconnect=reconnect,
+            calling=calling,
+        )
+
+    def _open(self) -> Session:
+        session = self._connect(
             io_timeout_seconds=self._io_timeout,
             reconnect=self._version is not None,
             calling=self._calling,
@@ -264,7 +274,7 @@ class MysqlSource:
     @contextmanager
     def _aside(self) -> Generator[Session]:
         """A short session about another one."""
-        asker = open_session(self._connection, io_timeout_seconds=min(_ASK_SECONDS, self._io_timeout))
+        asker = self._connect(io_timeout_seconds=min(_ASK_SECONDS, self._io_timeout))
         try:
             yield asker
         finally:

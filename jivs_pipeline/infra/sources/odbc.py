@@ -6,7 +6,7 @@ What belongs here: finding that database, and delegating to its adapter. What do
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
@@ -17,7 +17,7 @@ from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Snapshot, Source, Survey
-from jivs_pipeline.infra.sources.odbc_link import Link
+from jivs_pipeline.infra.sources.odbc_mysql import MARIADB_ODBC, OdbcMysqlSource
 from jivs_pipeline.infra.sources.odbc_open import Behind, look_behind, open_link
 from jivs_pipeline.infra.sources.odbc_postgresql import PSQLODBC, OdbcPostgresqlSource
 
@@ -95,20 +95,19 @@ class OdbcSource:
             permit.give_back()
 
     def _made(self, behind: Behind) -> Source:
-        make = _ADAPTERS[behind.dialect]
-        return make(self)
-
-    def _postgresql(self) -> Source:
-        return OdbcPostgresqlSource(
+        adapter, settings = _ADAPTERS[behind.dialect]
+        opening = partial(open_link, self._connection, settings, io_timeout_seconds=self._io_timeout)
+        return adapter(
             self._connection,
-            self._opening(PSQLODBC),
+            opening,
             io_timeout_seconds=self._io_timeout,
             calling=self._calling,
             permits=self._permits,
         )
 
-    def _opening(self, settings: dict[str, str]) -> Callable[..., Link]:
-        return partial(open_link, self._connection, settings, io_timeout_seconds=self._io_timeout)
 
-
-_ADAPTERS: dict[str, Callable[[OdbcSource], Source]] = {"postgresql": OdbcSource._postgresql}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+_ADAPTERS: Mapping[str, tuple[Callable[..., Source], Mapping[str, str]]] = {
+    "postgresql": (OdbcPostgresqlSource, PSQLODBC),
+    "mysql": (OdbcMysqlSource, MARIADB_ODBC),
+}
+"""By the database behind the driver: who reads it, and what its driver is told besides."""
