@@ -75,6 +75,7 @@ _ALLOWED = {
     "postgresql": _POSTGRESQL_PARAMETERS,
     "mysql": _MYSQL_PARAMETERS,
     "odbc": ODBC_PARAMETERS,
+    "oracle": frozenset({"protocol"}),
     "mssql": frozenset(
         {"applicationintent", "driver", "encrypt", "hostnameincertificate", "trustservercertificate"}
     ),

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_run
-from jivs_pipeline_tests.acceptance.rows import fingerprints, next_value
+from jivs_pipeline_tests.acceptance.rows import (
+    assert_same_database,
+    columns,
+    fingerprints,
+    next_value,
+    tables_of,
+)
 from jivs_pipeline_tests.acceptance.test_mysql_to_postgresql import _mysql_rows, _postgresql_rows
 from jivs_pipeline_tests.acceptance.test_postgresql_to_postgresql import CHUNKED, assert_same_structure
+from jivs_pipeline_tests.databases import build_chinook_like
 from jivs_pipeline_tests.fix_cli import Jivs
-from jivs_pipeline_tests.fix_odbc import through_odbc
+from jivs_pipeline_tests.fix_odbc import odbc_url, through_odbc
 from jivs_pipeline_tests.mysql_databases import EVERY_TYPE, SHOP
+from jivs_pipeline_tests.sqlite_files import make_file
 
 pytestmark = pytest.mark.usefixtures("odbc_drivers")
 
@@ -115,3 +124,87 @@ def test_mariadb(run: Callable[..., Any], make_mysql: Callable[..., str], target
             ("4b800000", "c004000000000000"), ("7f7fffff", "0000000000000001"), ("00800000", "0010000000000000"),
             ("3e99999a", "3fb999999999999a"), (None, None),
         ]  # fmt: skip
+
+
+ODD = """
+CREATE TABLE odd (id integer PRIMARY KEY, vc varchar(3), yes boolean, no boolean, d date, d2 date, t time, ts timestamp,
+    r real, n numeric(10, 2), x, big integer, b blob, e text DEFAULT '');
+INSERT INTO odd VALUES (1, 'abc', 1, 2, '2020-02-29', '2020-02-31', '23:59:59', '9999-12-31 23:59:59', 5e-324, 0.1, -0.5,
+    9223372036854775807, x'00ff00', '');
+INSERT INTO odd VALUES (2, 'longer', 0, 1, '0001-01-01', '', '00:00:00', '2020-01-01 00:00:00', 1.7976931348623157e308, 12345678901.25,
+    2.5, -9223372036854775808, x'', NULL);
+INSERT INTO odd VALUES (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL, -1e400, 7, NULL, NULL, NULL, 'é☃😀' || char(1, 9, 10, 13) || '"\\N');
+CREATE TABLE children (a int NOT NULL, b text, up integer REFERENCES odd (id) ON DELETE CASCADE, PRIMARY KEY (b, a));
+INSERT INTO children VALUES (1, 'r1.5', 1), (2, 't', 2), (2, '', NULL);
+CREATE TABLE "Select ""it's" ("Mixed Case" integer PRIMARY KEY, "100%s" varchar(9) UNIQUE);
+INSERT INTO "Select ""it's" VALUES (1, 'a'), (2, NULL);
+CREATE TABLE doubled (a, b);
+INSERT INTO doubled VALUES (1, 'x'), (1, 'x'), (NULL, NULL), (NULL, NULL), (1, '');
+CREATE TABLE long (id integer PRIMARY KEY, v text, w blob);
+CREATE VIEW v AS SELECT 1;
+"""
+
+
+def test_sqlite(run: Callable[..., Any], tmp_path: Path, target: str) -> None:
+    """15,000 rows of many tables, odd values, texts of 100 kB: read in pieces, equal in value and type."""
+    source = tmp_path / "chinook.db"
+    build_chinook_like(source)
+    rows = [(1, "é☃😀" * 8_000, b"\0\xff" * 5_000), (2, "", b""), (3, None, None), (4, "x" * 20_000, b"\0")]
+    make_file(source, ODD, {"long": rows})
+    document = run(odbc_url("SQLite3", database=source), chunk_bytes=65536)
+    check_run(document)
+    assert max(t["chunks"] for t in document["tables"]) > 3
+    assert document["consistency"] == "one state of the file, read by one session"
+    assert_same_database(source, target)
+    with psycopg.connect(target) as db:
+        types = columns(db, "public", "odd")
+        assert next_value(db, "odd", "id") == 4
+    assert (types["vc"], types["yes"], types["no"], types["d"], types["d2"]) == (
+        "text",
+        "boolean",
+        "bigint",
+        "date",
+        "text",
+    )
+    assert ("v", "view") in {(w["table"], w["reason"].split(":")[0]) for w in document["warnings"]}
+
+
+def test_what_sqlites_driver_would_change_is_refused(
+    run: Callable[..., Any], tmp_path: Path, target: str
+) -> None:
+    """A text that it would cut at its NUL, one too long for its buffers, and a zero without its sign fail their tables before a row of them moves."""
+    rows = {"nul": [(1, "a\0b")], "huge": [(1, "x" * 10_000_000)], "zero": [(1, -0.0)], "fine": [(1, "x")]}
+    script = "".join(
+        f"CREATE TABLE {name} (id integer PRIMARY KEY, v {'' if name == 'zero' else 'text'});"
+        for name in rows
+    )
+    source = make_file(tmp_path / "shop.db", script, rows)
+    document = run(odbc_url("SQLite3", database=source), code=1)
+    errors = {t["source_table"].split(".")[-1]: (t["error"] or {}).get("message") for t in document["tables"]}
+    assert "NUL" in errors["nul"]
+    assert "10,000,000 characters" in errors["huge"]
+    assert "-0.0" in errors["zero"]
+    assert errors["fine"] is None
+    with psycopg.connect(target) as db:
+        assert tables_of(db) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (odbc_url("No Such Driver", server="127.0.0.1"), "no ODBC driver or data source of the name"),
+        ("odbc://?dsn=no-such-source-here", "no ODBC driver or data source of the name"),
+        (odbc_url("PostgreSQL Unicode", "me", "geheim!1", server="127.0.0.1", port=1, database="d"), "cannot be reached"),
+        (odbc_url("MariaDB Unicode", "me", "geheim!1", server="127.0.0.1", port=1, database="d"), "cannot be reached"),
+        (odbc_url("SQLite3", database="/no/such/file.db"), "has no such database"),
+        (odbc_url("SQLite3", database="x", LoadExt="/tmp/x.so"), "unknown parameter 'LoadExt'"),
+    ],
+)  # fmt: skip
+def test_a_source_that_does_not_open(jivs: Jivs, target: str, url: str, said: str) -> None:
+    """One sentence with a hint, exit 2, and nothing of what the URL holds."""
+    ended = jivs("plan", "--source", url, "--target", target, "--json", code=2)
+    error = ended.document["error"]
+    assert said in error["message"]
+    assert error["hint"]
+    for secret in ("geheim", "no-such-source", "No Such Driver"):
+        assert secret not in ended.stdout + ended.stderr

@@ -12,11 +12,17 @@ from functools import partial
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.dialect_db2 import Db2
+from jivs_pipeline.core.dialect_hana import Hana
+from jivs_pipeline.core.dialect_mssql import SqlServer
+from jivs_pipeline.core.dialect_sqlite import SqliteThroughDriver
+from jivs_pipeline.core.driver_dialects import Dialect
 from jivs_pipeline.core.errors import Crowded
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.ports import Snapshot, Source, Survey
+from jivs_pipeline.infra.sources.generic import GenericSource
 from jivs_pipeline.infra.sources.odbc_mysql import MARIADB_ODBC, OdbcMysqlSource
 from jivs_pipeline.infra.sources.odbc_open import Behind, look_behind, open_link
 from jivs_pipeline.infra.sources.odbc_postgresql import PSQLODBC, OdbcPostgresqlSource
@@ -95,6 +101,15 @@ class OdbcSource:
             permit.give_back()
 
     def _made(self, behind: Behind) -> Source:
+        if (dialect := _DIALECTS.get(behind.dialect)) is not None:
+            return GenericSource(
+                self._connection,
+                dialect,
+                behind.version,
+                partial(open_link, self._connection, dialect.settings, io_timeout_seconds=self._io_timeout),
+                calling=self._calling,
+                permits=self._permits,
+            )
         adapter, settings = _ADAPTERS[behind.dialect]
         opening = partial(open_link, self._connection, settings, io_timeout_seconds=self._io_timeout)
         return adapter(
@@ -111,3 +126,5 @@ _ADAPTERS: Mapping[str, tuple[Callable[..., Source], Mapping[str, str]]] = {
     "mysql": (OdbcMysqlSource, MARIADB_ODBC),
 }
 """By the database behind the driver: who reads it, and what its driver is told besides."""
+_DIALECTS: Mapping[str, Dialect] = {d.name: d for d in (SqliteThroughDriver(), SqlServer(), Db2(), Hana())}
+"""Those that all are read alike."""

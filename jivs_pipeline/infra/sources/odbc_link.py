@@ -19,14 +19,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
 from jivs_pipeline.core.errors import ConfigError, JivsError
 from jivs_pipeline.core.odbc_strings import connection_string
 
-__all__ = ["Link", "OdbcError", "as_text"]
+__all__ = ["Link", "OdbcError", "TextLink"]
 
 _T = TypeVar("_T")
 _STATE = re.compile(r"State: (\w{5}), Native error: (-?\d+), Message: (.*)", re.DOTALL)
@@ -75,7 +75,7 @@ def _as_odbc_error(error: Exception) -> OdbcError:
     return OdbcError("HY000", 0, " ".join(text.split())[:200])
 
 
-def as_text(schema: pa.Schema) -> pa.Schema:
+def _as_text(schema: pa.Schema) -> pa.Schema:
     """All columns as text, except for bytes."""
 
     def kind(type_: Any) -> Any:
@@ -83,6 +83,18 @@ def as_text(schema: pa.Schema) -> pa.Schema:
         return pa.binary() if binary else pa.string()
 
     return pa.schema([pa.field(f"c{i}", kind(f.type)) for i, f in enumerate(schema)])
+
+
+class TextLink(Protocol):
+    """A connection that hands out text; see `Link`."""
+
+    @property
+    def lost(self) -> bool: ...  # noqa: D102
+    def drop(self) -> None: ...  # noqa: D102
+    def part(self) -> None: ...  # noqa: D102
+    def command(self, statement: str) -> None: ...  # noqa: D102
+    def rows(self, statement: str) -> list[tuple[Any, ...]]: ...  # noqa: D102
+    def stream(self, statement: str, longest: int, rows: int) -> Iterator[pa.RecordBatch]: ...  # noqa: D102
 
 
 class Link:
@@ -187,7 +199,7 @@ class Link:
                 max_text_size=max(longest, 1),
                 max_binary_size=max(longest, 1),
                 falliable_allocations=True,
-                map_schema=as_text,
+                map_schema=_as_text,
                 fetch_concurrently=False,
                 payload_text_encoding=encoding,
             )

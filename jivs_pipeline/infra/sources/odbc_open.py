@@ -28,8 +28,7 @@ _PROBES = (
     ("db2", "SELECT service_level FROM sysibmadm.env_inst_info", "db2"),
     ("hana", "SELECT version FROM sys.m_database", ""),
 )
-_KNOWN = ("postgresql", "mysql", "sqlite")
-_SPOKEN = "PostgreSQL, MySQL, MariaDB and SQLite"
+_MICROSOFTS = "ODBC Driver 18 for SQL Server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,13 @@ def attributes_of(connection: Connection) -> dict[str, str]:
     """Keywords of the connection string. They hold the password."""
     parts = urlsplit(connection.url)
     given = {key.lower(): value for key, value in parse_qsl(parts.query, keep_blank_values=True)}
+    if connection.dialect == "mssql":
+        # Microsoft's driver writes a port after a comma.
+        given |= {
+            "driver": given.get("driver", _MICROSOFTS),
+            "server": f"{connection.host}{f',{connection.port}' if connection.port else ''}",
+            "database": connection.database,
+        }
     found = {"DSN": given.pop("dsn", ""), "Driver": given.pop("driver", "")}
     found |= {key.capitalize(): value for key, value in given.items()}
     found["UID"], found["PWD"] = unquote(parts.username or ""), unquote(parts.password or "")
@@ -93,10 +99,15 @@ def look_behind(link: Link, connection: Connection) -> Behind:
         if word in text.lower():
             found = Behind(dialect, text)
             break
-    if found is not None and found.dialect in _KNOWN:
+    if found is not None and found.dialect != "oracle":
         return found
-    what = f"is {found.dialect}" if found else "is of no kind that is known"
+    name = repr(connection.name)
+    if found is not None:
+        raise ConnectionFailed(
+            f"The database behind the driver of {name} is Oracle, which is read without ODBC",
+            hint="Write oracle://user:password@host:1521/service",
+        )
     raise ConnectionFailed(
-        f"The database behind the driver of {connection.name!r} {what}, which this version cannot read",
-        hint=f"Through ODBC it reads {_SPOKEN}",
+        f"The database behind the driver of {name} is of no kind that is known",
+        hint="Through ODBC it reads PostgreSQL, MySQL, MariaDB, SQLite, SQL Server, Db2 and SAP HANA",
     )

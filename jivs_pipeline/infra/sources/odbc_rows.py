@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jivs_pipeline.infra.sources.odbc_link import Link
+from jivs_pipeline.infra.sources.odbc_link import TextLink
 
 __all__ = ["Cell", "read_cells"]
 
@@ -44,7 +44,7 @@ class Cell:
 
 
 def read_cells(
-    link: Link,
+    link: TextLink,
     cells: Sequence[Cell],
     rows: Callable[[str | None], str],
     *,
@@ -77,7 +77,7 @@ def read_cells(
         yield from link.stream(f"SELECT {wanted} {rows(condition)}", longest, count)
 
 
-def _measure(link: Link, cells: Sequence[Cell], rows: str) -> list[int] | None:
+def _measure(link: TextLink, cells: Sequence[Cell], rows: str) -> list[int] | None:
     """Bytes of the longest value of each; None where there is no row."""
     if not cells:
         return []
