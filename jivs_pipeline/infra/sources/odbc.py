@@ -29,6 +29,9 @@ from jivs_pipeline.infra.sources.odbc_postgresql import PSQLODBC, OdbcPostgresql
 
 __all__ = ["OdbcSource"]
 
+_EXCUSED = 40
+"""So many times the I/O timeout a question may take."""
+
 
 class OdbcSource:
     """See `core.ports.Source`. Making one connects, unless too many are connected; then the first question does.
@@ -102,11 +105,13 @@ class OdbcSource:
 
     def _made(self, behind: Behind) -> Source:
         if (dialect := _DIALECTS.get(behind.dialect)) is not None:
+            # Nobody else can ask whether it still works for us.
+            patience = _EXCUSED * self._io_timeout
             return GenericSource(
                 self._connection,
                 dialect,
                 behind.version,
-                partial(open_link, self._connection, dialect.settings, io_timeout_seconds=self._io_timeout),
+                partial(open_link, self._connection, dialect.settings, io_timeout_seconds=patience),
                 calling=self._calling,
                 permits=self._permits,
             )

@@ -19,6 +19,7 @@ from jivs_pipeline.core.errors import (
     JivsError,
     NotReady,
     ResourceError,
+    SnapshotLost,
     TerminalError,
     TransientError,
 )
@@ -82,11 +83,31 @@ _KINDS: tuple[tuple[str, type[JivsError], str, str], ...] = (
     ("HY001", ResourceError, "the driver is out of memory", "Lower parallelism, and run again"),
 )
 
+_NUMBERS: dict[int, tuple[type[JivsError], str, str]] = {
+    # SQL Server
+    3952: (
+        ResourceError,
+        "the database does not allow snapshot isolation",
+        "ALTER DATABASE … SET ALLOW_SNAPSHOT_ISOLATION ON",
+    ),
+    3961: (
+        SnapshotLost,
+        "a table was changed after the snapshot was taken",
+        "Run again; extraction begins anew",
+    ),
+    # Oracle
+    1555: (SnapshotLost, "the snapshot is too old", "Raise undo_retention there, and run again"),
+}
+"""Of databases that have no adapter of their own; their numbers do not collide."""
+
 
 def map_odbc_error(error: OdbcError, where: str) -> JivsError:
     """Our error for `error`; the caller raises it `from error`. `where` begins the sentence."""
     if error.lost:
         return TransientError(f"{where}: lost the connection [{error.state}]", hint="Run again")
+    if error.native in _NUMBERS:
+        kind, sentence, hint = _NUMBERS[error.native]
+        return kind(f"{where}: {sentence} [{error.native}]", hint=hint)
     for prefix, kind, sentence, hint in _KINDS:
         if error.state.startswith(prefix):
             return kind(f"{where}: {sentence} [{error.state}, {error.native}]", hint=hint)
