@@ -25,7 +25,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @app.command("types")
 def types(
     dialect: Annotated[
-        str, typer.Argument(metavar="DIALECT", help="mysql, sqlite, csv, parquet or postgresql.")
+        str,
+        typer.Argument(
+            metavar="DIALECT", help="mysql, sqlite, mssql, oracle, db2, hana, csv, parquet or postgresql."
+        ),
     ],
     json_: Json = False,
     debug: Debug = False,

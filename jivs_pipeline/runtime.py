@@ -344,6 +344,24 @@ class Runtime:
                 calling=calling,
                 permits=permits,
             )
+        if connection.dialect in {"odbc", "mssql"}:
+            from jivs_pipeline.infra.sources.odbc import OdbcSource
+
+            return OdbcSource(
+                connection,
+                io_timeout_seconds=self.settings.io_timeout_seconds,
+                calling=calling,
+                permits=permits,
+            )
+        if connection.dialect == "oracle":
+            from jivs_pipeline.infra.sources.oracle import open_oracle
+
+            return open_oracle(
+                connection,
+                io_timeout_seconds=self.settings.io_timeout_seconds,
+                calling=calling,
+                permits=permits,
+            )
         if connection.dialect == "csv":
             from jivs_pipeline.infra.sources.csv_files import CsvSource
 
@@ -354,7 +372,7 @@ class Runtime:
             return ParquetSource(connection, calling=calling)
         raise ConfigError(
             f"Connection {connection.name!r} is {connection.dialect}, which this version cannot read",
-            hint="It reads postgresql, mysql, sqlite, csv and parquet",
+            hint="It reads postgresql, mysql, sqlite, odbc, mssql, oracle, csv and parquet",
         )
 
     def open_target(self, connection: Connection, permits: Permits = FREE) -> PostgresqlTarget:

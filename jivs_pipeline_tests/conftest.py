@@ -15,4 +15,5 @@ pytest_plugins = [
     "jivs_pipeline_tests.faults.wire",
     "jivs_pipeline_tests.fix_redis",
     "jivs_pipeline_tests.fix_mysql",
+    "jivs_pipeline_tests.fix_odbc",
 ]

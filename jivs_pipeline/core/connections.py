@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.names import did_you_mean, is_connection_name, name_from_text, short_hash
+from jivs_pipeline.core.odbc_strings import ODBC_PARAMETERS, odbc_problem
 
 __all__ = ["MYSQL_SSL_MODES", "Connection", "ConnectionBook", "holds_password", "parse_url", "redact"]
 
@@ -29,7 +30,7 @@ _SCHEMES = {
     "oracle": "oracle",
     "odbc": "odbc",
 }
-_PORTS = {"postgresql": 5432, "mysql": 3306}
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521}
 _FILE_DIALECTS = frozenset({"sqlite", "csv", "parquet"})
 
 # libpq also knows service, passfile and options: they make the client read files or set server
@@ -70,7 +71,17 @@ MYSQL_SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_ide
 _REFUSED_PARAMETERS = frozenset(
     {"service", "passfile", "options", "charset", "local_infile", "local-infile", "allowloadlocalinfile"}
 )
-_ALLOWED = {"postgresql": _POSTGRESQL_PARAMETERS, "mysql": _MYSQL_PARAMETERS}
+_ALLOWED = {
+    "postgresql": _POSTGRESQL_PARAMETERS,
+    "mysql": _MYSQL_PARAMETERS,
+    "odbc": ODBC_PARAMETERS,
+    "oracle": frozenset({"protocol"}),
+    "mssql": frozenset(
+        {"applicationintent", "driver", "encrypt", "hostnameincertificate", "trustservercertificate"}
+    ),
+}
+_ODBC_DIALECTS = frozenset({"odbc", "mssql"})
+"""Spoken through drivers, which read their keywords in any case."""
 _TRUSTED_ROOTS = (
     "/etc/ssl/",
     "/etc/pki/",
@@ -129,6 +140,8 @@ class Connection:
         """For error sentences: where this is, without user or password."""
         if self.path is not None:
             return str(self.path)
+        if self.dialect == "odbc" and not self.host:
+            return self.database or "its data source"
         return f"{self.host or 'local socket'}{f':{self.port}' if self.port else ''}/{self.database}"
 
 
@@ -141,7 +154,7 @@ def _check_parameters(name: str | None, dialect: str, query: str, home: Path | N
     # libpq takes a + as it is; only forms of web pages mean a space by it.
     pairs = parse_qsl(query.replace("+", "%2B") if dialect == "postgresql" else query, keep_blank_values=True)
     parameters = dict(pairs)
-    if len(parameters) < len(pairs):
+    if len({key.lower() for key in parameters} if dialect in _ODBC_DIALECTS else parameters) < len(pairs):
         raise _refuse(name, "has the same parameter twice", "Keep one of the two")
     allowed = _ALLOWED.get(dialect, frozenset[str]())
     for key, value in parameters.items():
@@ -149,7 +162,7 @@ def _check_parameters(name: str | None, dialect: str, query: str, home: Path | N
             raise _refuse(
                 name, f"carries the parameter {key!r}, which is refused", f"Remove {key} from the URL"
             )
-        if dialect != "odbc" and key not in allowed:
+        if (key.lower() if dialect in _ODBC_DIALECTS else key) not in allowed:
             raise _refuse(
                 name, f"has the unknown parameter {key!r}", did_you_mean(key, allowed, "parameters")
             )
@@ -204,6 +217,20 @@ def _file_connection(name: str | None, dialect: str, rest: str) -> Connection:
     )
 
 
+def _odbc_connection(name: str | None, url: str, parameters: Mapping[str, str]) -> Connection:
+    dsn, port = parameters.get("dsn", ""), parameters.get("port", "")
+    database = parameters.get("database", "") or parameters.get("databasename", "")
+    return Connection(
+        name or name_from_text(Path(database).stem, "odbc"),
+        "odbc",
+        url,
+        # What a data source's name stands for is the machine's business, and its name nobody else's.
+        database=database or (f"dsn-{short_hash(dsn)[:8]}" if dsn else ""),
+        host=parameters.get("server") or parameters.get("hostname") or parameters.get("servernode") or "",
+        port=int(port) if port.isdigit() else None,
+    )
+
+
 def parse_url(url: str, name: str | None = None, *, home: Path | None = None) -> Connection:
     """The connection that `url` describes; without a name, one is derived from the database or file.
 
@@ -228,6 +255,12 @@ def parse_url(url: str, name: str | None = None, *, home: Path | None = None) ->
     except ValueError:
         raise _refuse(name, "cannot be read", "Check the host and the port in it") from None
     parameters = _check_parameters(name, dialect, parts.query, home)
+    if dialect in _ODBC_DIALECTS:
+        parameters = {key.lower(): value for key, value in parameters.items()}
+        if problem := odbc_problem(parameters, has_server=dialect == "mssql", netloc=parts.netloc):
+            raise _refuse(name, *problem)
+    if dialect == "odbc":
+        return _odbc_connection(name, f"odbc:{rest}", parameters)
     database = parameters.get("dbname") or unquote(parts.path.lstrip("/"))
     if (not database and dialect != "odbc") or "\0" in database:
         raise _refuse(name, "names no database", f"Write {dialect}://user@host:port/database")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.file_types import CSV_TYPES, PARQUET_TYPES
 from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
+from jivs_pipeline.core.types_drivers import DB2_TYPES, HANA_TYPES, MSSQL_TYPES, ORACLE_TYPES
 from jivs_pipeline.core.types_mysql import MYSQL_TYPES
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ TABLES: dict[str, tuple[TypeMapping, ...]] = {
     "sqlite": SQLITE_TYPES,
     "csv": CSV_TYPES,
     "parquet": PARQUET_TYPES,
+    "mssql": MSSQL_TYPES,
+    "oracle": ORACLE_TYPES,
+    "db2": DB2_TYPES,
+    "hana": HANA_TYPES,
 }
 """Table of each dialect, for `jivs types`."""
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.fix_odbc import odbc_url, through_odbc
 
 TABLES = """
 CREATE TABLE numbered (id integer PRIMARY KEY, a varchar(20), b decimal(12,3), c varchar(20), d integer);
@@ -47,16 +48,20 @@ def _script() -> str:
     return TABLES + ";\n".join(inserts)
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql", "odbc sqlite", "odbc postgresql", "odbc mysql"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, make_target: Callable[[], str]) -> str:
-    if request.param == "sqlite":
-        return _sqlite(tmp_path / "legacy.db")
-    if request.param == "mysql":
-        return request.getfixturevalue("make_mysql")(_script())
+    if odbc := request.param.startswith("odbc "):
+        request.getfixturevalue("odbc_drivers")
+    if request.param.endswith("sqlite"):
+        url = _sqlite(tmp_path / "legacy.db")
+        return odbc_url("SQLite3", database=tmp_path / "legacy.db") if odbc else url
+    if request.param.endswith("mysql"):
+        url = request.getfixturevalue("make_mysql")(_script())
+        return through_odbc(url) if odbc else url
     url = make_target()
     with psycopg.connect(url) as db:
         db.execute(_script().encode())
-    return url
+    return through_odbc(url) if odbc else url
 
 
 def test_rows_that_differ_are_named(

@@ -40,7 +40,7 @@ def refusal(url: str, **kwargs: object) -> str:
         ("mariadb://u@h/d", "mysql", "h", None, "d"),
         ("mssql://h/d", "mssql", "h", None, "d"),
         ("oracle://h/d", "oracle", "h", None, "d"),
-        ("odbc://?dsn=x", "odbc", "", None, ""),
+        ("odbc://?dsn=x", "odbc", "", None, "dsn-2d711642"),
     ],
 )
 def test_a_url_says_where_a_server_is(url, dialect, host, port, database):

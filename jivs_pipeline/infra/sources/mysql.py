@@ -18,11 +18,12 @@ from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, Crowded, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.permits import FREE, Permit, Permits
+from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
 from jivs_pipeline.core.type_mapping import TypeChoice
 from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
+from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
 from jivs_pipeline.infra.sources.mysql_census import Census, source_rows, take_census
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
@@ -69,8 +70,7 @@ class MysqlSource:
         self._calling = calling
         self._permits = permits
         self._lock = threading.Lock()
-        self._permit: Permit | None = None
-        self._session: Session | None = None
+        self._held = HeldSession(permits, self._open, lambda session: session.part())
         self._version: Version | None = None
         self._schema: str | None = None
         self._numbered: Mapping[str, frozenset[str]] | None = None
@@ -87,7 +87,7 @@ class MysqlSource:
     def _server(self) -> Version:
         with self._lock, mapped(self._connection.place):
             if self._version is None:
-                session = self._connected()
+                session = self._held.get()
                 self._version = version_of(session, self._connection)
             return self._version
 
@@ -182,7 +182,7 @@ class MysqlSource:
         """
         self.info()
         with self._lock:
-            self._release()
+            self._held.release()
         permit = self._permits.take(max(readers, 1))
         sessions: list[Session] = []
         try:
@@ -194,14 +194,13 @@ class MysqlSource:
                 inside, how = begin_all(sessions, tables)
             if bare:
                 how += f"; not covered, having no transactions: {', '.join(bare)}"
-            snapshot = MysqlSnapshot(
+            yield self._view(
                 inside,
                 place=self._connection.place,
                 consistency=how,
                 batch_bytes=self._batch_bytes,
                 portion=portion,
             )
-            yield snapshot
         finally:
             for session in sessions:
                 session.drop()
@@ -225,13 +224,24 @@ class MysqlSource:
     def close(self) -> None:
         """Release the connection."""
         with self._lock:
-            self._release()
+            self._held.release()
 
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self) -> Session:
-        session = open_session(
+    _view: type[MysqlSnapshot] = MysqlSnapshot
+
+    def _connect(
+        self, *, io_timeout_seconds: float, reconnect: bool = False, calling: Calling = nullcontext
+    ) -> Session:
+        return open_session(
             self._connection,
+            io_timeout_seconds=io_timeout_seconds,
+            reconnect=reconnect,
+            calling=calling,
+        )
+
+    def _open(self) -> Session:
+        session = self._connect(
             io_timeout_seconds=self._io_timeout,
             reconnect=self._version is not None,
             calling=self._calling,
@@ -240,31 +250,10 @@ class MysqlSource:
         session.cancel = self._cancel
         return session
 
-    def _connected(self) -> Session:
-        """The source's own session. The caller has the lock."""
-        if self._session is not None and self._session.lost:
-            self._release()
-        if self._session is None:
-            self._permit = self._permits.take(1)
-            try:
-                self._session = self._open()
-            except BaseException:
-                self._release()
-                raise
-        return self._session
-
-    def _release(self) -> None:
-        if self._session is not None:
-            self._session.part()
-            self._session = None
-        if self._permit is not None:
-            self._permit.give_back()
-            self._permit = None
-
     @contextmanager
     def _aside(self) -> Generator[Session]:
         """A short session about another one."""
-        asker = open_session(self._connection, io_timeout_seconds=min(_ASK_SECONDS, self._io_timeout))
+        asker = self._connect(io_timeout_seconds=min(_ASK_SECONDS, self._io_timeout))
         try:
             yield asker
         finally:
@@ -290,7 +279,7 @@ class MysqlSource:
         """The source's own session in a transaction, so that all questions see the same moment."""
         self.info()
         with self._lock, mapped(where):
-            session = self._connected()
+            session = self._held.get()
             session.command(_BEGIN)
             try:
                 yield session

@@ -125,17 +125,16 @@ def _float_bytes(value: str) -> str:
 # ── arrays ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def array_of(column: ColumnPlan, values: list[bytes | None]) -> Any:
-    """The values of a column as an array of the plan's Arrow type.
+def array_of(column: ColumnPlan, binary: Any) -> Any:
+    """The values of a column, given as they were printed, as an array of the plan's Arrow type.
 
     Raises:
         ValueError: a value is not of the type, or not UTF-8. Arrow's message may quote it.
     """
-    binary = pa.array(values, pa.binary())
     if column.carrier in {"bytes", "ewkb"}:
         if column.arrow != "string":
             return binary
-        return pa.array([None if v is None else "\\x" + v.hex() for v in values], pa.string())
+        return pa.array([None if v is None else "\\x" + v.hex() for v in binary.to_pylist()], pa.string())
     text = binary.cast(pa.string())
     if column.arrow == "string":
         return text

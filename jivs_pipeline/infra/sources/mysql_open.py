@@ -23,7 +23,7 @@ from jivs_pipeline.core.errors import ConnectionFailed
 from jivs_pipeline.infra.sources.mysql_errors import connect_error, mapped
 from jivs_pipeline.infra.sources.mysql_session import Session, text_of
 
-__all__ = ["IDLE_SECONDS", "Version", "open_session", "version_of"]
+__all__ = ["IDLE_SECONDS", "Version", "open_session", "pin", "version_of"]
 
 IDLE_SECONDS = 86_400
 """How long the server keeps a session that says nothing: a reader without work waits for the end of the extraction."""
@@ -126,14 +126,15 @@ def open_session(
         session.patience = io_timeout_seconds
         try:
             with mapped(connection.place):
-                _pin(session, io_timeout_seconds)
+                pin(session, io_timeout_seconds)
         except BaseException:
             session.drop()
             raise
     return session
 
 
-def _pin(session: Session, io_timeout_seconds: float) -> None:
+def pin(session: Session, io_timeout_seconds: float) -> None:
+    """Apply the settings that decide how values are printed, and how long the server waits."""
     session.command(_PINNED.format(lock=max(1, round(io_timeout_seconds)), idle=IDLE_SECONDS))
     for setting in _PINNED_WHERE_KNOWN:
         # Unknown here, or not for this user to set: then nobody else has set it for a read either.

@@ -106,8 +106,15 @@ class Session(pymysql.connections.Connection):
         found = self.table(statement)
         return int(text_of(found[0][0]) or 0) if found else 0
 
-    def stream(self, statement: str, rows: int = 16_384, size: int = 8 * 1024 * 1024) -> Generator[Columns]:
-        """The result in parts of at most `rows` rows, and of `size` bytes where no single row is larger.
+    def stream(
+        self,
+        statement: str,
+        rows: int = 16_384,
+        size: int = 8 * 1024 * 1024,
+        longest: int | None = None,  # noqa: ARG002
+    ) -> Generator[Columns]:
+        """The result in parts of at most `rows` rows, and of `size` bytes where no single row is larger. `longest`: bytes
+        of any value, for sessions that must know (`odbc_mysql.py`).
 
         Raises:
             pymysql.Error: the server's error, or 2013 for a session that is lost.

@@ -33,9 +33,10 @@ from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 from jivs_pipeline.infra.sources.sqlite_digests import total
 
-__all__ = ["MysqlSnapshot", "begin_all"]
+__all__ = ["MysqlSnapshot", "begin_all", "chunk_rows"]
 
 _BATCH_ROWS = 16_384
+_LONGEST = 1 << 28
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _LOCK_SECONDS = 5
 _HOLD_SECONDS = 10
@@ -150,7 +151,8 @@ class MysqlSnapshot:
             session.drop()
 
     @contextmanager
-    def _lent(self, table: TablePlan) -> Generator[Session]:
+    def lent(self, table: TablePlan) -> Generator[Session]:
+        """A session in the snapshot, for the block."""
         session = self._free.get()
         if session is None or session.lost:
             self._forget(session)
@@ -198,8 +200,8 @@ class MysqlSnapshot:
         wanted = ", ".join(readable(c) for c in table.columns) or "1"
         rows = min(_BATCH_ROWS, self._portion.rows_of(table) or _BATCH_ROWS)
         size = min(self._batch_bytes, self._portion.bytes or self._batch_bytes)
-        with self._lent(table) as session:
-            stream = session.stream(f"SELECT {wanted} {_chunk_rows(table, chunk)}", rows, size)
+        with self.lent(table) as session:
+            stream = session.stream(f"SELECT {wanted} {chunk_rows(table, chunk)}", rows, size)
             try:
                 for columns in stream:
                     yield self._batch(table, columns, schema)
@@ -207,6 +209,11 @@ class MysqlSnapshot:
                 stream.close()
 
     def _batch(self, table: TablePlan, columns: list[list[bytes | None]], schema: Any) -> pa.RecordBatch:
+        return self._joined(table, [pa.array(values, pa.binary()) for values in columns], schema)
+
+    @staticmethod
+    def _joined(table: TablePlan, columns: Sequence[Any], schema: Any) -> pa.RecordBatch:
+        """A batch of the plan's types out of what the server printed."""
         arrays: list[Any] = []
         for column, values in zip(table.columns, columns, strict=False):
             try:
@@ -230,12 +237,12 @@ class MysqlSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk: MySQL spells and hashes each row, and its hashes are summed here."""
-        rows = _chunk_rows(table, chunk)
+        rows = chunk_rows(table, chunk)
         try:
-            with self._lent(table) as session:
-                return _summed(session.stream(f"SELECT UNHEX(MD5({_row_text(table)})) {rows}"))
+            with self.lent(table) as session:
+                return _summed(session.stream(f"SELECT UNHEX(MD5({_row_text(table)})) {rows}", longest=16))
         except _TooLongError:
-            with self._lent(table) as session:
+            with self.lent(table) as session:
                 return _large_rows(session, table, rows)
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
@@ -245,8 +252,8 @@ class MysqlSnapshot:
             RefusedError: a row is too long for the server to spell.
         """
         wanted = ", ".join([f"UNHEX(MD5({_row_text(table)}))", *map(canonical, key)])
-        with self._lent(table) as session:
-            stream = session.stream(f"SELECT {wanted} {_chunk_rows(table, chunk)}")
+        with self.lent(table) as session:
+            stream = session.stream(f"SELECT {wanted} {chunk_rows(table, chunk)}")
             try:
                 for hashes, *keys in stream:
                     for hashed, *texts in zip(hashes, *keys, strict=True):
@@ -258,8 +265,8 @@ class MysqlSnapshot:
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
-        with self._lent(table) as session:
-            return session.number(f"SELECT COUNT(*) {_chunk_rows(table, chunk)}")
+        with self.lent(table) as session:
+            return session.number(f"SELECT COUNT(*) {chunk_rows(table, chunk)}")
 
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """What AUTO_INCREMENT gives next, as it is now: it is not part of any snapshot."""
@@ -269,7 +276,7 @@ class MysqlSnapshot:
         numbered = [c for c in table.columns if c.target in identities]
         if not numbered:
             return {}
-        with self._lent(table) as session:
+        with self.lent(table) as session:
             counter = session.number(
                 "SELECT AUTO_INCREMENT FROM information_schema.TABLES"
                 f" WHERE TABLE_SCHEMA = {literal(table.source_schema)} AND TABLE_NAME = {literal(table.source_table)}"
@@ -282,9 +289,10 @@ class MysqlSnapshot:
         return found
 
 
-def _chunk_rows(table: TablePlan, chunk: Chunk) -> str:
+def chunk_rows(table: TablePlan, chunk: Chunk, condition: str | None = None) -> str:
+    """`FROM … WHERE …` of the chunk's rows, narrowed down by one more condition where there is one."""
     bounds = chunk_condition(table.chunk_columns, chunk)
-    return source_rows(table.source_schema, table.source_table, [bounds, table.where])
+    return source_rows(table.source_schema, table.source_table, [bounds, table.where, condition])
 
 
 class _TooLongError(Exception):
@@ -321,7 +329,7 @@ def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
     """The same digest where rows are too long for the server to spell: it spells values, and Python joins them."""
     raw = [c.canon is Canon.BYTES for c in table.columns]
     wanted = [readable(c) if bytes_ else canonical(c) for c, bytes_ in zip(table.columns, raw, strict=True)]
-    stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64)
+    stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64, longest=_LONGEST)
 
     def hashes() -> Iterator[bytes]:
         for columns in stream:

@@ -24,11 +24,12 @@ from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import Crowded, SpecError, TerminalError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.permits import FREE, Permit, Permits
+from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Snapshot, Survey
 from jivs_pipeline.infra import digests
 from jivs_pipeline.infra.postgresql import Session, connect, mapped, part
+from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered, read_catalog
 from jivs_pipeline.infra.sources.postgresql_snapshot import (
     BEGIN,
@@ -114,8 +115,7 @@ class PostgresqlSource:
         self._calling = calling
         self._permits = permits
         self._lock = threading.Lock()
-        self._permit: Permit | None = None
-        self._session: Session | None = None
+        self._held = HeldSession(permits, self._opened, lambda session: self._part([session]))
         self._info: ServerInfo | None = None
         with suppress(Crowded):
             self.info()
@@ -123,7 +123,7 @@ class PostgresqlSource:
     def info(self) -> ServerInfo:
         """Who is there."""
         with self._lock, mapped(self._connection.place):
-            info = self._info = self._info or _server_info(self._connection, self._connected())
+            info = self._info = self._info or _server_info(self._connection, self._held.get())
         return info
 
     def catalog(self, schema: str | None) -> Catalog:
@@ -172,12 +172,10 @@ class PostgresqlSource:
         """
         utf8 = self.info().encoding == "UTF8"
         with self._lock:
-            self._release()
+            self._held.release()
         permit = self._permits.take(readers)
         try:
-            snapshot = PostgresqlSnapshot(
-                self._open, permit.count, utf8=utf8, place=self._connection.place, portion=portion
-            )
+            snapshot = self._view(permit.count, utf8=utf8, portion=portion)
             try:
                 yield snapshot
             finally:
@@ -188,7 +186,15 @@ class PostgresqlSource:
     def close(self) -> None:
         """Release the connection."""
         with self._lock:
-            self._release()
+            self._held.release()
+
+    def _view(self, readers: int, *, utf8: bool, portion: Portion) -> PostgresqlSnapshot:
+        return PostgresqlSnapshot(
+            self._open, readers, utf8=utf8, place=self._connection.place, portion=portion
+        )
+
+    def _part(self, sessions: Sequence[Session]) -> None:
+        part(sessions)
 
     def _open(self, *, reconnect: bool = True) -> Session:
         session = connect(
@@ -208,26 +214,8 @@ class PostgresqlSource:
                 session.execute("SET client_connection_check_interval = '1s'")
         return session
 
-    def _connected(self) -> Session:
-        """The source's own session. The caller has the lock."""
-        if self._session is not None and self._session.lost:
-            self._release()
-        if self._session is None:
-            self._permit = self._permits.take(1)
-            try:
-                self._session = self._open(reconnect=self._info is not None)
-            except BaseException:
-                self._release()
-                raise
-        return self._session
-
-    def _release(self) -> None:
-        if self._session is not None:
-            part([self._session])
-            self._session = None
-        if self._permit is not None:
-            self._permit.give_back()
-            self._permit = None
+    def _opened(self) -> Session:
+        return self._open(reconnect=self._info is not None)
 
     def _at_work(self, session: Session) -> bool:
         """Ask another session whether the server still computes for this one; see `-- name: at_work`."""
@@ -244,7 +232,7 @@ class PostgresqlSource:
         """The source's own session in a transaction, so that all questions see the same moment."""
         self.info()
         with self._lock, mapped(where):
-            session = self._connected()
+            session = self._held.get()
             try:
                 session.execute(BEGIN)
                 yield session

@@ -97,7 +97,7 @@ types AS MATERIALIZED (
     UNION SELECT c.reltype, n.class, n.oid FROM nodes n JOIN pg_class c ON c.oid = n.oid
     WHERE n.class = 'pg_class'::regclass AND c.reltype <> 0
     UNION SELECT (to_jsonb(r) ->> 'rngmultitypid')::oid, n.class, n.oid FROM nodes n JOIN pg_range r ON r.rngtypid = n.oid
-    WHERE n.class = 'pg_type'::regclass AND to_jsonb(r) ? 'rngmultitypid'
+    WHERE n.class = 'pg_type'::regclass AND (to_jsonb(r) -> 'rngmultitypid') IS NOT NULL
 ),
 parts AS (
     SELECT class AS part_class, oid AS part, class, oid FROM nodes

@@ -132,6 +132,9 @@ class PostgresqlSnapshot:
         with self._lock:
             self._closed = True
             sessions, self._open, self._idle = [*self._open], {}, []
+        self._part(sessions)
+
+    def _part(self, sessions: Sequence[Session]) -> None:
         part(sessions)
 
     def copy(self, table: TablePlan, chunk: Chunk) -> Iterator[CopiedRows]:
@@ -162,7 +165,12 @@ class PostgresqlSnapshot:
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
-        query = digests.row_hashes(
+        with self._reader(table) as session:
+            for hashed, *texts in session.cursor().stream(self._hashes(table, chunk, key), size=1000):
+                yield bytes(hashed), tuple(texts)
+
+    def _hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> sql.Composed:
+        return digests.row_hashes(
             relation(table.source_schema, table.source_table),
             [(c.source, c.canon) for c in table.columns],
             [(c.source, c.canon) for c in key],
@@ -170,9 +178,6 @@ class PostgresqlSnapshot:
             record=table.spelling is Spelling.RECORD,
             utf8=self._utf8,
         )
-        with self._reader(table) as session:
-            for hashed, *texts in session.cursor().stream(query, size=1000):
-                yield bytes(hashed), tuple(texts)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
