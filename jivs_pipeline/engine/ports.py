@@ -16,6 +16,7 @@ from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import Chunk, ObjectPlan, Plan, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, LedgerView, Piece
+from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.core.schedules import Scheduled
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
@@ -28,6 +29,7 @@ __all__ = [
     "DueLoads",
     "EndedMigrations",
     "LeaseService",
+    "QuarantineStore",
     "Reverified",
     "Sink",
     "StagingArea",
@@ -166,6 +168,18 @@ class Checkpoints(Protocol):
     def retried(
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
     ) -> None: ...
+    def quarantined(
+        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+    ) -> None: ...
+
+
+class QuarantineStore(Protocol):
+    """Rejected rows; see `infra/quarantine.py` for what each verb promises."""
+
+    def add(
+        self, claim: Claim, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+    ) -> None: ...
+    def positions(self, key: str) -> Mapping[tuple[str, int], frozenset[str]]: ...
 
 
 class DueLoads(Protocol):
@@ -178,6 +192,8 @@ class DueLoads(Protocol):
 class ControlDatabase(Protocol):
     """State of migrations; see `infra/control.py` for what each verb promises."""
 
+    @property
+    def quarantine(self) -> QuarantineStore: ...
     def control_id(self) -> str: ...
     def find(self, key: str) -> dict[str, Any] | None: ...
     def migration(self, key: str) -> dict[str, Any]: ...

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, Crowded, JivsError
-from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
-from jivs_pipeline.core.ports import Snapshot
+from jivs_pipeline.core.plan import Chunk, Plan, Sifted, TableMode, TablePlan
+from jivs_pipeline.core.ports import Sieve, Snapshot
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 from jivs_pipeline.engine.ports import Target
@@ -48,6 +49,7 @@ def reverify(
     found: dict[str, dict[str, Any]] = {}
     readers = min(spec.parallelism, spec.limits.source_connections)
     guard = Guard(services.patience_seconds)
+    known = services.control.quarantine.positions(row["key"])
     with services.opened(spec) as (source, target), ExitStack() as opened:
         with_retries(
             partial(take_permits, source, target, spec.parallelism), guard, _tell_nobody, only=Crowded
@@ -57,7 +59,8 @@ def reverify(
         )
 
         def one(table: TablePlan) -> None:
-            found[table.target] = _compare(table, snapshot, target, level)
+            sifted = _sift(table, snapshot, known, spec.quarantine.max_rows)
+            found[table.target] = _compare(table, snapshot, target, level, sifted)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -68,19 +71,52 @@ def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:
     """Retries are events of runs; this is none."""
 
 
-def _compare(table: TablePlan, snapshot: Snapshot, target: Target, level: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Sifted:
+    """The chunks without bad rows, how many rows of the source are in quarantine, and how many bad ones are not."""
+
+    chunks: Sequence[Chunk]
+    rejected: int = 0
+    strangers: int = 0
+
+
+def _sift(
+    table: TablePlan, snapshot: Snapshot, known: Mapping[tuple[str, int], frozenset[str]], budget: int
+) -> _Sifted:
+    """What is compared: the source without the rows in quarantine. Other bad rows are a difference, and said."""
+    if not budget or not isinstance(snapshot, Sieve):
+        return _Sifted(table.chunks)
+    chunks: list[Chunk] = []
+    rejected = strangers = 0
+    for chunk in table.chunks:
+        kept = known.get((table.target, chunk.index), frozenset())
+        bad = frozenset(row.position for row in snapshot.bad_rows(table, chunk))
+        # What was corrected is in quarantine until it is replayed, and not in the target.
+        gone = Sifted(**chunk.model_dump(), only=tuple(sorted(kept)))
+        rejected += snapshot.count(table, gone) if kept else 0
+        strangers += len(bad - kept)
+        chunks.append(Sifted(**chunk.model_dump(), without=tuple(sorted(bad | kept))))
+    return _Sifted(chunks, rejected, strangers)
+
+
+def _compare(
+    table: TablePlan, snapshot: Snapshot, target: Target, level: str, sifted: _Sifted
+) -> dict[str, Any]:
     counts_only = level == "count"
     if counts_only:
-        expected = [Digest(snapshot.count(table, c)) for c in table.chunks]
+        expected = [Digest(snapshot.count(table, c)) for c in sifted.chunks]
         found = (Digest(target.count(table)),)
     else:
-        expected = [snapshot.digest(table, c) for c in table.chunks]
+        expected = [snapshot.digest(table, c) for c in sifted.chunks]
         found = target.digests_now(table)
-    result = compare(expected, found, counts_only=counts_only)
+    rejected = sifted.rejected + sifted.strangers
+    result = compare(expected, found, counts_only=counts_only, rejected=rejected)
+    result["equal"] = result["equal"] and not sifted.strangers
     return {
         "source_table": table.source,
         "target_table": table.target,
         **result,
+        "quarantined_rows": sifted.rejected,
         "differences": _differences(table, expected, found, result),
     }
 
