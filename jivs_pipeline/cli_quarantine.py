@@ -7,9 +7,13 @@ else of the command line (`cli.py`).
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Annotated
 
 import typer
+
+from jivs_pipeline.cli_steering import FOREGROUND
+from jivs_pipeline.core.errors import ExitCode
 
 __all__ = ["app"]
 
@@ -35,3 +39,40 @@ def list_rows(key: Key, table: Table = None, json_: Json = False, debug: Debug =
             print(json.dumps({"key": key, "rows": list(rows)}))
         else:
             print_quarantine(key, rows)
+
+
+@app.command()
+def replay(
+    key: Key,
+    source: Annotated[
+        str | None, typer.Option("--source", help="URL of the source, if it was given by URL.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="URL of the target, if it was given by URL.")
+    ] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Read the rejected rows anew and load those that are good by now. Exit 4 when some stay."""
+    from jivs_pipeline.core.connections import parse_url
+    from jivs_pipeline.engine.replay import replay as again
+    from jivs_pipeline.runtime import Runtime
+
+    with Runtime.from_environment(defaults=FOREGROUND) as runtime:
+        row = runtime.control.migration(key)
+        given = [
+            parse_url(url, row[f"{end}_name"], home=runtime.settings.home)
+            for end, url in (("source", source), ("target", target))
+            if url
+        ]
+        runtime.connections = runtime.connections.with_given(*given)
+        outcome = again(runtime.services(), key, f"replay-{uuid.uuid4().hex[:12]}")
+    document = outcome.document(key)
+    if json_:
+        print(json.dumps(document))
+    else:
+        print(f"{document['replayed']:,} rows went in, {document['stayed']:,} stay in quarantine.")
+        for one in document["reasons"]:
+            column = f", column {one['column']}" if one["column"] else ""
+            print(f"  {one['table']}{column}: {one['rows']:,}: {one['reason']}")
+    return ExitCode.MISMATCH if outcome.stay else ExitCode.DONE

@@ -15,7 +15,7 @@ from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +142,15 @@ class Sieve(Protocol):
 
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
         """The chunk's rows that the plan's columns cannot hold, one after the other, always in the same order."""
+        ...
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows that are in quarantine anew.
+
+        Args:
+            rest: digest of all other rows, as they were loaded.
+            apart: each good row by itself, instead of all of a chunk together.
+        """
         ...
 
 

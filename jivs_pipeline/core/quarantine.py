@@ -9,11 +9,26 @@ JSON holds neither bytes, nor NUL, nor -0.0, so such values are objects with one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-__all__ = ["BadRow", "RawText", "shown_value", "stored_row", "stored_value"]
+from jivs_pipeline.core.digest import Digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "Again",
+    "BadRow",
+    "KeptRow",
+    "RawText",
+    "Regained",
+    "shown_value",
+    "stored_row",
+    "stored_value",
+    "value_of",
+]
 
 
 class RawText(bytes):
@@ -63,6 +78,36 @@ class BadRow:
         return cls(position, stored_row(key.items()), column, reason, value, stored_row(row.items()))
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """A row in quarantine: `id` there, and otherwise as in `BadRow`."""
+
+    id: int
+    chunk: int
+    position: str
+    key: Mapping[str, Any]
+    column: str | None
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Regained:
+    """Rows of one chunk that are good by now, as they are loaded and as the source digests them."""
+
+    ids: tuple[int, ...]
+    chunk: int
+    batches: Sequence[pa.RecordBatch]
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Rows in quarantine as their source has them now; `stay` are column and reason of those that are still bad, by id."""
+
+    good: Sequence[Regained]
+    stay: Mapping[int, tuple[str | None, str]]
+
+
 def stored_row(items: Iterable[tuple[str, object]]) -> dict[str, Any]:
     """Values by name, as JSON."""
     return {_stored_name(name): stored_value(value) for name, value in items}
@@ -87,6 +132,17 @@ def stored_value(value: object) -> Any:
         return {"hex": value.hex()}
     text = str(value)
     return {"text": text.encode(errors="surrogateescape").hex()} if not _fits(text) else text
+
+
+def value_of(stored: Any) -> object:
+    """The value that `stored_value` wrote down."""
+    if not isinstance(stored, dict):
+        return stored
+    kind, written = next(iter(stored.items()))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if kind == "real":
+        return float(str(written))  # pyright: ignore[reportUnknownArgumentType]
+    octets = bytes.fromhex(str(written))  # pyright: ignore[reportUnknownArgumentType]
+    return RawText(octets) if kind == "text" else octets
 
 
 def shown_value(value: object) -> str | None:

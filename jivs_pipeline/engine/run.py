@@ -7,7 +7,7 @@ phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
@@ -85,6 +85,14 @@ class Extracted:
     def bytes(self) -> int:
         """Bytes of the staged chunks."""
         return sum(c.bytes for c in self.chunks)
+
+    def regained(self, index: int, more: Digest) -> Extracted:
+        """The same when rows of a chunk have left the quarantine for the target."""
+        chunks = tuple(
+            replace(c, digest=c.digest + more, rejected=c.rejected - more.rows) if c.index == index else c
+            for c in self.chunks
+        )
+        return replace(self, chunks=chunks)
 
     def stored(self) -> dict[str, Any]:
         """JSON form, kept in the control database under the run's epoch."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Claim
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import BadRow, KeptRow
 from jivs_pipeline.infra.control_claims import known_migration, overtaken
 from jivs_pipeline.infra.control_link import ControlLink, Db
 from jivs_pipeline.infra.failpoints import failpoint
@@ -67,6 +67,70 @@ class Quarantine:
             found.setdefault((row["table"], row["chunk"]), set()).add(row["position"])
         return {place: frozenset(positions) for place, positions in found.items()}
 
+    def tables(self, key: str) -> dict[str, int]:
+        """Target tables with rejected rows, and how many."""
+        rows = self._link.do(lambda db: db.execute(_SQL["tables"], {"key": key}).fetchall())
+        return {row["table"]: row["rows"] for row in rows}
+
+    def page(self, key: str, table: str, after: int) -> list[KeptRow]:
+        """Some rows of a table, in the order of their ids, from the one after `after`."""
+        asked = {"key": key, "table": table, "after": after}
+        rows = self._link.do(lambda db: db.execute(_SQL["page"], asked).fetchall())
+        return [
+            KeptRow(
+                r["id"],
+                r["chunk"],
+                r["position"],
+                r["row_key"] or {},
+                r["column_name"],
+                r["row_values"] or {},
+            )
+            for r in rows
+        ]
+
+    def has(self, key: str, ids: Sequence[int]) -> bool:
+        """Whether one of these rows is still in quarantine; they leave it together."""
+        asked = {"key": key, "ids": list(ids)}
+        return self._link.do(lambda db: db.execute(_SQL["waiting"], asked).fetchone() is not None)
+
+    def replayed(self, claim: Claim, table: str, ids: Sequence[int], manifest: Mapping[str, Any]) -> None:
+        """Rows are in the target now: they leave the quarantine, and what is told of their table grows by them.
+
+        Args:
+            manifest: of the table's extraction, with these rows.
+
+        Raises:
+            FencedError: somebody else has the migration.
+        """
+
+        def work(db: Db) -> None:
+            # Before the row of the migration is locked nobody counts.
+            result = db.execute(_SQL["result"], {"key": claim.key}).fetchone()
+            place = {"key": claim.key, "table": table}
+            rows = db.execute(_SQL["drop_rows"], {**place, "ids": list(ids)}).rowcount
+            _count(db, claim)
+            if rows == 0:
+                return  # an earlier attempt was committed
+            db.execute(_SQL["set_manifest"], {**place, "data": Jsonb(dict(manifest)), "rows": rows})
+            db.execute(_SQL["set_loaded"], {**place, "rows": rows})
+            if result and (document := result["result"]):
+                changed = {"result": Json(_grown(document, table, rows)), "epoch": claim.epoch}
+                db.execute(_SQL["set_result"], {"key": claim.key, **changed})
+            failpoint("replayed_before_commit")
+
+        self._link.do(work)
+        failpoint("replayed_after_commit")
+
+    def stay(self, claim: Claim, reasons: Mapping[int, tuple[str | None, str]]) -> None:
+        """Note why rows are still bad."""
+
+        def work(db: Db) -> None:
+            for id_, (column, reason) in reasons.items():
+                db.execute(_SQL["stays"], {"key": claim.key, "id": id_, "column": column, "reason": reason})
+            _count(db, claim)
+
+        self._link.do(work)
+
     def listed(self, key: str, table: str | None = None) -> Iterator[dict[str, Any]]:
         """Rows for people, by table: table, key, column, reason, value. A page of them is held at once.
 
@@ -93,6 +157,22 @@ def forget_others(db: Db, claim: Claim, kept: Sequence[str]) -> None:
     """Rows of tables that are not `kept` go, in the transaction that makes their tables be read again."""
     db.execute(_SQL["drop_tables"], {"key": claim.key, "kept": list(kept)})
     _count(db, claim)
+
+
+def _grown(document: dict[str, Any], table: str, rows: int) -> dict[str, Any]:
+    """The migration's stored document when rows of a table have left the quarantine."""
+    for told in document.get("tables", ()):
+        if told.get("target_table") == table:
+            told["target_rows"] += rows
+            told["quarantined_rows"] -= rows
+            document["rows"] += rows
+    kept: dict[str, Any] = document.get("quarantine") or {"tables": [], "total": 0}
+    for told in kept["tables"]:
+        if told.get("table") == table:
+            told["rows"] -= rows
+            kept["total"] -= rows
+    kept["tables"] = [told for told in kept["tables"] if told["rows"] > 0]
+    return document
 
 
 def _count(db: Db, claim: Claim) -> None:

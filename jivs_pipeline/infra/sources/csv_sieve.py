@@ -23,14 +23,14 @@ from jivs_pipeline.infra.sources.csv_open import CsvFile, CsvTable, pieces, raw_
 from jivs_pipeline.infra.sources.csv_scan import Group
 from jivs_pipeline.infra.sources.csv_types import spelled
 
-__all__ = ["bad_rows", "counted", "sifted"]
+__all__ = ["bad_rows", "counted", "judged", "row_of", "sifted"]
 
 _NUL = "a NUL character, or bytes that are not in the file's encoding"
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 
 
-def _judged(group: Group, looked: Sequence[Looked]) -> dict[int, tuple[int | None, str]]:
+def judged(group: Group, looked: Sequence[Looked]) -> dict[int, tuple[int | None, str]]:
     """Number of each bad record of the group -> number of its first bad column, and the reason."""
     found: dict[int, tuple[int | None, str]] = {}
     for record in np.flatnonzero(~group.good).tolist():
@@ -55,7 +55,7 @@ def _judged(group: Group, looked: Sequence[Looked]) -> dict[int, tuple[int | Non
 
 def counted(table: CsvTable, group: Group, looked: Sequence[Looked]) -> Iterable[tuple[str, str]]:
     """Column and reason of each bad record, for a survey."""
-    for number, reason in _judged(group, looked).values():
+    for number, reason in judged(group, looked).values():
         yield ("" if number is None else table.columns[number]), reason or misfit(table, number or 0)
 
 
@@ -75,7 +75,7 @@ def bad_rows(
         ends = np.append(group.begins[1:], group.end)
         rows = np.cumsum(group.good) - 1
         passed = 0
-        for record, (number, reason) in _judged(group, looked).items():
+        for record, (number, reason) in judged(group, looked).items():
             begin, end = int(group.begins[record]), int(ends[record])
             place += source_length(group.data[passed:begin], file.encoding)
             passed = begin
@@ -89,7 +89,7 @@ def bad_rows(
             if number is None:
                 yield _whole(position, where, reason, RawText(text.rstrip(b"\r\n")))
                 continue
-            row = _row(group, int(rows[record]), table, plan)
+            row = row_of(group, int(rows[record]), table, plan)
             key = {c: row[c] for c in table.schema.key if row.get(c) is not None}
             named = key if table.schema.key and len(key) == len(table.schema.key) else where
             yield BadRow.of(position, named, table.columns[number], reason or misfit(table, number), row)
@@ -108,7 +108,8 @@ def _whole(position: str, where: Mapping[str, Any], reason: str, record: RawText
     return BadRow(made.position, made.key, None, reason, made.value, made.row)
 
 
-def _row(group: Group, row: int, table: CsvTable, plan: TablePlan) -> dict[str, object]:
+def row_of(group: Group, row: int, table: CsvTable, plan: TablePlan) -> dict[str, str | None]:
+    """Carried values of a row of the group, by column."""
     one = Group(
         group.data, group.starts[row : row + 1], group.ends[row : row + 1], group.begins, group.end,
         group.lines[row : row + 1], group.dialect, group.good, group.record_lines,

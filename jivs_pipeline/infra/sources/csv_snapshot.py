@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -25,7 +25,8 @@ from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
+from jivs_pipeline.infra.sources.csv_again import read_again
 from jivs_pipeline.infra.sources.csv_census import scanned
 from jivs_pipeline.infra.sources.csv_open import (
     BadText,
@@ -249,6 +250,13 @@ class CsvSnapshot:
         )
         if problems.fatal:
             raise changed(self._connection, table.source, file.name, problems.reasons()[-1])
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew from the files as they are now: see `csv_again`."""
+        known = self._layout.tables.get(table.source_table)
+        if known is None or any(c.source not in known.columns for c in table.columns):
+            raise changed(self._connection, table.source, table.source_table, "it is no longer that table")
+        return read_again(self._connection, known, table, rows, rest, apart=apart)
 
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 

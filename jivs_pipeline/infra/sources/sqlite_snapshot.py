@@ -33,8 +33,9 @@ from jivs_pipeline.core.errors import DataError, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
+from jivs_pipeline.infra.sources.sqlite_again import find, read_again
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
     any_of,
@@ -323,6 +324,14 @@ class SqliteSnapshot:
             rows = self._rows(table, chunk, any_bad(table.source_table, table.columns, encoding))
             with self._lent_plain(table) as connection:
                 yield from bad_rows(connection, table, rows.sql, rows.parameters, address)
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew, by key or by where they were."""
+        del rest
+        address = self._address(table)
+        with self._lent_plain(table) as connection, _texts(connection):
+            places = [find(connection, table, address, row) for row in rows]
+        return read_again(self, table, rows, places, apart=apart)
 
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
