@@ -144,6 +144,10 @@ class Sieve(Protocol):
         """The chunk's rows that the plan's columns cannot hold, one after the other, always in the same order."""
         ...
 
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """The table with the chunks that it has now: files that were corrected have other bytes than those of the plan."""
+        ...
+
     def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
         """Read rows that are in quarantine anew.
 

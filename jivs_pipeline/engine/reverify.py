@@ -5,6 +5,8 @@ What belongs here: reading both sides of a stored plan. What does not: claiming 
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -59,8 +61,8 @@ def reverify(
         )
 
         def one(table: TablePlan) -> None:
-            sifted = _sift(table, snapshot, known, spec.quarantine.max_rows)
-            found[table.target] = _compare(table, snapshot, target, level, sifted)
+            sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)
+            found[table.target] = _compare(sifted, snapshot, target, level)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -71,37 +73,52 @@ def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:
     """Retries are events of runs; this is none."""
 
 
+Kept = Sequence[tuple[int, str, Mapping[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Sifted:
-    """The chunks without bad rows, how many rows of the source are in quarantine, and how many bad ones are not."""
+    """A table whose chunks are without bad rows, how many rows of the source are in quarantine, and how many bad ones
+    are not.
+    """
 
+    table: TablePlan
     chunks: Sequence[Chunk]
     rejected: int = 0
     strangers: int = 0
 
 
-def _sift(
-    table: TablePlan, snapshot: Snapshot, known: Mapping[tuple[str, int], frozenset[str]], budget: int
-) -> _Sifted:
+def _sift(table: TablePlan, snapshot: Snapshot, kept: Kept, budget: int) -> _Sifted:
     """What is compared: the source without the rows in quarantine. Other bad rows are a difference, and said."""
     if not budget or not isinstance(snapshot, Sieve):
-        return _Sifted(table.chunks)
+        return _Sifted(table, table.chunks)
+    now = snapshot.as_now(table)
+    same = now.chunks == table.chunks
     chunks: list[Chunk] = []
+    keys = Counter(_text(key) for _, _, key in kept)
     rejected = strangers = 0
-    for chunk in table.chunks:
-        kept = known.get((table.target, chunk.index), frozenset())
-        bad = frozenset(row.position for row in snapshot.bad_rows(table, chunk))
-        # What was corrected is in quarantine until it is replayed, and not in the target.
-        gone = Sifted(**chunk.model_dump(), only=tuple(sorted(kept)))
-        rejected += snapshot.count(table, gone) if kept else 0
-        strangers += len(bad - kept)
-        chunks.append(Sifted(**chunk.model_dump(), without=tuple(sorted(bad | kept))))
-    return _Sifted(chunks, rejected, strangers)
+    for chunk in now.chunks:
+        bad = {row.position: _text(row.key) for row in snapshot.bad_rows(now, chunk)}
+        # What was corrected is in quarantine until it is replayed, and not in the target. In files that are others by now
+        # it cannot be told by its position; it is a difference then.
+        mine = {position for number, position, _ in kept if number == chunk.index} if same else set[str]()
+        for position, key in bad.items():
+            known = position in mine if same else keys[key] > 0
+            keys[key] -= 1
+            strangers += not known
+            rejected += known and not same
+        if mine:
+            rejected += snapshot.count(now, Sifted(**chunk.model_dump(), only=tuple(sorted(mine))))
+        chunks.append(Sifted(**chunk.model_dump(), without=tuple(sorted(mine.union(bad)))))
+    return _Sifted(now, chunks, rejected, strangers)
 
 
-def _compare(
-    table: TablePlan, snapshot: Snapshot, target: Target, level: str, sifted: _Sifted
-) -> dict[str, Any]:
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def _compare(sifted: _Sifted, snapshot: Snapshot, target: Target, level: str) -> dict[str, Any]:
+    table = sifted.table
     counts_only = level == "count"
     if counts_only:
         expected = [Digest(snapshot.count(table, c)) for c in sifted.chunks]

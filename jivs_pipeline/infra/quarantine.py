@@ -59,13 +59,13 @@ class Quarantine:
         self._link.do(work)
         failpoint("quarantine_after_commit")
 
-    def positions(self, key: str) -> dict[tuple[str, int], frozenset[str]]:
-        """Where the rejected rows are in their sources, by table and chunk."""
+    def positions(self, key: str) -> dict[str, list[tuple[int, str, Mapping[str, Any]]]]:
+        """Where the rejected rows are in their sources, by table: chunk, position and key."""
         rows = self._link.do(lambda db: db.execute(_SQL["positions"], {"key": key}).fetchall())
-        found: dict[tuple[str, int], set[str]] = {}
+        found: dict[str, list[tuple[int, str, Mapping[str, Any]]]] = {}
         for row in rows:
-            found.setdefault((row["table"], row["chunk"]), set()).add(row["position"])
-        return {place: frozenset(positions) for place, positions in found.items()}
+            found.setdefault(row["table"], []).append((row["chunk"], row["position"], row["row_key"]))
+        return found
 
     def tables(self, key: str) -> dict[str, int]:
         """Target tables with rejected rows, and how many."""

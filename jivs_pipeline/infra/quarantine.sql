@@ -23,7 +23,7 @@ UPDATE jivs.migrations
 DELETE FROM jivs.migration_quarantine WHERE key = %(key)s AND table_name <> ALL (%(kept)s);
 
 -- name: positions
-SELECT table_name AS "table", chunk, position FROM jivs.migration_quarantine
+SELECT table_name AS "table", chunk, position, row_key FROM jivs.migration_quarantine
  WHERE key = %(key)s AND position IS NOT NULL;
 
 -- name: listed

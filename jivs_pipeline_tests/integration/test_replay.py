@@ -180,8 +180,14 @@ def test_replay_of_csv(make_case: MakeCase, tmp_path: Path) -> None:
     assert outcome.went_in == {"public.keyed": 2, "public.plain": 1}
     assert sum(outcome.stay.values()) == 2
     assert case.verify()["equal"]
-    put({i: keyed[i] for i in bad_keyed}, {i: plain[i] for i in bad_plain})
-    assert case.replay().went_in == {"public.keyed": 1, "public.plain": 1}
+    # By line: only while all other lines are what was loaded.
+    put({**{i: keyed[i] for i in bad_keyed}, 3000: "3000,78,x"}, {i: plain[i] for i in bad_plain})
+    assert case.replay().went_in == {"public.plain": 1}
+    put(
+        {**{i: keyed[i] for i in bad_keyed}, 3000: "3000,77,longer than it was"},
+        {i: plain[i] for i in bad_plain},
+    )
+    assert case.replay().went_in == {"public.keyed": 1}
     assert case.kept() == []
     assert case.verify()["equal"]
     assert case.all("SELECT count(*), sum(id), max(n) FROM keyed") == [(6000, sum(range(6000)), 5999)]

@@ -13,6 +13,7 @@ import io
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from jivs_pipeline.core.plan import Chunk, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.sources.csv_again import read_again
-from jivs_pipeline.infra.sources.csv_census import scanned
+from jivs_pipeline.infra.sources.csv_census import scanned, take_census
 from jivs_pipeline.infra.sources.csv_open import (
     BadText,
     CsvFile,
@@ -37,7 +38,7 @@ from jivs_pipeline.infra.sources.csv_open import (
     tolerant,
 )
 from jivs_pipeline.infra.sources.csv_scan import Problems
-from jivs_pipeline.infra.sources.csv_sieve import bad_rows, sifted
+from jivs_pipeline.infra.sources.csv_sieve import bad_rows, counted, sifted
 from jivs_pipeline.infra.sources.csv_types import spelled, speller, written
 from jivs_pipeline.infra.sources.files_open import changed
 from jivs_pipeline.infra.sources.row_text import digest_of_texts
@@ -251,12 +252,24 @@ class CsvSnapshot:
         if problems.fatal:
             raise changed(self._connection, table.source, file.name, problems.reasons()[-1])
 
-    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
-        """Read rows in quarantine anew from the files as they are now: see `csv_again`."""
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """The table with chunks of the files as they are now."""
+        known = self._known(table)
+        size = max(table.bytes // max(len(table.chunks), 1), 1)
+        census = take_census(
+            self._connection, known, [c.source for c in table.columns], size, partial(counted, known)
+        )
+        return table.model_copy(update={"chunks": tuple(census.chunks)})
+
+    def _known(self, table: TablePlan) -> CsvTable:
         known = self._layout.tables.get(table.source_table)
         if known is None or any(c.source not in known.columns for c in table.columns):
             raise changed(self._connection, table.source, table.source_table, "it is no longer that table")
-        return read_again(self._connection, known, table, rows, rest, apart=apart)
+        return known
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew from the files as they are now: see `csv_again`."""
+        return read_again(self._connection, self._known(table), table, rows, rest, apart=apart)
 
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
