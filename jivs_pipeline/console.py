@@ -250,7 +250,7 @@ def print_quarantine(key: str, rows: Iterable[Mapping[str, Any]]) -> None:
             table.add_row(*map(Text, (place, row["column"] or "", row["reason"], value)))
         console.print(table)
     if total:
-        console.print(f"{total:,} rows of {key} are in quarantine.")
+        console.print(f"{total:,} rows of {key} are in quarantine. After a fix: jivs quarantine replay")
     else:
         console.print(f"No row of {key} is in quarantine.")
 

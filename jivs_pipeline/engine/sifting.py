@@ -31,8 +31,14 @@ _PORTION_ROWS, _PORTION_BYTES = 1_000, 8 << 20
 def tolerated(survey: Survey, budget: int) -> Survey:
     """The survey with the table's bad rows left out, where they fit into the budget; it says how many they are."""
     out = survey.tolerated
-    if out is None or budget == 0 or not survey.refused:
+    if budget == 0 or not survey.refused:
         return survey
+    if out is None:
+        first, *others = survey.refused
+        reason = (
+            f"{first.reason}; quarantine.max_rows does not help, because single rows cannot be taken out here"
+        )
+        return replace(survey, refused=(Refusal(first.column, reason), *others))
     if out.rows > budget:
         first = out.reasons[0] if out.reasons else survey.refused[0]
         reason = f"{_rows(out.rows)} bad and quarantine.max_rows is {budget:,}; the first of the reasons: {first.reason}"

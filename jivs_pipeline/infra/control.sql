@@ -118,7 +118,7 @@ WITH gone AS (DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s),
      emptied AS (DELETE FROM jivs.migration_quarantine WHERE key = %(key)s)
 UPDATE jivs.migrations
    SET status = 'rolled_back', plan = NULL, plan_hash = NULL, result = NULL, error = NULL, requested = NULL,
-       rows_total = 0, rows_done = 0, bytes_done = 0, quarantined = 0, finished_at = now()
+       quarantined = 0, rows_total = 0, rows_done = 0, bytes_done = 0, finished_at = now()
  WHERE key = %(key)s AND epoch = %(epoch)s;
 
 -- name: drop_lock

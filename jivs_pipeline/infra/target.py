@@ -247,8 +247,8 @@ class PostgresqlTarget(TargetView):
             "undo": Jsonb({"replayed": dict(noted)}),
         }  # fmt: skip
         with self._fenced(f"rows of {table.target} from quarantine") as db:
-            if db.execute(SQL["add_step"], entry).rowcount == 0:
-                return False
+            if not db.execute(SQL["add_step"], entry).rowcount:
+                return False  # a replay that was killed has added them
             if table.definition and table.definition.uses_objects:
                 db.execute(steps.look_in(table.target_schema))
             relation = steps.table_name(table.target_schema, table.target_table)

@@ -147,6 +147,12 @@ def test_a_million_rows_with_37_bad_ones(jivs: Jivs, target: str, key: str, tmp_
     assert _all(target, "SELECT count(*), sum(id), sum(n) FROM big") == [
         (_ROWS - 37, _ROWS * (_ROWS + 1) // 2 - sum(bad), 7 * (_ROWS * (_ROWS + 1) // 2 - sum(bad)))
     ]
+    stayed = jivs("quarantine", "replay", key, "--json", env=env, code=4).document
+    assert (stayed["replayed"], stayed["stayed"]) == (0, 37)
+    change(source, "UPDATE big SET n = id * 7 WHERE typeof(n) = 'text'")
+    assert jivs("quarantine", "replay", key, "--json", env=env, code=0).document["replayed"] == 37
+    assert _all(target, "SELECT count(*), sum(n) FROM big") == [(_ROWS, 7 * _ROWS * (_ROWS + 1) // 2)]
+    assert jivs("quarantine", "list", key, "--json", code=0).document["rows"] == []
     assert jivs("verify", key, "--json", env=env, code=0).document["equal"]
 
 
@@ -185,6 +191,6 @@ def test_every_kind_of_bad_record_of_csv(jivs: Jivs, target: str, key: str, tmp_
         ({"id": "4999"}, "n", "1,5"),
     ]
     assert _all(target, "SELECT count(*), sum(id), max(s) FROM t") == [
-        (4993, sum(range(5000)) - sum(bad), "name 998")
+        (4993, sum(range(5000)) - sum(bad), "name 999")
     ]
     assert jivs("verify", key, "--json", env=env, code=0).document["equal"]
