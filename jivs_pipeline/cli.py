@@ -21,6 +21,7 @@ from jivs_pipeline import (
     __version__,
     cli_breaker,
     cli_metrics,
+    cli_quarantine,
     cli_queue,
     cli_report,
     cli_steering,
@@ -52,6 +53,7 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="Revisions of the control schema.", rich_markup_mode=None)
 app.add_typer(db, name="db")
 app.add_typer(cli_breaker.app, name="breaker")
+app.add_typer(cli_quarantine.app, name="quarantine")
 app.add_typer(cli_queue.app)
 app.add_typer(cli_steering.app)
 app.add_typer(cli_metrics.app)

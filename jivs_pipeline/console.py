@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -26,6 +27,7 @@ __all__ = [
     "human_bytes",
     "print_comparison",
     "print_plan",
+    "print_quarantine",
     "print_result",
     "print_statuses",
     "say",
@@ -35,6 +37,7 @@ __all__ = [
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 10.0
 _MOST_BARS = 20
+_SHOWN_CHARACTERS = 60
 
 
 def _console() -> Console:
@@ -245,3 +248,30 @@ def _difference(one: Mapping[str, Any]) -> str:
     if one.get("key"):
         place += f" ({one['from'] or 'the first'} <= {one['key']} < {one['below'] or 'the end'})"
     return f"{place} has {one['source_rows']:,} rows in the source and {one['target_rows']:,} in the target"
+
+
+def print_quarantine(key: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rejected rows by table, for a person; what is long is cut off."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+    total = 0
+    for name, group in groupby(rows, key=lambda row: row["table"]):
+        table = Table(box=None, pad_edge=False, header_style="bold", title=Text(name), title_justify="left")
+        for column in ("key", "column", "reason", "value"):
+            table.add_column(column, overflow="fold")
+        for row in group:
+            total += 1
+            place = ", ".join(f"{n}={_cut(v)}" for n, v in row["key"].items()) if row["key"] else ""
+            value = "NULL" if row["value"] is None and row["column"] else _cut(row["value"] or "")
+            table.add_row(*map(Text, (place, row["column"] or "", row["reason"], value)))
+        console.print(table)
+    if total:
+        console.print(f"{total:,} rows of {key} are in quarantine. After a fix: jivs quarantine replay")
+    else:
+        console.print(f"No row of {key} is in quarantine.")
+
+
+def _cut(value: object) -> str:
+    """On one line, without control characters."""
+    text = str(next(iter(value.values()))) if isinstance(value, dict) else str(value)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: _SHOWN_CHARACTERS + 1])
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"

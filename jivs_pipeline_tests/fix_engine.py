@@ -182,7 +182,7 @@ class Engine:
         """Fork a run.
 
         Args:
-            verb: what is done with the migration: `run`, `cancel` or `rollback`.
+            verb: what is done with the migration: `run`, `cancel`, `rollback` or `replay`.
             clock: makes its wall clocks wrong: from each second on, by so many seconds.
             gate: it is ready to begin, and does when this file is there.
         """

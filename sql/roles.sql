@@ -1,4 +1,4 @@
--- Four roles with the least rights that do the work. Run once by a superuser; then
+-- Five roles with the least rights that do the work. Run once by a superuser; then
 --   GRANT jivs_source_reader TO somebody;  and so on. Connection URLs name the members, not these groups.
 
 -- Reads a source. Also grant: USAGE on the schemas, SELECT on the tables to be migrated, and BYPASSRLS on the
@@ -13,6 +13,12 @@ GRANT pg_signal_backend TO jivs_target_loader;
 
 -- Owns schema jivs in the control database.
 CREATE ROLE jivs_control_owner NOLOGIN;
+
+-- Reads rejected rows, values and all, in the control database; nobody else but the owner may. Also grant there:
+--   GRANT USAGE ON SCHEMA jivs TO jivs_quarantine_reader;
+--   GRANT SELECT ON jivs.migration_quarantine TO jivs_quarantine_reader;
+CREATE ROLE jivs_quarantine_reader NOLOGIN;
+ALTER ROLE jivs_quarantine_reader SET default_transaction_read_only = on;
 
 -- Reads what the exporter shows. Also grant, in the control database, once `jivs db upgrade` has run there
 -- (rejected rows stay out of its reach but for their number; pg_read_all_stats tells whose sessions are idle):

@@ -30,6 +30,7 @@ __all__ = [
     "ObjectPlan",
     "Plan",
     "PlanWarning",
+    "Sifted",
     "TableMode",
     "TablePlan",
     "Wire",
@@ -81,6 +82,16 @@ class Chunk(_Value):
     index: int
     lower: tuple[str, ...] | None = None
     upper: tuple[str, ...] | None = None
+
+
+class Sifted(Chunk):
+    """A chunk without its bad rows (`without`), or some of its rows alone (`only`), by the source's own positions.
+
+    Made when the rows are read and never part of a plan, so that a plan's hash does not depend on bad rows.
+    """
+
+    without: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
 
 
 class ColumnPlan(_Value):

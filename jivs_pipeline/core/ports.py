@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,9 +29,11 @@ __all__ = [
     "LedgerView",
     "Piece",
     "Refusal",
+    "Sieve",
     "Snapshot",
     "Source",
     "Survey",
+    "Tolerated",
 ]
 
 Piece = bytes | bytearray | memoryview
@@ -57,6 +60,26 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerated:
+    """What a table becomes when its bad rows are left out of it.
+
+    Attributes:
+        rows: how many are bad, each counted once.
+        reasons: what is wrong, by column.
+        columns, wire: in place of the survey's.
+        total, bytes, chunks: in place of the survey's, where it could not read on behind a bad row.
+    """
+
+    rows: int
+    reasons: tuple[Refusal, ...]
+    columns: tuple[ColumnPlan, ...]
+    wire: Wire
+    total: int | None = None
+    bytes: int | None = None
+    chunks: tuple[Chunk, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What a source knows of one table's rows: size, chunks, and how each column travels.
 
@@ -68,6 +91,7 @@ class Survey:
         refused: columns that hold something no PostgreSQL type carries exactly.
         lossy: columns carried with a loss that the survey has seen and names.
         broken_keys: source columns of foreign keys whose rows break them -> number of such rows.
+        tolerated: the way out of `refused` by a quarantine, where there is one.
     """
 
     rows: int
@@ -83,6 +107,7 @@ class Survey:
     refused: tuple[Refusal, ...] = ()
     lossy: tuple[Refusal, ...] = ()
     broken_keys: Mapping[tuple[str, ...], int] | None = None
+    tolerated: Tolerated | None = None
 
 
 class Snapshot(Protocol):
@@ -117,6 +142,28 @@ class Snapshot(Protocol):
 
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """For each self-numbering column (by target name) the next number the source would give."""
+        ...
+
+
+@runtime_checkable
+class Sieve(Protocol):
+    """A snapshot that can tell bad rows from good ones. Its other methods then take a `Sifted` chunk, too."""
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The chunk's rows that the plan's columns cannot hold, one after the other, always in the same order."""
+        ...
+
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """The table with the chunks that it has now: files that were corrected have other bytes than those of the plan."""
+        ...
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows that are in quarantine anew.
+
+        Args:
+            rest: digest of all other rows, as they were loaded.
+            apart: each good row by itself, instead of all of a chunk together.
+        """
         ...
 
 

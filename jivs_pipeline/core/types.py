@@ -35,6 +35,7 @@ __all__ = [
     "TypeChoice",
     "TypeMapping",
     "arrow_type",
+    "candidates_sqlite",
     "choose_sqlite",
     "likely_sqlite",
     "sqlite_type",
@@ -277,6 +278,19 @@ def choose_sqlite(declared: SqliteType, values: StoredValues) -> TypeChoice:
         note = f"declared {written}, but the longest value has {values.longest:,} characters"
         return _chosen(_BY_KEY["TEXT", "text"], declared, note)
     return _chosen(promised, declared)
+
+
+def candidates_sqlite(declared: SqliteType, values: StoredValues) -> list[TypeChoice]:
+    """What a refused column may become when the rows that do not fit are left out, the declared type first.
+
+    The type that the most values have comes second: a declaration that hardly any value keeps is none.
+    """
+    counts = dict(zip(("integer", "real", "text", "blob"), values.counts, strict=True))
+    classes = [max(counts, key=lambda name: counts[name])]
+    if counts["integer"] and counts["real"]:
+        classes.append("integer, real")
+    promised = [] if declared.family is Family.NONE else [_chosen(_promised(declared), declared)]
+    return [*promised, *(_chosen(_BY_KEY["*", c], declared) for c in classes)]
 
 
 _HELD = {"integer": Family.INTEGER, "real": Family.REAL, "text": Family.TEXT, "blob": Family.BLOB}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.errors import JivsError
+from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.ports import ControlDatabase
 
@@ -56,3 +57,11 @@ class ControlCheckpoints:
             extra={"table": table, "phase": phase.value, "chunk": chunk, "attempt": attempt},
         )  # fmt: skip
         self._control.retry(self._claim, phase, table, chunk, attempt, error.message, delay)
+
+    def quarantined(
+        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+    ) -> None:
+        """Keep bad rows of a chunk; the `first` of them take the place of what an earlier attempt has kept."""
+        self._control.quarantine.add(self._claim, table, generation, chunk, rows, first=first)
+        if rows:
+            _LOG.warning("Rows quarantined", extra={"table": table, "chunk": chunk, "rows": len(rows)})

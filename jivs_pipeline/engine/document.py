@@ -94,7 +94,7 @@ def _table(
     return {
         "source_table": table.source,
         "target_table": table.target,
-        "source_rows": checked.get("source_rows", extract.rows if extract and extract.ok else table.rows),
+        "source_rows": checked.get("source_rows", _extracted(extract, table.rows)),
         "target_rows": checked.get("target_rows", loaded.rows if loaded and loaded.ok else 0),
         "quarantined_rows": met.rejected(table.target),
         "chunks": loaded.chunks if loaded and loaded.ok else 0,
@@ -111,6 +111,13 @@ def _table(
         "target_digest": checked.get("target_digest"),
         "error": {"message": failure["message"], "column": failure.get("column")} if failure else None,
     }
+
+
+def _extracted(extract: Checkpoint | None, planned: int) -> int:
+    """Rows that were read, also those that went to the quarantine."""
+    if extract is None or not extract.ok:
+        return planned
+    return extract.rows + sum(chunk.get("rejected", 0) for chunk in extract.data.get("chunks", ()))
 
 
 def _rates(loaded: Checkpoint | None) -> dict[str, float | None]:

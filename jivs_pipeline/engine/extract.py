@@ -33,6 +33,7 @@ from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
+from jivs_pipeline.engine.sifting import Sifting
 
 __all__ = ["extract"]
 
@@ -83,6 +84,7 @@ class _TableTask:
         self._table = table
         self._snapshot = snapshot
         self._files: dict[int, ChunkFile] = {}
+        self._sifting = Sifting(run, table, snapshot)
         self._lock = threading.Lock()
         self._began: float | None = None
 
@@ -110,6 +112,8 @@ class _TableTask:
         run, table = self._run, self._table
         name = run.file_name(table, chunk)
         _check_room(run, max(1, table.bytes // len(table.chunks)))
+        # Bad rows first: whoever kills the run now finds them in quarantine and the chunk not staged, and reads it anew.
+        chunk, rejected = self._sifting.sift(chunk)
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(chunk, sink)
             size, file_hash = sink.bytes, sink.digest
@@ -121,7 +125,9 @@ class _TableTask:
                 table=table.target,
             )
         with self._lock:
-            self._files[chunk.index] = ChunkFile(chunk.index, name, digest.rows, size, file_hash, digest)
+            self._files[chunk.index] = ChunkFile(
+                chunk.index, name, digest.rows, size, file_hash, digest, rejected
+            )
         _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
 
     def _digest(self, chunk: Chunk) -> Digest:

@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from jivs_pipeline.core.errors import RefusedError
-from jivs_pipeline.core.plan import ColumnPlan, TablePlan
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
 from jivs_pipeline.core.ports import HashedRow, Snapshot
 from jivs_pipeline.engine.ports import Target
 
@@ -28,12 +28,19 @@ Hashes = dict[Key, list[bytes]]
 
 
 def differing_rows(
-    table: TablePlan, snapshot: Snapshot, target: Target, chunks: Sequence[int], rows: int, most: int
+    table: TablePlan,
+    parts: Sequence[Chunk],
+    snapshot: Snapshot,
+    target: Target,
+    different: Sequence[int],
+    rows: int,
+    most: int,
 ) -> list[dict[str, Any]]:
     """Up to `most` rows that one end has and the other has not, or has otherwise; empty where no key tells rows apart.
 
     Args:
-        chunks: indexes of those that differ; empty when only the whole table is known to.
+        parts: the source's chunks, without rows that are not compared.
+        different: indexes of those that differ; empty when only the whole table is known to.
         rows: how many there are in those, at the end that has more.
 
     Returns:
@@ -43,7 +50,8 @@ def differing_rows(
     key = _key(table)
     if not key:
         return []
-    ends = _Ends(table, snapshot, target, tuple(chunks), key)
+    chunks = tuple(c for c in parts if not different or c.index in different)
+    ends = _Ends(table, snapshot, target, chunks, tuple(different), key)
     found: list[dict[str, Any]] = []
     passes = -(-rows // _HELD) or 1
     try:
@@ -90,7 +98,8 @@ class _Ends:
     table: TablePlan
     snapshot: Snapshot
     target: Target
-    chunks: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+    different: tuple[int, ...]
     key: tuple[ColumnPlan, ...]
 
     def unequal(
@@ -105,11 +114,10 @@ class _Ends:
                 yield key, there.get(key, []), here.get(key, [])
 
     def _source(self, table: TablePlan) -> Iterable[HashedRow]:
-        chunks = [c for c in table.chunks if not self.chunks or c.index in self.chunks]
-        return chain.from_iterable(self.snapshot.hashes(table, c, self.key) for c in chunks)
+        return chain.from_iterable(self.snapshot.hashes(table, c, self.key) for c in self.chunks)
 
     def _target(self, table: TablePlan) -> Iterable[HashedRow]:
-        return self.target.hashes_now(table, self.key, self.chunks or None)
+        return self.target.hashes_now(table, self.key, self.different or None)
 
     def columns(self, keys: Sequence[Key]) -> Mapping[Key, list[str]]:
         """In which columns the rows with these keys differ, found by halving."""

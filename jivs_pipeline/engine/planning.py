@@ -21,6 +21,7 @@ from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.sifting import tolerated
 
 __all__ = ["build_plan", "check"]
 
@@ -128,8 +129,6 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("validation")
     if spec.staging == "none":
         absent.append("staging: none")
-    if spec.quarantine.max_rows:
-        absent.append("quarantine.max_rows")
     for table, rule in spec.rules.items():
         if rule.python:
             absent.append(f"rules.{table}.python")
@@ -246,7 +245,7 @@ def _plan_table(
     there = existing.get(names[table.name])
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
-    survey = source.survey(table, kept, rule.where, spec.chunk_bytes)
+    survey = tolerated(source.survey(table, kept, rule.where, spec.chunk_bytes), spec.quarantine.max_rows)
     made = {c.name for c in kept if c.made}
     columns = tuple(
         _rename(_in_schema(c, spec.target_schema) if c.source in made else c, rule) for c in survey.columns

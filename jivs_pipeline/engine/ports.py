@@ -16,6 +16,7 @@ from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, ObjectPlan, Plan, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, HashedRow, LedgerView, Piece
+from jivs_pipeline.core.quarantine import BadRow, KeptRow
 from jivs_pipeline.core.schedules import Scheduled
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
@@ -28,6 +29,7 @@ __all__ = [
     "DueLoads",
     "EndedMigrations",
     "LeaseService",
+    "QuarantineStore",
     "Reverified",
     "Sink",
     "StagingArea",
@@ -86,6 +88,9 @@ class Target(Protocol):
         size: int,
         digest: str,
         pieces: Iterable[Piece],
+    ) -> bool: ...
+    def load_again(
+        self, table: TablePlan, name: str, generation: str, noted: Mapping[str, Any], pieces: Sequence[Piece]
     ) -> bool: ...
     def digests(self, table: TablePlan) -> tuple[Digest, ...]: ...
     def digests_now(self, table: TablePlan) -> tuple[Digest, ...]: ...
@@ -169,6 +174,23 @@ class Checkpoints(Protocol):
     def retried(
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
     ) -> None: ...
+    def quarantined(
+        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+    ) -> None: ...
+
+
+class QuarantineStore(Protocol):
+    """Rejected rows; see `infra/quarantine.py` for what each verb promises."""
+
+    def add(
+        self, claim: Claim, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+    ) -> None: ...
+    def positions(self, key: str) -> Mapping[str, Sequence[tuple[int, str, Mapping[str, Any]]]]: ...
+    def tables(self, key: str) -> Mapping[str, int]: ...
+    def page(self, key: str, table: str, after: int) -> Sequence[KeptRow]: ...
+    def has(self, key: str, ids: Sequence[int]) -> bool: ...
+    def replayed(self, claim: Claim, table: str, ids: Sequence[int], manifest: Mapping[str, Any]) -> None: ...
+    def stay(self, claim: Claim, reasons: Mapping[int, tuple[str | None, str]]) -> None: ...
 
 
 class DueLoads(Protocol):
@@ -181,6 +203,8 @@ class DueLoads(Protocol):
 class ControlDatabase(Protocol):
     """State of migrations; see `infra/control.py` for what each verb promises."""
 
+    @property
+    def quarantine(self) -> QuarantineStore: ...
     def control_id(self) -> str: ...
     def find(self, key: str) -> dict[str, Any] | None: ...
     def migration(self, key: str) -> dict[str, Any]: ...

@@ -5,15 +5,18 @@ What belongs here: reading both sides of a stored plan. What does not: claiming 
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, Crowded, JivsError
-from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
-from jivs_pipeline.core.ports import Snapshot
+from jivs_pipeline.core.plan import Chunk, Plan, Sifted, TableMode, TablePlan
+from jivs_pipeline.core.ports import Sieve, Snapshot
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.narrow import differing_rows
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
@@ -58,6 +61,7 @@ def reverify(
     found: dict[str, dict[str, Any]] = {}
     readers = min(spec.parallelism, spec.limits.source_connections)
     guard = Guard(services.patience_seconds)
+    known = services.control.quarantine.positions(row["key"])
     with services.opened(spec) as (source, target), ExitStack() as opened:
         with_retries(
             partial(take_permits, source, target, spec.parallelism), guard, _tell_nobody, only=Crowded
@@ -67,7 +71,8 @@ def reverify(
         )
 
         def one(table: TablePlan) -> None:
-            found[table.target] = _compare(table, snapshot, target, level, narrow=narrow)
+            sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)
+            found[table.target] = _compare(sifted, snapshot, target, level, narrow=narrow)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -78,28 +83,76 @@ def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:
     """Retries are events of runs; this is none."""
 
 
+Kept = Sequence[tuple[int, str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sifted:
+    """A table whose chunks are without bad rows, how many rows of the source are in quarantine, and how many bad ones
+    are not.
+    """
+
+    table: TablePlan
+    chunks: Sequence[Chunk]
+    rejected: int = 0
+    strangers: int = 0
+
+
+def _sift(table: TablePlan, snapshot: Snapshot, kept: Kept, budget: int) -> _Sifted:
+    """What is compared: the source without the rows in quarantine. Other bad rows are a difference, and said."""
+    if not budget or not isinstance(snapshot, Sieve):
+        return _Sifted(table, table.chunks)
+    now = snapshot.as_now(table)
+    same = now.chunks == table.chunks
+    chunks: list[Chunk] = []
+    keys = Counter(_text(key) for _, _, key in kept)
+    rejected = strangers = 0
+    for chunk in now.chunks:
+        bad = {row.position: _text(row.key) for row in snapshot.bad_rows(now, chunk)}
+        # What was corrected is in quarantine until it is replayed, and not in the target. In files that are others by now
+        # it cannot be told by its position; it is a difference then.
+        mine = {position for number, position, _ in kept if number == chunk.index} if same else set[str]()
+        for position, key in bad.items():
+            known = position in mine if same else keys[key] > 0
+            keys[key] -= 1
+            strangers += not known
+            rejected += known and not same
+        if mine:
+            rejected += snapshot.count(now, Sifted(**chunk.model_dump(), only=tuple(sorted(mine))))
+        chunks.append(Sifted(**chunk.model_dump(), without=tuple(sorted(mine.union(bad)))))
+    return _Sifted(now, chunks, rejected, strangers)
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
 def _compare(
-    table: TablePlan, snapshot: Snapshot, target: Target, level: str, *, narrow: bool
+    sifted: _Sifted, snapshot: Snapshot, target: Target, level: str, *, narrow: bool
 ) -> dict[str, Any]:
+    table = sifted.table
     counts_only = level == "count"
     if counts_only:
-        expected = [Digest(snapshot.count(table, c)) for c in table.chunks]
+        expected = [Digest(snapshot.count(table, c)) for c in sifted.chunks]
         found = (Digest(target.count(table)),)
     else:
-        expected = [snapshot.digest(table, c) for c in table.chunks]
+        expected = [snapshot.digest(table, c) for c in sifted.chunks]
         found = target.digests_now(table)
-    result = compare(expected, found, counts_only=counts_only)
+    rejected = sifted.rejected + sifted.strangers
+    result = compare(expected, found, counts_only=counts_only, rejected=rejected)
+    result["equal"] = result["equal"] and not sifted.strangers
     different = result["different_chunks"]
     rows: list[dict[str, Any]] = []
     if narrow and not result["equal"] and not counts_only:
         both = zip(expected, found, strict=False) if different else ()
         most = max((max(a.rows, b.rows) for n, (a, b) in enumerate(both) if n in different), default=0)
         most = most * len(different) or max(result["source_rows"], result["target_rows"])
-        rows = differing_rows(table, snapshot, target, different, most, _MOST)
+        rows = differing_rows(table, sifted.chunks, snapshot, target, different, most, _MOST)
     return {
         "source_table": table.source,
         "target_table": table.target,
         **result,
+        "quarantined_rows": sifted.rejected,
         "differences": rows or _differences(table, expected, found, result),
     }
 

@@ -7,7 +7,7 @@ phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
@@ -27,7 +27,10 @@ __all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_pe
 
 @dataclass(frozen=True, slots=True)
 class ChunkFile:
-    """One staged chunk: how many rows and bytes, the hash of the file, and the source's digest of the rows."""
+    """One staged chunk: how many rows and bytes, the hash of the file, and the source's digest of the rows.
+
+    `rejected` rows of the source are in none of these: they were taken out, and are in quarantine.
+    """
 
     index: int
     name: str
@@ -35,19 +38,23 @@ class ChunkFile:
     bytes: int
     hash: str
     digest: Digest
+    rejected: int = 0
 
     def stored(self) -> dict[str, Any]:
         """JSON form for the manifest."""
         return {
             "index": self.index, "name": self.name, "rows": self.rows, "bytes": self.bytes,
-            "hash": self.hash, "digest": self.digest.stored(),
+            "hash": self.hash, "digest": self.digest.stored(), "rejected": self.rejected,
         }  # fmt: skip
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> ChunkFile:
         """From the JSON form."""
         digest = Digest.parse(value["digest"])
-        return cls(value["index"], value["name"], value["rows"], value["bytes"], value["hash"], digest)
+        rejected = value.get("rejected", 0)
+        return cls(
+            value["index"], value["name"], value["rows"], value["bytes"], value["hash"], digest, rejected
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,22 @@ class Extracted:
         return sum(c.rows for c in self.chunks)
 
     @property
+    def rejected(self) -> int:
+        """Rows that were taken out."""
+        return sum(c.rejected for c in self.chunks)
+
+    @property
     def bytes(self) -> int:
         """Bytes of the staged chunks."""
         return sum(c.bytes for c in self.chunks)
+
+    def regained(self, index: int, more: Digest) -> Extracted:
+        """The same when rows of a chunk have left the quarantine for the target."""
+        chunks = tuple(
+            replace(c, digest=c.digest + more, rejected=c.rejected - more.rows) if c.index == index else c
+            for c in self.chunks
+        )
+        return replace(self, chunks=chunks)
 
     def stored(self) -> dict[str, Any]:
         """JSON form, kept in the control database under the run's epoch."""

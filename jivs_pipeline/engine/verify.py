@@ -36,7 +36,8 @@ def _compare(run: Run, table: TablePlan) -> None:
     manifest = run.extracted[table.target]
     counts_only = run.spec.verify == "count"
     found = (Digest(run.target.count(table)),) if counts_only else run.target.digests(table)
-    result = compare([c.digest for c in manifest.chunks], found, counts_only=counts_only)
+    expected = [c.digest for c in manifest.chunks]
+    result = compare(expected, found, counts_only=counts_only, rejected=manifest.rejected)
     run.progress.add(table.target, result["target_rows"], 0)
     run.checkpoints.done(
         table.target,
@@ -50,12 +51,15 @@ def _compare(run: Run, table: TablePlan) -> None:
     )
 
 
-def compare(expected: Sequence[Digest], found: Sequence[Digest], *, counts_only: bool) -> dict[str, Any]:
+def compare(
+    expected: Sequence[Digest], found: Sequence[Digest], *, counts_only: bool, rejected: int = 0
+) -> dict[str, Any]:
     """What two sides say of one table.
 
     Args:
         expected: the source's digest of each chunk.
         found: the target's, of each chunk or in one.
+        rejected: rows of the source that are in quarantine, and in none of the digests.
 
     Returns:
         `equal`, rows and digests of both sides, and `different_chunks` where the target can tell chunks apart.
@@ -65,7 +69,7 @@ def compare(expected: Sequence[Digest], found: Sequence[Digest], *, counts_only:
     different = [n for n, (a, b) in enumerate(zip(expected, found, strict=apart)) if apart and a != b]
     return {
         "equal": source == target and not different,
-        "source_rows": source.rows,
+        "source_rows": source.rows + rejected,
         "target_rows": target.rows,
         "source_digest": None if counts_only else source.hex,
         "target_digest": None if counts_only else target.hex,

@@ -30,6 +30,7 @@ from jivs_pipeline.infra.housekeeping import Housekeeping
 from jivs_pipeline.infra.outbox import Outbox
 from jivs_pipeline.infra.past_runs import read_past_runs
 from jivs_pipeline.infra.permits import PermitBook
+from jivs_pipeline.infra.quarantine import Quarantine, forget_others
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
 
@@ -51,6 +52,11 @@ class Control(Claims):
     def permits(self, *, lease_seconds: float, patience_seconds: float) -> PermitBook:
         """The permits of this process."""
         return PermitBook(self._link, lease_seconds=lease_seconds, patience_seconds=patience_seconds)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Rejected rows."""
+        return Quarantine(self._link)
 
     @property
     def due_loads(self) -> DueLoads:
@@ -169,6 +175,7 @@ class Control(Claims):
         def work(db: Db) -> None:
             self._fenced(db, claim, "save_plan", stored)
             db.execute(SQL["forget_tables"], {"key": claim.key, "epoch": claim.epoch, "kept": list(kept)})
+            forget_others(db, claim, kept)
             failpoint("plan_before_commit")
 
         self._link.do(work)

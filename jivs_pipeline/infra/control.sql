@@ -114,10 +114,11 @@ RETURNING epoch;
 
 -- name: forget_migration
 -- After a rollback nothing is left of the plan and of what was reached; the key can begin anew.
-WITH gone AS (DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s)
+WITH gone AS (DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s),
+     emptied AS (DELETE FROM jivs.migration_quarantine WHERE key = %(key)s)
 UPDATE jivs.migrations
    SET status = 'rolled_back', plan = NULL, plan_hash = NULL, result = NULL, error = NULL, requested = NULL,
-       rows_total = 0, rows_done = 0, bytes_done = 0, finished_at = now()
+       quarantined = 0, rows_total = 0, rows_done = 0, bytes_done = 0, finished_at = now()
  WHERE key = %(key)s AND epoch = %(epoch)s;
 
 -- name: drop_lock

@@ -36,6 +36,7 @@ __all__ = [
     "build_indexes",
     "build_keys",
     "build_references",
+    "copy_into",
     "copy_statement",
     "create",
     "describe",
@@ -66,13 +67,18 @@ def _path(table: TablePlan) -> str | None:
 
 def copy_statement(key: str, table: TablePlan) -> sql.Composed:
     """COPY … FROM STDIN into the landing table."""
+    return copy_into(landing(key, table), table)
+
+
+def copy_into(place: sql.Identifier, table: TablePlan) -> sql.Composed:
+    """COPY … FROM STDIN of the plan's columns."""
     options = {
         Wire.BINARY: sql.SQL("FORMAT binary"),
         Wire.TEXT: sql.SQL("FORMAT text, ENCODING 'UTF8'"),
         Wire.CSV: sql.SQL("FORMAT csv, ENCODING 'UTF8'"),
     }[table.wire]
     columns = sql.SQL("({})").format(names(c.target for c in table.columns)) if table.columns else sql.SQL("")
-    return sql.SQL("COPY {} {} FROM STDIN ({})").format(landing(key, table), columns, options)
+    return sql.SQL("COPY {} {} FROM STDIN ({})").format(place, columns, options)
 
 
 # Before the load

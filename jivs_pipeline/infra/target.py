@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import Piece
 from jivs_pipeline.infra import conclude, ddl, revisions, steps, undo
 from jivs_pipeline.infra.failpoints import failpoint
+from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session, mapped
 from jivs_pipeline.infra.target_sessions import SQL, Right, overtaken, value
 from jivs_pipeline.infra.target_view import TargetView
@@ -220,6 +221,51 @@ class PostgresqlTarget(TargetView):
                 db.execute(steps.look_in(step.path))
             for statement in step.statements:
                 db.execute(statement)
+        return True
+
+    def load_again(
+        self, table: TablePlan, name: str, generation: str, noted: Mapping[str, Any], pieces: Sequence[Piece]
+    ) -> bool:
+        """Add rows that were in quarantine to a loaded table, once: ledger row, COPY and epoch check in one transaction.
+
+        No trigger fires, as none does when a table is loaded. What was appended is also kept beside the table, so that a
+        rollback finds it.
+
+        Args:
+            name: of the step.
+            noted: what the ledger keeps of it; `rows` is how many rows must arrive.
+
+        Returns:
+            False when the ledger already had it.
+
+        Raises:
+            DataError: the target does not take one of the rows; none was added.
+        """
+        right = self._claimed()
+        entry = {
+            "key": right.key, "table": table.target, "step": name, "generation": generation, "epoch": right.epoch,
+            "undo": Jsonb({"replayed": dict(noted)}),
+        }  # fmt: skip
+        with self._fenced(f"rows of {table.target} from quarantine") as db:
+            if not db.execute(SQL["add_step"], entry).rowcount:
+                return False  # a replay that was killed has added them
+            if table.definition and table.definition.uses_objects:
+                db.execute(steps.look_in(table.target_schema))
+            relation = steps.table_name(table.target_schema, table.target_table)
+            for statement in quiet_triggers([relation]):
+                db.execute(statement)
+            beside = [steps.landing(right.key, table)] if table.mode is TableMode.APPEND else []
+            for place in (relation, *beside):
+                arrived = _copy(db, ddl.copy_into(place, table), pieces)
+                if arrived != noted["rows"]:
+                    raise TerminalError(
+                        f"{arrived} rows instead of {noted['rows']} arrived in {table.target}",
+                        hint="Replay again; nothing was committed",
+                        table=table.target,
+                    )
+            for statement in wake_triggers():
+                db.execute(statement)
+            failpoint("inside_replay")
         return True
 
     def undo_objects(self, schema: str) -> None:

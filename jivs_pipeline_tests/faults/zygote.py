@@ -34,6 +34,7 @@ from jivs_pipeline.core.errors import ExitCode, InterruptedRun, JivsError, Termi
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import migrate
+from jivs_pipeline.engine.replay import replay
 from jivs_pipeline.engine.rollback import rollback
 from jivs_pipeline.engine.steering import cancel
 from jivs_pipeline.infra import failpoints
@@ -169,7 +170,7 @@ def _run(run: dict[str, Any], out: int) -> int:
 
 
 def _steer(verb: str, key: str, environment: dict[str, str], say: Callable[..., None]) -> int:
-    """What the commands `cancel` and `rollback` do."""
+    """What the commands `cancel`, `rollback` and `quarantine replay` do."""
     code: int = ExitCode.DONE
     with Runtime.from_environment(environment=environment) as runtime:
         services = runtime.services()
@@ -177,6 +178,8 @@ def _steer(verb: str, key: str, environment: dict[str, str], say: Callable[..., 
         try:
             if verb == "cancel":
                 cancel(services, key, wait_seconds=60)
+            elif verb == "replay":
+                say(outcome=replay(services, key, "replay").document(key))
             else:
                 rollback(services, key, "rollback")
         except JivsError as error:

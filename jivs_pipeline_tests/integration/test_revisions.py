@@ -216,7 +216,7 @@ def test_the_roles_run_in_psql(database: str, db: psycopg.Connection[Any]) -> No
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == [
-        "jivs_control_owner", "jivs_metrics_reader", "jivs_source_reader", "jivs_target_loader",
+        "jivs_control_owner", "jivs_metrics_reader", "jivs_quarantine_reader", "jivs_source_reader", "jivs_target_loader",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ there). The hash is of the rows' bytes and of how they are understood, so that n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,18 @@ from xxhash import xxh3_128
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.plan import Chunk
 from jivs_pipeline.core.ports import Refusal
-from jivs_pipeline.infra.sources.csv_open import BadText, CsvFile, CsvTable, pieces, source_length
+from jivs_pipeline.infra.sources.csv_open import (
+    BadText,
+    CsvFile,
+    CsvTable,
+    pieces,
+    source_length,
+    tolerant,
+)
 from jivs_pipeline.infra.sources.csv_scan import Group, Problems, scan
 from jivs_pipeline.infra.sources.csv_types import Speller, spelled, speller
 
-__all__ = ["BOUNDS", "Census", "scanned", "take_census"]
+__all__ = ["BOUNDS", "Census", "Looked", "looked_at", "misfit", "scanned", "take_census"]
 
 BOUNDS = ("file", "byte", "hash")
 """What the parts of a bound are. The upper bound of a file's last chunk is where the file ended."""
@@ -41,6 +48,8 @@ class Census:
     chunks: list[Chunk] = field(default_factory=list[Chunk])
     problems: Problems = field(default_factory=Problems)
     fields: dict[str, Problems] = field(default_factory=dict[str, Problems])
+    bad: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    """Bad rows by column ("" for the whole row) and reason; each row once."""
 
     def refusals(self) -> list[Refusal]:
         """All reasons, those of single columns last."""
@@ -56,6 +65,9 @@ def scanned(
         yield from scan(texts, file.dialect, columns, problems, file.name, line)
     except BadText as error:
         problems.stop(f"bytes that are not {file.encoding}", file.name, line + error.newlines, error.count)
+
+
+Sieve = Callable[[Group, Sequence["Looked"]], Iterable[tuple[str, str]]]
 
 
 @dataclass(slots=True)
@@ -108,9 +120,13 @@ class _Cutter:
             self.end()
 
 
-def _looked_at(table: CsvTable, columns: Sequence[str]) -> list[tuple[int, str, Speller | None, bool]]:
+Looked = tuple[int, str, Speller | None, bool]
+"""A column: its number and name, how it is spelled, and whether it may not be NULL."""
+
+
+def looked_at(table: CsvTable, columns: Sequence[str]) -> list[Looked]:
     """Columns whose fields need a look: typed ones, and those that may not be NULL."""
-    looked: list[tuple[int, str, Speller | None, bool]] = []
+    looked: list[Looked] = []
     for number, (name, type_) in enumerate(zip(table.columns, table.types, strict=True)):
         said = table.schema.columns.get(name)
         required = name in table.schema.key or (said is not None and not said.nullable)
@@ -120,22 +136,34 @@ def _looked_at(table: CsvTable, columns: Sequence[str]) -> list[tuple[int, str, 
     return looked
 
 
-def take_census(connection: Connection, table: CsvTable, columns: Sequence[str], chunk_bytes: int) -> Census:
+def take_census(
+    connection: Connection,
+    table: CsvTable,
+    columns: Sequence[str],
+    chunk_bytes: int,
+    sieve: Sieve | None = None,
+) -> Census:
     """Look at every byte of a table's files.
 
     Args:
         columns: those that will be carried.
         chunk_bytes: about how large a chunk is to be.
+        sieve: counts bad rows of a group by column and reason; bytes that are not in the encoding are then NUL.
     """
     census = Census()
-    looked = _looked_at(table, columns)
+    looked = looked_at(table, columns)
     for file in table.files:
         cutter = _Cutter(table, file, chunk_bytes, census.chunks)
-        texts = pieces(connection, file, file.begin)
+        texts = pieces(connection, file, file.begin, errors="strict" if sieve is None else tolerant(file))
         for group in scanned(texts, file, len(table.columns), census.problems, file.line):
             census.rows += group.rows
             cutter.take(group)
-            _look(census, group, looked, table, file)
+            if sieve is None:
+                _look(census, group, looked, table, file)
+                continue
+            census.rows += int((~group.good).sum())
+            for bad in sieve(group, looked):
+                census.bad[bad] = census.bad.get(bad, 0) + 1
         cutter.finish()
         census.bytes += cutter.at - file.begin
     return census
@@ -144,7 +172,7 @@ def take_census(connection: Connection, table: CsvTable, columns: Sequence[str],
 def _look(
     census: Census,
     group: Group,
-    looked: Sequence[tuple[int, str, Speller | None, bool]],
+    looked: Sequence[Looked],
     table: CsvTable,
     file: CsvFile,
 ) -> None:
@@ -157,10 +185,11 @@ def _look(
             _note(found, "NULLs, which this column may not hold", _pc.is_null(values), group, file)
         if spell is not None:
             bad = _pc.and_(_pc.is_valid(values), _pc.is_null(spelled(values, spell)))
-            _note(found, _misfit(table, number), bad, group, file)
+            _note(found, misfit(table, number), bad, group, file)
 
 
-def _misfit(table: CsvTable, number: int) -> str:
+def misfit(table: CsvTable, number: int) -> str:
+    """What is wrong with a field that does not convert to the type of its column."""
     type_ = table.types[number]
     condition = type_.mapping.condition
     return f"fields that are no {type_.target}" + (f" ({condition})" if condition else "")

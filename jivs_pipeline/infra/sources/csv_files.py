@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 
 from jivs_pipeline.core.breaker import Calling
@@ -17,9 +18,10 @@ from jivs_pipeline.core.errors import ConfigError, DataError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
-from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.ports import Refusal, Survey, Tolerated
 from jivs_pipeline.infra.sources.csv_census import BOUNDS, take_census
 from jivs_pipeline.infra.sources.csv_open import CsvTable, Layout, read_layout
+from jivs_pipeline.infra.sources.csv_sieve import counted
 from jivs_pipeline.infra.sources.csv_snapshot import CsvSnapshot
 from jivs_pipeline.infra.sources.files_open import SCHEMA
 
@@ -81,14 +83,15 @@ class CsvSource:
         refused: list[Refusal] = []
         rows = size = 0
         chunks: tuple[Chunk, ...] = (Chunk(index=0),)
+        tolerated: Tolerated | None = None
         try:
             census = take_census(self._connection, known, names, chunk_bytes)
             rows, size, refused, chunks = census.rows, census.bytes, census.refusals(), tuple(census.chunks)
+            if refused:
+                tolerated = self._tolerated(known, names, chunk_bytes, planned)
         except DataError as error:
             # This file's fault: the other tables go on.
             refused.append(Refusal("", error.message))
-        # Text needs no conversion, and binary COPY none of CSV's quoting.
-        plain = all(c.target_type == "text" for c in planned)
         return Survey(
             rows=rows,
             rows_exact=True,
@@ -98,10 +101,27 @@ class CsvSource:
             chunks=chunks,
             columns=planned,
             lane=Lane.ARROW,
-            wire=Wire.BINARY if plain else Wire.CSV,
+            wire=_wire(planned),
             spelling=Spelling.CANONICAL,
             refused=tuple(refused),
+            tolerated=tolerated,
         )
+
+    def _tolerated(
+        self, table: CsvTable, names: Sequence[str], chunk_bytes: int, columns: tuple[ColumnPlan, ...]
+    ) -> Tolerated | None:
+        """The table without its bad records; None where nobody can tell where a record ends."""
+        census = take_census(self._connection, table, names, chunk_bytes, partial(counted, table))
+        if census.problems.fatal:
+            return None
+        reasons = tuple(
+            Refusal(column, f"{count:,} {'rows' if count > 1 else 'row'} with {reason}")
+            for (column, reason), count in census.bad.items()
+        )
+        return Tolerated(
+            sum(census.bad.values()), reasons, columns, _wire(columns),
+            total=census.rows, bytes=census.bytes, chunks=tuple(census.chunks),
+        )  # fmt: skip
 
     @contextmanager
     def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[CsvSnapshot]:
@@ -111,6 +131,11 @@ class CsvSource:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+
+def _wire(columns: Sequence[ColumnPlan]) -> Wire:
+    # Text needs no conversion, and binary COPY none of CSV's quoting.
+    return Wire.BINARY if all(c.target_type == "text" for c in columns) else Wire.CSV
 
 
 def _column_plan(table: CsvTable, column: Column) -> ColumnPlan:

@@ -26,7 +26,17 @@ from jivs_pipeline.infra.sources.csv_scan import Dialect, first_record
 from jivs_pipeline.infra.sources.csv_schema import SCHEMA_FILE, Options, Schema, TableSchema, read_schema
 from jivs_pipeline.infra.sources.files_open import SCHEMA, Member, list_tables, opened, unusable
 
-__all__ = ["BadText", "CsvFile", "CsvTable", "Layout", "pieces", "read_layout", "source_length"]
+__all__ = [
+    "BadText",
+    "CsvFile",
+    "CsvTable",
+    "Layout",
+    "pieces",
+    "raw_bytes",
+    "read_layout",
+    "source_length",
+    "tolerant",
+]
 
 _ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _PIECE = 2 * 1024 * 1024
@@ -115,6 +125,31 @@ def source_length(text: bytes, encoding: str) -> int:
         # Characters beyond the first plane are pairs there, and the only ones of four bytes here.
         return 2 * (characters + int(np.count_nonzero(octets >= 0xF0)))
     return characters
+
+
+def tolerant(file: CsvFile) -> str:
+    """How bytes that are not in the encoding are decoded so that only their rows are bad: each as a NUL.
+
+    A row with a NUL is bad anyhow. In UTF-16 one wrong byte puts all behind it out of step.
+    """
+    return "strict" if file.encoding.startswith("utf-16") else _AS_NUL
+
+
+def _as_nul(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\0" * (error.end - error.start), error.end
+
+
+_AS_NUL = "jivs-nul"
+codecs.register_error(_AS_NUL, _as_nul)
+
+
+def raw_bytes(connection: Connection, file: CsvFile, start: int, size: int) -> bytes:
+    """Bytes of the file as they are, undecoded."""
+    with _stream(connection, file) as stream:
+        stream.seek(start)
+        return stream.read(size)
 
 
 @contextmanager

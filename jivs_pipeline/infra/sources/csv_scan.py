@@ -89,6 +89,8 @@ class Group:
         begins: where each record begins, also those with too many or too few fields.
         end: where the last one ends.
         lines: line of each row of `starts`.
+        good: of each record in `begins`, whether it has the right number of fields.
+        record_lines: line of each record in `begins`.
     """
 
     data: bytes
@@ -98,6 +100,8 @@ class Group:
     end: int
     lines: Array
     dialect: Dialect
+    good: Array
+    record_lines: Array
 
     @property
     def rows(self) -> int:
@@ -243,8 +247,9 @@ def first_record(data: bytes, dialect: Dialect, *, last: bool) -> tuple[list[str
     end = int(np.flatnonzero(split.ends_record)[0]) + 1
     numbers = np.zeros(1, np.int64)
     group = Group(
-        data, starts[:end].reshape(1, end), ends[:end].reshape(1, end), numbers, 0, numbers, dialect
-    )
+        data, starts[:end].reshape(1, end), ends[:end].reshape(1, end), numbers, 0, numbers, dialect,
+        np.ones(1, bool), numbers,
+    )  # fmt: skip
     length = min(int(split.at[end - 1]) + 1, len(data))
     values = [group.column(n)[0].as_py() for n in range(end)]
     return values, length, data[:length].count(b"\n")
@@ -317,6 +322,16 @@ def _group(
                 said = f"records with {kind} fields ({columns:,} are expected)"
                 problems.add(said, int(bad.sum()), file, int(lines[bad][0]))
         keep = np.repeat(good, counts)
-        starts, ends, lines = starts[keep], ends[keep], lines[good]
+        starts, ends = starts[keep], ends[keep]
     shape = (int(good.sum()), columns)
-    return Group(data, starts.reshape(shape), ends.reshape(shape), begins, split.rest, lines, dialect)
+    return Group(
+        data,
+        starts.reshape(shape),
+        ends.reshape(shape),
+        begins,
+        split.rest,
+        lines[good],
+        dialect,
+        good,
+        lines,
+    )

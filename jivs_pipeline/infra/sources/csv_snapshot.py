@@ -13,6 +13,7 @@ import io
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -23,11 +24,21 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
-from jivs_pipeline.infra.sources.csv_census import scanned
-from jivs_pipeline.infra.sources.csv_open import BadText, CsvFile, CsvTable, Layout, pieces
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
+from jivs_pipeline.infra.sources.csv_again import read_again
+from jivs_pipeline.infra.sources.csv_census import scanned, take_census
+from jivs_pipeline.infra.sources.csv_open import (
+    BadText,
+    CsvFile,
+    CsvTable,
+    Layout,
+    pieces,
+    tolerant,
+)
 from jivs_pipeline.infra.sources.csv_scan import Problems
+from jivs_pipeline.infra.sources.csv_sieve import bad_rows, counted, sifted
 from jivs_pipeline.infra.sources.csv_types import spelled, speller, written
 from jivs_pipeline.infra.sources.files_open import changed
 from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
@@ -123,11 +134,24 @@ class CsvSnapshot:
         return known, file, int(start), end, expected
 
     def _texts(self, table: TablePlan, chunk: Chunk) -> Generator[bytes]:
-        """The chunk's bytes; raises at the end when they are not those of the survey."""
+        """The chunk's bytes, without the rows that are sifted out."""
+        if isinstance(chunk, Sifted):
+            yield from sifted(self._all_texts(table, chunk, lenient=True), chunk)
+        else:
+            yield from self._all_texts(table, chunk)
+
+    def _all_texts(self, table: TablePlan, chunk: Chunk, *, lenient: bool = False) -> Generator[bytes]:
+        """The chunk's bytes; raises at the end when they are not those of the survey.
+
+        Args:
+            lenient: bytes that are not in the encoding are NUL, as in the survey of a table with bad rows.
+        """
         known, file, start, end, expected = self._place(table, chunk)
         hashed = xxh3_128(known.seed)
+        errors = tolerant(file) if lenient else "strict"
         try:
-            for piece in pieces(self._connection, file, start, None if file.compressed else end):
+            until = None if file.compressed else end
+            for piece in pieces(self._connection, file, start, until, errors=errors):
                 hashed.update(piece)
                 yield piece
         except BadText as error:
@@ -210,6 +234,43 @@ class CsvSnapshot:
         finally:
             pieces_read.stop()
 
+    # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The chunk's records that are no row of the table, or hold a field that is no value of its column."""
+        known, file, start, *_ = self._place(table, chunk)
+        problems = Problems()
+        texts = self._all_texts(table, chunk, lenient=True)
+        yield from bad_rows(
+            self._connection,
+            known,
+            file,
+            table,
+            scanned(texts, file, len(known.columns), problems, file.line),
+            start,
+        )
+        if problems.fatal:
+            raise changed(self._connection, table.source, file.name, problems.reasons()[-1])
+
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """The table with chunks of the files as they are now."""
+        known = self._known(table)
+        size = max(table.bytes // max(len(table.chunks), 1), 1)
+        census = take_census(
+            self._connection, known, [c.source for c in table.columns], size, partial(counted, known)
+        )
+        return table.model_copy(update={"chunks": tuple(census.chunks)})
+
+    def _known(self, table: TablePlan) -> CsvTable:
+        known = self._layout.tables.get(table.source_table)
+        if known is None or any(c.source not in known.columns for c in table.columns):
+            raise changed(self._connection, table.source, table.source_table, "it is no longer that table")
+        return known
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew from the files as they are now: see `csv_again`."""
+        return read_again(self._connection, self._known(table), table, rows, rest, apart=apart)
+
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
@@ -235,6 +296,8 @@ class CsvSnapshot:
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
+        if isinstance(chunk, Sifted) and chunk.only is not None:
+            return len(chunk.only)  # also records that are no rows
         known, file, *_ = self._place(table, chunk)
         groups = scanned(self._texts(table, chunk), file, len(known.columns), Problems(), file.line)
         return sum(group.rows for group in groups)

@@ -16,12 +16,13 @@ from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import ColumnPlan, Lane, Wire
+from jivs_pipeline.core.plan import ColumnPlan, Lane
 from jivs_pipeline.core.ports import Refusal, Survey
-from jivs_pipeline.core.types import StoredValues, TypeChoice, choose_sqlite, sqlite_type
+from jivs_pipeline.core.types import StoredValues, choose_sqlite, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_carriers import parts_of
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
 from jivs_pipeline.infra.sources.sqlite_census import source_rows, take_census
+from jivs_pipeline.infra.sources.sqlite_columns import column_plan, tolerate, wired
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
 
@@ -96,6 +97,7 @@ class SqliteSource:
             if where is not None:
                 self._check(database, table.name, where)
             census = take_census(database, table, columns, where, chunk_bytes)
+            tolerated = tolerate(database, table, columns, where, census, self._encoding)
         refused = [
             Refusal(
                 name,
@@ -108,18 +110,14 @@ class SqliteSource:
             choice = choose_sqlite(sqlite_type(column.type), census.values.get(column.name, StoredValues()))
             if choice.refused is not None:
                 refused.append(Refusal(column.name, choice.refused))
-            planned.append(_column_plan(column, choice))
+            planned.append(column_plan(column, choice))
         if sum(parts_of(c) for c in planned) > _MAX_PARTS:
             reason = (
                 f"it has too many columns for one query of SQLite, which gives at most {_MAX_PARTS:,} values"
             )
             refused.append(Refusal("", f"{reason}; numbers that are not only integers take two"))
-        # pgpq cannot write numeric without a scale: then every column goes as text.
-        wire = (
-            Wire.CSV if any(c.carrier == "number" and c.arrow == "string" for c in planned) else Wire.BINARY
-        )
-        if wire is Wire.CSV:
-            planned = [c.model_copy(update={"arrow": "string"}) for c in planned]
+            tolerated = None
+        planned, wire = wired(planned)
         return Survey(
             rows=census.rows,
             rows_exact=True,
@@ -133,6 +131,7 @@ class SqliteSource:
             spelling=Spelling.CANONICAL,
             refused=tuple(refused),
             broken_keys=census.broken_keys or None,
+            tolerated=tolerated,
         )
 
     def _check(self, database: sqlite3.Connection, table: str, where: str) -> None:
@@ -158,20 +157,3 @@ class SqliteSource:
 
     def close(self) -> None:
         """Nothing is held between calls."""
-
-
-def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
-    if choice.refused is not None:
-        # What a rule `type: text` makes of it.
-        choice = TypeChoice("text", "text", "string", choice.canon)
-    return ColumnPlan(
-        source=column.name,
-        target=column.name,
-        source_type=column.type,
-        target_type=choice.target,
-        carrier=choice.carrier,
-        arrow=choice.arrow,
-        canon=choice.canon,
-        nullable=column.nullable,
-        note=choice.note,
-    )

@@ -27,6 +27,7 @@ __all__ = [
     "free_rowid_name",
     "key_condition",
     "source_rows",
+    "surprising",
     "take_census",
 ]
 
@@ -111,7 +112,7 @@ def _not_decimals(c: str, declared: SqliteType) -> str:
     )
 
 
-def _surprising(c: str, declared: SqliteType) -> str:
+def surprising(c: str, declared: SqliteType) -> str:
     """Condition of a value that is not what the declared type promises."""
     match declared.family:
         case Family.BOOLEAN:
@@ -169,7 +170,7 @@ class _Totals:
 def _ask_for_surprises(totals: _Totals, table: str, name: str, declared: SqliteType) -> None:
     """The first pass over one column."""
     c = column_name(table, name)
-    totals.count(name, "surprises", _surprising(c, declared))
+    totals.count(name, "surprises", surprising(c, declared))
     if declared.affinity is Affinity.TEXT:
         totals.ask(name, "longest", f"max(length({c}))")
         # length() stops at a NUL, instr() does not.

@@ -31,9 +31,11 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
+from jivs_pipeline.infra.sources.sqlite_again import find, read_again
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
     any_of,
@@ -49,6 +51,7 @@ from jivs_pipeline.infra.sources.sqlite_open import (
     open_sqlite,
     quoted,
 )
+from jivs_pipeline.infra.sources.sqlite_sieve import address_of, any_bad, bad_rows, sifting
 
 __all__ = ["SqliteSnapshot"]
 
@@ -93,6 +96,7 @@ class SqliteSnapshot:
         self._batch_bytes = batch_bytes
         self._portion = portion
         self._known: dict[tuple[str, int], int] = {}
+        self._addresses: dict[str, list[str]] = {}
         self._arrow: queue.Queue[adbc.Connection] = queue.Queue()
         self._plain: queue.Queue[sqlite3.Connection] = queue.Queue()
         for arrow, plain in slots:
@@ -177,14 +181,14 @@ class SqliteSnapshot:
 
     def _portions(self, table: TablePlan, chunk: Chunk) -> list[_Rows]:
         """The chunk cut so that a batch stays near `batch_bytes`, however unequal its rows are."""
-        rows = _chunk_rows(table, chunk)
+        rows = self._rows(table, chunk)
         fixed = 16 * len(table.columns) + 1
         widest = self._widest(table, chunk)
         fit = min(self._batch_bytes // (fixed + widest), _BATCH_ROWS)
         if fit >= _ENOUGH_ROWS or not widest:
             return [_Rows(rows.sql, rows.parameters, max(fit, 1))]
         with self._lent_plain(table) as connection, _texts(connection):
-            key = _order(connection, table.source_table)
+            key = _address(connection, table)
             if not key:
                 return [_Rows(rows.sql, rows.parameters, max(fit, 1))]
             size = any_of([str(fixed), *self._sizes(table)], " + ")
@@ -194,8 +198,23 @@ class SqliteSnapshot:
         portions: list[_Rows] = []
         for lower, upper in pairwise(edges):
             bounds, parameters = key_condition(key, Chunk(index=0, lower=lower, upper=upper))
-            portions.append(_chunk_rows(table, chunk, bounds, parameters))
+            portions.append(self._rows(table, chunk, bounds, parameters))
         return portions
+
+    def _rows(
+        self, table: TablePlan, chunk: Chunk, also: str | None = None, values: Sequence[_Value] = ()
+    ) -> _Rows:
+        """Rows of a chunk, without those that are sifted out, or of the part of it where `also` holds."""
+        if not isinstance(chunk, Sifted):
+            return _chunk_rows(table, chunk, [also], values)
+        conditions, positions = sifting(self._address(table), chunk)
+        return _chunk_rows(table, chunk, [also, *conditions], [*values, *positions])
+
+    def _address(self, table: TablePlan) -> list[str]:
+        if (known := self._addresses.get(table.source_table)) is None:
+            with self._lent_plain(table) as connection, _texts(connection):
+                known = self._addresses[table.source_table] = _address(connection, table)
+        return known
 
     @staticmethod
     def _sizes(table: TablePlan) -> list[str]:
@@ -210,6 +229,7 @@ class SqliteSnapshot:
         # Batches and digest of a chunk both ask.
         if (known := self._known.get((table.target, chunk.index))) is not None:
             return known
+        # Of the whole chunk, should rows be sifted out of it: an upper bound is all that is needed.
         rows = _chunk_rows(table, chunk)
         with self._lent_plain(table) as connection:
             found = connection.execute(
@@ -294,24 +314,47 @@ class SqliteSnapshot:
                 raise self._changed(table, column.source, problem) from None
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
+    # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The chunk's rows that the plan's columns cannot hold; none where rows cannot be addressed."""
+        if address := self._address(table):
+            with self._lent_plain(table) as connection, _texts(connection):
+                encoding = str(connection.execute("PRAGMA encoding").fetchone()[0])
+            rows = self._rows(table, chunk, any_bad(table.source_table, table.columns, encoding))
+            with self._lent_plain(table) as connection:
+                yield from bad_rows(connection, table, rows.sql, rows.parameters, address)
+
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """Chunks are ranges of keys, whatever becomes of the rows."""
+        return table
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew, by key or by where they were."""
+        del rest
+        address = self._address(table)
+        with self._lent_plain(table) as connection, _texts(connection):
+            places = [find(connection, table, address, row) for row in rows]
+        return read_again(self, table, rows, places, apart=apart)
+
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest by the stdlib's SQLite and Python's MD5, which share no code with `batches`."""
-        rows = _chunk_rows(table, chunk)
+        rows = self._rows(table, chunk)
         hashes = large_row_hashes if self._widest(table, chunk) > _LARGE_ROW else row_hashes
         with self._lent_plain(table) as connection:
             return total(hashes(connection, table, rows.sql, rows.parameters))
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
-        rows = _chunk_rows(table, chunk)
+        rows = self._rows(table, chunk)
         with self._lent_plain(table) as connection:
             yield from hashed_rows(connection, table, key, rows.sql, rows.parameters)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
-        rows = _chunk_rows(table, chunk)
+        rows = self._rows(table, chunk)
         with self._lent_plain(table) as connection:
             return int(connection.execute(f"SELECT count(*) {rows.sql}", rows.parameters).fetchone()[0])
 
@@ -419,23 +462,18 @@ def _cuts(rows: Iterable[tuple[Any, ...]], batch_bytes: int) -> list[tuple[str, 
     return cuts
 
 
-def _order(connection: sqlite3.Connection, table: str) -> list[str]:
-    """SQL of the key in whose order the table is stored; empty if its rowid has no name left."""
-    columns = connection.execute("SELECT name, pk FROM pragma_table_xinfo(?, 'main')", (table,)).fetchall()
-    listed = "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?"
-    if any(without_rowid for (without_rowid,) in connection.execute(listed, (table,))):
-        return [column_name(table, name) for name, key in sorted(columns, key=lambda c: c[1]) if key]
-    name = free_rowid_name(name for name, _ in columns)
-    return [f"{quoted(table)}.{name}"] if name else []
+def _address(connection: sqlite3.Connection, table: TablePlan) -> list[str]:
+    names = connection.execute("SELECT name FROM pragma_table_xinfo(?, 'main')", (table.source_table,))
+    return address_of(connection, table.source_table, free_rowid_name(name for (name,) in names))
 
 
 def _chunk_rows(
-    table: TablePlan, chunk: Chunk, also: str | None = None, values: Sequence[_Value] = ()
+    table: TablePlan, chunk: Chunk, also: Sequence[str | None] = (), values: Sequence[_Value] = ()
 ) -> _Rows:
-    """Rows of a chunk, or of the part of it where `also` holds."""
+    """Rows of a chunk, or of the part of it where all of `also` hold."""
     if table.chunk_by is ChunkBy.ROWID:
         key = [f"{quoted(table.source_table)}.{table.chunk_columns[0]}"]
     else:
         key = [column_name(table.source_table, name) for name in table.chunk_columns]
     bounds, parameters = key_condition(key, chunk)
-    return _Rows(source_rows(table.source_table, [bounds, also, table.where]), (*parameters, *values))
+    return _Rows(source_rows(table.source_table, [bounds, *also, table.where]), (*parameters, *values))

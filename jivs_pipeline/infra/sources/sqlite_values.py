@@ -84,6 +84,16 @@ def _minus_zero(value: float | None) -> int:
     return int(value == 0 and str(value).startswith("-"))
 
 
+def _not_utf8(*texts: bytes | None) -> int:
+    try:
+        for text in texts:
+            if text is not None:
+                text.decode()
+    except UnicodeDecodeError:
+        return 1
+    return 0
+
+
 def register(connection: sqlite3.Connection) -> None:
     """Make the functions known to a connection."""
     connection.create_function("jivs_float", 1, _float, deterministic=True)
@@ -93,3 +103,4 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("jivs_real", 1, _real, deterministic=True)
     connection.create_function("jivs_fits", 3, _fits, deterministic=True)
     connection.create_function("jivs_minus_zero", 1, _minus_zero, deterministic=True)
+    connection.create_function("jivs_not_utf8", -1, _not_utf8, deterministic=True)

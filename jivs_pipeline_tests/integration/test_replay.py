@@ -1,0 +1,194 @@
+"""Rows in quarantine are tried again after a fix: read anew, loaded once, forgotten; the engine without the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.engine.replay import Outcome, replay
+from jivs_pipeline.engine.reverify import reverify
+from jivs_pipeline.engine.rollback import rollback
+from jivs_pipeline.runtime import Runtime
+from jivs_pipeline_tests.faults.worker import migrate
+from jivs_pipeline_tests.file_sources import write
+from jivs_pipeline_tests.sqlite_files import change, make_file
+
+
+class Case:
+    """One migration with a budget."""
+
+    def __init__(
+        self, home: Path, control: str, target: str, source: str, directory: Path, **more: Any
+    ) -> None:
+        self.target = target
+        self.environment = {
+            "JIVS_HOME": str(home), "JIVS_CONTROL_URL": control, "JIVS_STAGING_URL": str(directory / "staging"),
+            "JIVS_CONNECTION_LEGACY": source, "JIVS_CONNECTION_WAREHOUSE": target,
+        }  # fmt: skip
+        spec = {
+            "key": f"k-{uuid4().hex[:12]}",
+            "source": "legacy",
+            "target": "warehouse",
+            "chunk_bytes": 65536,
+        }
+        self.spec = Spec.model_validate({**spec, "quarantine": {"max_rows": 50}, **more})
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """A run; its tables by name."""
+        return {t["target_table"]: t for t in migrate(self.environment, self.spec)["tables"]}
+
+    def replay(self) -> Outcome:
+        with Runtime.from_environment(environment=self.environment) as runtime:
+            return replay(runtime.services(), self.spec.key, "replay")
+
+    def verify(self) -> dict[str, Any]:
+        with Runtime.from_environment(environment=self.environment) as runtime:
+            return reverify(runtime.services(), runtime.control.migration(self.spec.key), None)
+
+    def kept(self) -> list[tuple[Any, ...]]:
+        """Key, column and reason of what is in quarantine."""
+        with Runtime.from_environment(environment=self.environment) as runtime:
+            rows = runtime.control.quarantine.listed(self.spec.key)
+            return [(tuple(r["key"].values()), r["column"], r["reason"]) for r in rows]
+
+    def all(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.target) as db:
+            return db.execute(query.encode()).fetchall()
+
+
+MakeCase = Callable[..., Case]
+
+
+@pytest.fixture
+def make_case(jivs_home: tuple[Path, str], make_target: Callable[[], str], tmp_path: Path) -> MakeCase:
+    """Migrations of their own control database and target."""
+
+    def make(source: str, before: str = "", **more: Any) -> Case:
+        target = make_target()
+        with psycopg.connect(target) as db:
+            db.execute(before.encode())
+        return Case(jivs_home[0], make_target(), target, source, tmp_path, **more)
+
+    return make
+
+
+SCRIPT = """
+CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, s TEXT);
+WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 6000)
+INSERT INTO t SELECT i, i * 2, printf('%020d', i) FROM c;
+UPDATE t SET n = 'bad ' || n WHERE id % 1000 = 0;
+UPDATE t SET s = 'x' || char(0) WHERE id = 1;
+"""
+
+
+@pytest.mark.parametrize("mode", ["create", "truncate", "append"])
+def test_replay_after_a_fix_of_the_source(make_case: MakeCase, tmp_path: Path, mode: str) -> None:
+    """What was corrected goes in, once; the rest stays, with its reason; verify agrees at every step; rollback empties all."""
+    source = make_file(tmp_path / "a.db", SCRIPT)
+    before = (
+        ""
+        if mode == "create"
+        else "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, s text); INSERT INTO t VALUES (9999999, 1, 'old')"
+    )
+    case = make_case(f"sqlite:///{source}", before, on_existing="fail" if mode == "create" else mode)
+    old = 1 if mode == "append" else 0
+    told = case.run()["public.t"]
+    assert (told["source_rows"], told["target_rows"], told["quarantined_rows"]) == (6000, 5993, 7)
+    assert told["verified"]
+    assert told["chunks"] > 2
+    assert case.replay().document("k")["stayed"] == 7
+    change(source, "UPDATE t SET n = 7 WHERE id IN (1000, 2000, 3000)", "DELETE FROM t WHERE id = 6000")
+    assert case.verify()["equal"]  # what is corrected is in quarantine until it is replayed
+    outcome = case.replay()
+    assert outcome.went_in == {"public.t": 3}
+    assert sum(outcome.stay.values()) == 4
+    assert ((6000,), None, "the source has no such row any more") in case.kept()
+    assert case.all("SELECT count(*), count(*) FILTER (WHERE n = 7 AND id % 1000 = 0) FROM t") == [
+        (5996 + old, 3)
+    ]
+    assert case.verify()["equal"]
+    change(source, "UPDATE t SET n = 8 WHERE typeof(n) = 'text'", "UPDATE t SET s = 'good' WHERE id = 1")
+    assert case.replay().went_in == {"public.t": 3}
+    assert case.replay().went_in == {}
+    assert len(case.kept()) == 1
+    assert case.all("SELECT count(*) FROM t") == [(5999 + old,)]
+    again = case.run()["public.t"]
+    assert (again["target_rows"], again["quarantined_rows"]) == (5999, 1)
+    with Runtime.from_environment(environment=case.environment) as runtime:
+        assert runtime.control.migration(case.spec.key)["quarantined"] == 1
+        rollback(runtime.services(), case.spec.key, "rollback")
+        assert runtime.control.migration(case.spec.key)["quarantined"] == 0
+    assert case.kept() == []
+    if mode == "create":
+        assert case.all("SELECT count(*) FROM pg_tables WHERE tablename = 't'") == [(0,)]
+    else:
+        assert case.all("SELECT id, n, s FROM t") == [(9999999, 1, "old")]
+
+
+def test_what_the_target_refuses_stays_alone(make_case: MakeCase, tmp_path: Path) -> None:
+    """Of rows that are good in the source, those go in that the target takes, whatever stands beside them."""
+    source = make_file(tmp_path / "a.db", SCRIPT)
+    case = make_case(f"sqlite:///{source}")
+    case.run()
+    change(source, "UPDATE t SET n = -id WHERE typeof(n) = 'text'", "UPDATE t SET s = 'good' WHERE id = 1")
+    with psycopg.connect(case.target) as db:
+        db.execute("ALTER TABLE t ADD CONSTRAINT small CHECK (n > -3000)")
+        db.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+        db.execute("CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no()")
+    outcome = case.replay()
+    assert outcome.went_in == {"public.t": 3}
+    assert [(key, "small" in reason) for key, _, reason in case.kept()] == [
+        ((i,), True) for i in (3000, 4000, 5000, 6000)
+    ]
+    with psycopg.connect(case.target) as db:
+        db.execute("ALTER TABLE t DROP CONSTRAINT small")
+    assert case.replay().went_in == {"public.t": 4}
+    assert case.verify()["equal"]
+    assert case.all("SELECT count(*) FROM t") == [(6000,)]
+
+
+def test_replay_of_csv(make_case: MakeCase, tmp_path: Path) -> None:
+    """By key where the schema file has one, else by line as long as nothing else has changed."""
+    keyed = [f"{i},{i},some text to fill chunks {i}" for i in range(6000)]
+    plain = [f"{i},text {i}" for i in range(100)]
+    bad_keyed = {5: "5,five,x", 3000: "3000,no,x", 5999: "5999,,x,y"}
+    bad_plain = {50: "50", 99: "99,a,b"}
+
+    def put(keyed_fixed: dict[int, str], plain_fixed: dict[int, str]) -> None:
+        one = [(bad_keyed | keyed_fixed).get(i, line) for i, line in enumerate(keyed)]
+        two = [(bad_plain | plain_fixed).get(i, line) for i, line in enumerate(plain)]
+        write(tmp_path / "files", {
+            "keyed.csv": "\n".join(["id,n,s", *one]), "plain.csv": "\n".join(["a,b", *two, ""]),
+            "schema.yaml": "tables: {keyed: {key: id, columns: {id: bigint, n: bigint}}}",
+        })  # fmt: skip
+
+    put({}, {})
+    case = make_case(f"csv:///{tmp_path / 'files'}")
+    told = case.run()
+    assert {t: (e["source_rows"], e["quarantined_rows"]) for t, e in told.items()} == {
+        "public.keyed": (6000, 3), "public.plain": (100, 2),
+    }  # fmt: skip
+    assert case.verify()["equal"]
+    put({5: keyed[5], 3000: "3000,77,longer than it was"}, {50: plain[50]})
+    outcome = case.replay()
+    assert outcome.went_in == {"public.keyed": 2, "public.plain": 1}
+    assert sum(outcome.stay.values()) == 2
+    assert case.verify()["equal"]
+    # By line: only while all other lines are what was loaded.
+    put({**{i: keyed[i] for i in bad_keyed}, 3000: "3000,78,x"}, {i: plain[i] for i in bad_plain})
+    assert case.replay().went_in == {"public.plain": 1}
+    put(
+        {**{i: keyed[i] for i in bad_keyed}, 3000: "3000,77,longer than it was"},
+        {i: plain[i] for i in bad_plain},
+    )
+    assert case.replay().went_in == {"public.keyed": 1}
+    assert case.kept() == []
+    assert case.verify()["equal"]
+    assert case.all("SELECT count(*), sum(id), max(n) FROM keyed") == [(6000, sum(range(6000)), 5999)]
+    assert case.all("SELECT count(*) FROM plain") == [(100,)]
