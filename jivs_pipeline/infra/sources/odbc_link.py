@@ -104,6 +104,7 @@ class Link:
         attributes: of the connection string; secrets stay in this process.
         patience: seconds without an answer after which `alive` is asked, if there is one, or the link is lost.
         login_seconds: longest wait for the connection itself.
+        autocommit: False where no statement begins a transaction; then `ROLLBACK` is a call of the driver's.
 
     Raises:
         OdbcError: the driver does not connect.
@@ -111,9 +112,15 @@ class Link:
     """
 
     def __init__(
-        self, attributes: Mapping[str, str], *, patience: float = 30.0, login_seconds: int | None = None
+        self,
+        attributes: Mapping[str, str],
+        *,
+        patience: float = 30.0,
+        login_seconds: int | None = None,
+        autocommit: bool = True,
     ) -> None:
         self._odbc = _library()
+        self._autocommit = autocommit
         self.patience = patience
         self.longest = 40 * patience
         self.alive: Callable[[], bool] | None = None
@@ -124,7 +131,7 @@ class Link:
         seconds = login_seconds or max(1, round(min(10, patience)))
         try:
             self._connection: Any = self._do(
-                lambda: self._odbc.connect(text, login_timeout_sec=seconds, autocommit=True)
+                lambda: self._odbc.connect(text, login_timeout_sec=seconds, autocommit=autocommit)
             )
         except BaseException:
             self.drop()
@@ -162,6 +169,9 @@ class Link:
     def command(self, statement: str) -> None:
         """Run a statement that gives no rows."""
         connection = self._connection
+        if statement == "ROLLBACK" and not self._autocommit:
+            self._do(connection.rollback)
+            return
         self._do(lambda: connection.execute(statement, payload_text_encoding=self._odbc.TextEncoding.UTF8))
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:

@@ -46,9 +46,8 @@ PSQLODBC = {
     "TextAsLongVarchar": "1",
     "UnknownsAsLongVarchar": "1",
     "BoolsAsChar": "1",
-    # Rows come a thousand at a time by a cursor; else the driver would fetch the whole result first.
-    "UseDeclareFetch": "1",
-    "Fetch": "1000",
+    # It would fetch so many rows at a time, whatever their size; cursors are ours.
+    "UseDeclareFetch": "0",
     "UseServerSidePrepare": "0",
     # No savepoints but ours.
     "Protocol": "7.4-0",
@@ -287,13 +286,38 @@ class OdbcPostgresqlSnapshot(PostgresqlSnapshot):
             cells = [_cell(c) for c in table.columns]
             size = self._portion.bytes or _BATCH_BYTES
             stream = read_cells(
-                link, cells, rows, batch_bytes=min(size, _BATCH_BYTES), most=self._portion.rows_of(table)
+                _ByCursor(link),
+                cells,
+                rows,
+                batch_bytes=min(size, _BATCH_BYTES),
+                most=self._portion.rows_of(table),
             )
             for batch in stream:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def _part(self, sessions: Sequence[Session]) -> None:
         part_all(sessions)
+
+
+class _ByCursor:
+    """A link whose streams are read by a cursor of the server's: the driver fetches all of a result before its first row."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        return self._link.rows(statement)
+
+    def stream(self, statement: str, longest: int, rows: int) -> Iterator[pa.RecordBatch]:
+        self._link.command(f"DECLARE jivs_rows NO SCROLL CURSOR FOR {statement}")
+        done = False
+        while not done:
+            fetched = 0
+            for batch in self._link.stream(f"FETCH FORWARD {rows} FROM jivs_rows", longest, rows):
+                fetched += batch.num_rows
+                yield batch
+            done = fetched < rows
+        self._link.command("CLOSE jivs_rows")
 
 
 _BATCH_BYTES = 8 * 1024 * 1024
