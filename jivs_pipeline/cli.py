@@ -376,11 +376,12 @@ def verify(
             parse_url(u, n) for u, n in ((source, row["source_name"]), (target, row["target_name"])) if u
         ]
         runtime.connections = runtime.connections.with_given(*given)
-        document = reverify(runtime.services(), row, level)
+        document = reverify(runtime.services(), row, level, narrow=True)
     _print(document) if json_ else print_comparison(document)
     if different := [t["target_table"] for t in document["tables"] if not t["equal"]]:
         error = MismatchError(
-            f"{len(different)} tables differ: {', '.join(different)}", hint="Compare rows with --level rows"
+            f"{len(different)} tables differ: {', '.join(different)}",
+            hint="Rows are listed where a key tells them apart",
         )
         if not json_:
             print(f"jivs: {error}", file=sys.stderr)

@@ -230,3 +230,18 @@ def print_comparison(document: Mapping[str, Any]) -> None:
         result = Text(f"equal  {digest}", style="green") if t["equal"] else Text("DIFFERS", style="bold red")
         table.add_row(Text(t["target_table"]), f"{t['source_rows']:,}", f"{t['target_rows']:,}", result)
     console.print(table)
+    for t in document["tables"]:
+        for one in t["differences"]:
+            console.print(Text(f"{t['target_table']}: {_difference(one)}"), soft_wrap=True)
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    """One of the differences of a table."""
+    if (kind := one.get("kind")) is not None:
+        key = ", ".join(f"{name} = {value}" for name, value in one["key"].items())
+        what = f"differs in {', '.join(one['columns'])}" if kind == "changed" else f"is {kind} in the target"
+        return f"the row with {key} {what}"
+    place = f"chunk {one['chunk']}" if one.get("key") else "the whole table"
+    if one.get("key"):
+        place += f" ({one['from'] or 'the first'} <= {one['key']} < {one['below'] or 'the end'})"
+    return f"{place} has {one['source_rows']:,} rows in the source and {one['target_rows']:,} in the target"

@@ -50,6 +50,8 @@ ROWS: dict[int, tuple[str, int]] = {
     15: ("100 MB value under a 512 MB cap", 20),
     16: ("clock +-400 s, jump back", 20),
     17: ("cancel and rollback at random points", 200),
+    18: ("single changes planted in the target, and as often none", 600),
+    19: ("random schemas and rows, round trip", 2500),
     21: ("mutants killed", len(MUTANTS)),
     22: ("kill -9 of a whole `jivs run`, through Dagster", 200),
     23: ("daemon, code server, Redis, PostgreSQL killed under a queue", 60),

@@ -21,6 +21,8 @@ __all__ = [
     "IndexPart",
     "Key",
     "LeftOut",
+    "Need",
+    "PartKind",
     "SchemaObject",
     "ServerInfo",
     "Table",
@@ -70,6 +72,10 @@ class Column:
     collation: str | None = None
     made: bool = False
     """Whether its type is one of the catalog's objects; its name is without a schema then."""
+    extension: str | None = None
+    """The extension that its type belongs to, with its schema."""
+    numbers_from: str | None = None
+    """The sequence among the catalog's objects that its default takes numbers from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,18 @@ class Index:
     comment: str | None = None
 
 
+PartKind = Literal["default", "generated column", "check constraint", "index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A part of a table that uses something of an extension; `extension` is `schema.name`."""
+
+    kind: PartKind
+    name: str
+    extension: str
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table with all that hangs on it. Names are the source's own, never quoted."""
@@ -160,6 +178,9 @@ class Table:
     """SQLite only: the table has no rowid to chunk by."""
     uses_objects: bool = False
     """Whether its expressions name objects of its schema, without that schema."""
+    needs: tuple[Need, ...] = ()
+    root: str | None = None
+    """The partitioned table that it is a part of, in the end."""
 
     @property
     def qualified(self) -> str:
@@ -195,8 +216,9 @@ class SchemaObject:
         statements: in PostgreSQL's SQL; names of its own schema stand bare and mean the one that it is made in.
         drop: the statement that undoes them.
         before: tables need it, so it is made before them; all others are made on their rows.
-        needs: (kind, name) of other objects that it uses.
+        needs: (kind, name) of other objects that it uses, and of extensions.
         uses: (table, column or None) of tables that it uses.
+        roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
     """
 
     kind: str
@@ -206,6 +228,7 @@ class SchemaObject:
     before: bool = False
     needs: frozenset[tuple[str, str]] = frozenset()
     uses: frozenset[tuple[str, str | None]] = frozenset()
+    roots: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +239,8 @@ class Catalog:
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...] = field(default=())
     objects: tuple[SchemaObject, ...] = ()
+    extensions: tuple[str, ...] = ()
+    """Those of the source's database, as `schema.name`."""
 
     def table(self, name: str) -> Table | None:
         """The table called `name`, or None."""

@@ -24,6 +24,7 @@ __all__ = [
     "Dependent",
     "ExistingColumn",
     "ExistingTable",
+    "HashedRow",
     "LedgerView",
     "Piece",
     "Refusal",
@@ -34,6 +35,10 @@ __all__ = [
 
 Piece = bytes | bytearray | memoryview
 """A bytes-like part of a COPY stream, of any size."""
+
+
+HashedRow = tuple[bytes, tuple[str | None, ...]]
+"""The hash of a row, and its key as both ends spell it."""
 
 
 class CopiedRows(NamedTuple):
@@ -102,6 +107,10 @@ class Snapshot(Protocol):
         """Digest of the chunk's rows, computed by the source (or from a second, independent read)."""
         ...
 
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row, with the canonical texts of the key's columns."""
+        ...
+
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk, counted by the source."""
         ...
@@ -160,13 +169,16 @@ class Dependent:
 
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
-    """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart."""
+    """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart,
+    `parent` the partitioned table that it is a part of.
+    """
 
     name: str
     kind: str
     columns: tuple[ExistingColumn, ...] = ()
     dependents: tuple[Dependent, ...] = ()
     key: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

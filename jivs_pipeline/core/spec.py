@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -132,11 +132,13 @@ class TableFilter(_Model):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
-    def takes(self, table: str) -> bool:
-        """Whether the table is part of the migration."""
-        return any(fnmatchcase(table, p) for p in self.include) and not any(
-            fnmatchcase(table, p) for p in self.exclude
-        )
+    def takes(self, *names: str) -> bool:
+        """Whether something that goes by one or more names is part of the migration."""
+
+        def named(patterns: Iterable[str]) -> bool:
+            return any(fnmatchcase(name, p) for name in names for p in patterns)
+
+        return named(self.include) and not named(self.exclude)
 
 
 class Quarantine(_Model):

@@ -16,13 +16,16 @@ from jivs_pipeline.core.plan import ObjectPlan, PlanWarning, TableMode, TablePla
 from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.extensions import missing
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.run import Run
 
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
 
 _ROUTINES = frozenset({"function", "procedure"})
-_HANGING = frozenset({"trigger", "rule", "exclusion constraint"})
+_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key"})
+_RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
+"""Kinds that share their names."""
 
 
 def choose(
@@ -40,17 +43,17 @@ def choose(
         warnings: gets a line for each that does not.
     """
     carried = {t.source_table: t for t in tables if t.refused is None}
-    usable: set[tuple[str, str]] = set()
+    usable = {(kind, name) for kind, name in there if kind == "extension"}
     chosen: list[ObjectPlan] = []
     for one in catalog.objects:
-        if not one.before and not spec.tables.takes(_bare(one)):
+        if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
             reason = f"{one.kind}: the target has one of that name already, which is kept"
             warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
-        elif problem := _problem(one, carried, usable):
+        elif problem := _problem(one, carried, usable) or _name_problem(one, there):
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
         else:
             usable.add(label)
@@ -71,6 +74,21 @@ def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
     return one.kind in _HANGING and any(t.mode is TableMode.REPLACE for t in tables)
 
 
+def _wanted(one: SchemaObject, spec: Spec) -> bool:
+    # A partition that is left out on purpose is not missed by its table.
+    tied = [table for table, _ in one.uses] if one.kind == "partition" else []
+    return spec.tables.takes(_bare(one), *one.roots) and all(
+        spec.tables.takes(table, *one.roots) for table in tied
+    )
+
+
+def _name_problem(one: SchemaObject, there: frozenset[tuple[str, str]]) -> str | None:
+    if one.kind not in _RELATIONS:
+        return None
+    other = next((kind for kind in _RELATIONS if kind != one.kind and (kind, one.name) in there), None)
+    return f"the target has a {other} of that name" if other else None
+
+
 def _bare(one: SchemaObject) -> str:
     """What `tables.exclude` is compared with: the name of a view or function, or of the relation that it hangs on."""
     return one.name.partition("(")[0].partition(".")[0]
@@ -78,6 +96,8 @@ def _bare(one: SchemaObject) -> str:
 
 def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tuple[str, str]]) -> str | None:
     for kind, name in sorted(one.needs - usable):
+        if kind == "extension":
+            return missing(name)
         return f"it uses {kind} {name}, which is not carried"
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:

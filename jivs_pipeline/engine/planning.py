@@ -18,6 +18,7 @@ from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
+from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.ports import Target
 
@@ -53,8 +54,13 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
     """
     _refuse_unavailable(spec)
     catalog = source.catalog(spec.source_schema)
-    chosen = _choose(spec, catalog)
     ledger = target.ledger(spec.key, since)
+    ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
+    if catalog.objects or catalog.extensions:
+        there = target.objects(spec.target_schema)
+    others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
+    catalog = fitted(catalog, {name for kind, name in there if kind == "extension"})
+    chosen = _choose(spec, catalog)
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))
     existing = {n: e for n, e in existing.items() if qualified(spec.target_schema, n) not in ledger.made}
@@ -63,9 +69,6 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         if where := spec.rule(table.name).where:
             source.survey(table, table.columns[:1], where, spec.chunk_bytes)
     aside = frozenset(n for n in names.values() if ledger.set_aside(qualified(spec.target_schema, n)))
-    ours = ledger.objects(spec.target_schema)
-    there = target.objects(spec.target_schema) if catalog.objects else frozenset[tuple[str, str]]()
-    others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
     return Checked(catalog, chosen, names, existing, aside, others)
 
 
@@ -78,7 +81,10 @@ def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Pl
     warnings = [
         _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
     ]
-    tables = [_plan_table(spec, t, names, source, existing, warnings) for t in chosen]
+    tables = [
+        _with_extensions(_plan_table(spec, t, names, source, existing, warnings), t, checked.objects)
+        for t in chosen
+    ]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
     tables = [
         t.model_copy(update={"mode": TableMode.REPLACE}) if t.target_table in checked.aside else t
@@ -145,9 +151,10 @@ def _refuse_unavailable(spec: Spec) -> None:
 
 def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
     names = [t.name for t in catalog.tables]
+    roots = {t.root for t in catalog.tables}
     for pattern in spec.tables.include:
         plain = not any(c in pattern for c in "*?[")
-        if plain and pattern not in names:
+        if plain and pattern not in names and pattern not in roots:
             left = next((o for o in catalog.left_out if o.name.split(".")[-1] == pattern), None)
             reason = f"; it is a {left.kind}: {left.reason}" if left else ""
             raise SpecError(
@@ -170,7 +177,7 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
             raise SpecError(
                 f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude"
             )
-    chosen = [t for t in catalog.tables if spec.tables.takes(t.name)]
+    chosen = [t for t in catalog.tables if spec.tables.takes(t.name, *([t.root] if t.root else []))]
     if not chosen:
         raise ConfigError(
             f"There is no table to migrate in schema {catalog.schema!r} of source {spec.source!r}",
@@ -283,6 +290,16 @@ def _plan_table(
     return plan
 
 
+def _with_extensions(plan: TablePlan, table: Table, there: frozenset[tuple[str, str]]) -> TablePlan:
+    carried = {c.source for c in plan.columns}
+    for column in table.columns:
+        needed = column.extension if column.name in carried else None
+        if needed and ("extension", needed) not in there and plan.refused is None:
+            reason = f"its type {column.type} is not there: {missing(needed)}"
+            return plan.model_copy(update={"refused": reason, "refused_column": column.name})
+    return plan
+
+
 def _existing_key(existing: ExistingTable | None, columns: Sequence[ColumnPlan]) -> tuple[str, ...]:
     """The key by which appended rows can be told from those of before: all of it has to be carried."""
     carried = {c.target for c in columns}
@@ -326,6 +343,8 @@ def _fit_problem(
         if plan.mode is not TableMode.APPEND and in_the_way:
             return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     if plan.mode is TableMode.REPLACE:
+        if existing.parent is not None:
+            return f"the target's table is a partition of {existing.parent}; drop that first or use on_existing: truncate"
         return None
     there = {c.name: c for c in existing.columns}
     for column in plan.columns:

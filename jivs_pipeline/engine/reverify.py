@@ -15,6 +15,7 @@ from jivs_pipeline.core.errors import ConfigError, Crowded, JivsError
 from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.spec import parse_spec
+from jivs_pipeline.engine.narrow import differing_rows
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.run import take_permits
@@ -23,9 +24,17 @@ from jivs_pipeline.engine.verify import compare
 
 __all__ = ["reverify"]
 
+_MOST = 10
+"""Differences that a table is said to have; the contract's number."""
+
 
 def reverify(
-    services: Services, row: Mapping[str, Any], level: str | None, *, only: str | None = None
+    services: Services,
+    row: Mapping[str, Any],
+    level: str | None,
+    *,
+    only: str | None = None,
+    narrow: bool = False,
 ) -> dict[str, Any]:
     """The contract's document of `jivs verify`.
 
@@ -33,6 +42,7 @@ def reverify(
         row: the migration's row in the control database.
         level: count, digest or rows; None takes the spec's.
         only: one target table, `schema.table`, instead of all.
+        narrow: look for the rows that differ; their keys are in the document then, so it must not be kept.
 
     Raises:
         ConfigError: the migration has no plan, or an end does not let us in.
@@ -57,7 +67,7 @@ def reverify(
         )
 
         def one(table: TablePlan) -> None:
-            found[table.target] = _compare(table, snapshot, target, level)
+            found[table.target] = _compare(table, snapshot, target, level, narrow=narrow)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -68,7 +78,9 @@ def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:
     """Retries are events of runs; this is none."""
 
 
-def _compare(table: TablePlan, snapshot: Snapshot, target: Target, level: str) -> dict[str, Any]:
+def _compare(
+    table: TablePlan, snapshot: Snapshot, target: Target, level: str, *, narrow: bool
+) -> dict[str, Any]:
     counts_only = level == "count"
     if counts_only:
         expected = [Digest(snapshot.count(table, c)) for c in table.chunks]
@@ -77,11 +89,18 @@ def _compare(table: TablePlan, snapshot: Snapshot, target: Target, level: str) -
         expected = [snapshot.digest(table, c) for c in table.chunks]
         found = target.digests_now(table)
     result = compare(expected, found, counts_only=counts_only)
+    different = result["different_chunks"]
+    rows: list[dict[str, Any]] = []
+    if narrow and not result["equal"] and not counts_only:
+        both = zip(expected, found, strict=False) if different else ()
+        most = max((max(a.rows, b.rows) for n, (a, b) in enumerate(both) if n in different), default=0)
+        most = most * len(different) or max(result["source_rows"], result["target_rows"])
+        rows = differing_rows(table, snapshot, target, different, most, _MOST)
     return {
         "source_table": table.source,
         "target_table": table.target,
         **result,
-        "differences": _differences(table, expected, found, result),
+        "differences": rows or _differences(table, expected, found, result),
     }
 
 
@@ -103,4 +122,4 @@ def _differences(
         for n in result["different_chunks"]
     ]
     whole = {"chunk": None, "source_rows": result["source_rows"], "target_rows": result["target_rows"]}
-    return places[:10] or [whole]
+    return places[:_MOST] or [whole]

@@ -307,6 +307,8 @@ def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
     statements: list[sql.SQL | sql.Composed] = []
     name = table_name(table.target_schema, table.target_table)
     for column in table.definition.columns if table.definition else ():
+        if column.numbers_from is not None:
+            statements += _lift(name, column, table_name(table.target_schema, column.numbers_from))
         if column.identity is None or (value := next_values.get(column.name)) is None:
             continue
         up = column.identity.increment > 0
@@ -342,6 +344,23 @@ def number(table: TablePlan, next_values: Mapping[str, int]) -> list[Step]:
             )
         )
     return [Step(table.target, "numbering", tuple(statements))] if statements else []
+
+
+def _lift(table: sql.Identifier, column: Column, sequence: sql.Identifier) -> list[sql.Composed]:
+    """A sequence of several columns stands beyond the numbers of this one, too."""
+    label = sql.Literal(sequence.as_string())
+    # Two tables at once must not both look at the same number.
+    alone = sql.SQL(
+        "SELECT pg_advisory_xact_lock('pg_sequence'::regclass::int, to_regclass({})::int)"
+    ).format(label)
+    lift = sql.SQL(
+        "SELECT setval(s.seqrelid, t.edge, true) FROM pg_sequence s, LATERAL (SELECT CASE WHEN s.seqincrement > 0"
+        " THEN max({column}) ELSE min({column}) END::bigint AS edge FROM {table}) t WHERE s.seqrelid = to_regclass({label})"
+        " AND t.edge BETWEEN s.seqmin AND s.seqmax AND CASE WHEN s.seqincrement > 0"
+        " THEN t.edge > coalesce(pg_sequence_last_value(s.seqrelid), s.seqmin - 1::numeric)"
+        " ELSE t.edge < coalesce(pg_sequence_last_value(s.seqrelid), s.seqmax + 1::numeric) END"
+    )
+    return [alone, lift.format(column=sql.Identifier(column.name), table=table, label=label)]
 
 
 def describe(table: TablePlan) -> list[Step]:

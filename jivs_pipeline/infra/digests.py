@@ -15,7 +15,7 @@ from psycopg import sql
 
 from jivs_pipeline.core.digest import Canon
 
-__all__ = ["Groups", "canonical_digest", "canonical_text", "column_list", "record_digest"]
+__all__ = ["Groups", "canonical_digest", "canonical_text", "column_list", "record_digest", "row_hashes"]
 
 _NOTHING = sql.SQL("")
 
@@ -101,6 +101,42 @@ def canonical_digest(
         spelled=sql.SQL(", ").join(spelled) if spelled else sql.SQL("NULL"),
         text=text if utf8 else sql.SQL("convert_to({}, 'UTF8')").format(text),
         **_clauses(predicate, groups),
+    )
+
+
+def row_hashes(
+    table: sql.Composable,
+    columns: Sequence[tuple[str, Canon]],
+    key: Sequence[tuple[str, Canon]],
+    predicate: sql.Composable | None = None,
+    *,
+    record: bool,
+    utf8: bool = True,
+) -> sql.Composed:
+    """What the digests sum up: a line per row with its hash as 16 bytes and the canonical texts of its key.
+
+    Args:
+        record: in the spelling RECORD, else CANONICAL; the rest is as in `canonical_digest`.
+    """
+    if record:
+        row = sql.SQL('ROW({})::text COLLATE "C"').format(column_list([name for name, _ in columns]))
+        hashed = sql.SQL("int8send(hashtextextended(r, 0)) || int8send(hashtextextended(r, 1))")
+    else:
+        row = _joined([canonical_text(name, canon) for name, canon in columns])
+        row = row if utf8 else sql.SQL("convert_to({}, 'UTF8')").format(row)
+        hashed = sql.SQL("decode(md5(r), 'hex')")
+    keys = [sql.Identifier(f"k{number}") for number in range(len(key))]
+    spelled = [
+        sql.SQL(", {} AS {}").format(canonical_text(name, canon), label)
+        for (name, canon), label in zip(key, keys, strict=True)
+    ]
+    return sql.SQL("SELECT {}{} FROM (SELECT {} AS r{} FROM {}{} OFFSET 0) AS s").format(
+        hashed,
+        sql.SQL("").join(sql.SQL(", {}").format(label) for label in keys),
+        row,
+        sql.SQL("").join(spelled),
+        table,
+        sql.SQL(" WHERE {}").format(predicate) if predicate is not None else _NOTHING,
     )
 
 

@@ -54,12 +54,14 @@ class Step:
 
 
 def look_in(schema: str) -> sql.Composed:
-    """Makes bare names mean those of `schema` for the rest of the transaction; its bodies of functions are not looked at,
-    because they may name what is made later.
+    """Makes bare names mean those of `schema`, or of an extension, for the rest of the transaction; its bodies of functions
+    are not looked at, because they may name what is made later.
     """
-    return sql.SQL("SET LOCAL search_path TO {}; SET LOCAL check_function_bodies TO off").format(
-        sql.Identifier(schema)
-    )
+    return sql.SQL(
+        "SELECT set_config('check_function_bodies', 'off', true), set_config('search_path', concat_ws(', ', quote_ident({}),"
+        " (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ') FROM pg_extension x"
+        " JOIN pg_namespace n ON n.oid = x.extnamespace WHERE n.nspname <> 'pg_catalog')), true)"
+    ).format(sql.Literal(schema))
 
 
 def beside(schema: str) -> str:

@@ -9,10 +9,18 @@ SELECT least(current_setting('max_connections')::int - current_setting('superuse
              (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()));
 
 -- name: relations
--- Everything that already bears one of the names: a table, view, sequence or index would be in the way.
-SELECT c.relname, c.relkind::text
+-- Everything that already bears one of the names: a table, view, sequence or index would be in the way; and of which table
+-- it is a partition.
+SELECT c.relname, c.relkind::text, CASE WHEN c.relispartition THEN
+           (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = c.oid) END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s);
+
+-- name: tables_and_extensions
+SELECT 'table', c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'f')
+UNION ALL
+SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace;
 
 -- name: columns
 -- Columns of the existing tables, as the server spells their types.

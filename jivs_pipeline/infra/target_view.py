@@ -5,14 +5,14 @@ What belongs here: everything that only reads. What does not: writing (`target.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import TablePlan
-from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, LedgerView
+from jivs_pipeline.core.plan import ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
 from jivs_pipeline.infra import ddl, digests
 from jivs_pipeline.infra.postgresql import mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
@@ -36,7 +36,7 @@ class TargetView(TargetSessions):
         """What already bears these names in the schema, by name."""
         parameters = {"schema": schema, "names": list(names)}
         with self._reading() as db:
-            kinds = dict(db.execute(SQL["relations"], parameters).fetchall())
+            relations = db.execute(SQL["relations"], parameters).fetchall()
             columns = db.execute(SQL["columns"], parameters).fetchall()
             dependents = db.execute(SQL["dependents"], parameters).fetchall()
             keys = dict(db.execute(SQL["keys"], parameters).fetchall())
@@ -47,15 +47,19 @@ class TargetView(TargetSessions):
                 tuple(ExistingColumn(*rest) for relation, *rest in columns if relation == name),
                 tuple(Dependent(*rest) for relation, *rest in dependents if relation == name),
                 tuple(keys.get(name, ())),
+                parent,
             )
-            for name, kind in kinds.items()
+            for name, kind, parent in relations
         }
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        """Kind and name of everything besides tables that the schema has."""
+        """Kind and name of all that the schema has, with its tables; and the database's extensions as `schema.name`."""
         with self._reading() as db:
             found = db.execute(OBJECTS["objects"], {"schema": schema}).fetchall()
-        return frozenset((kind, shown) for _, _, kind, shown, *_ in found)
+            rest = db.execute(SQL["tables_and_extensions"], {"schema": schema}).fetchall()
+        return frozenset(
+            {(kind, shown) for _, _, kind, shown, *_ in found} | {(kind, name) for kind, name in rest}
+        )
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         """What the ledger says of a migration, from the epoch `since` on; empty where there is no ledger."""
@@ -85,6 +89,26 @@ class TargetView(TargetSessions):
     def digests_now(self, table: TablePlan) -> tuple[Digest, ...]:
         """The same of the table as it is now, without a claim: for `jivs verify`."""
         return self._digests_of(table, _relation(table))
+
+    def hashes_now(
+        self, table: TablePlan, key: Sequence[ColumnPlan], chunks: Sequence[int] | None
+    ) -> Iterator[HashedRow]:
+        """What `digests_now` sums up, row by row; of some chunks only, where it can tell them apart."""
+        predicate = None
+        if chunks is not None and (column := table.chunk_key):
+            index = digests.Groups(column, _bounds(table)).index
+            predicate = sql.SQL("{} = ANY ({})").format(index, sql.Literal(list(chunks)))
+        query = digests.row_hashes(
+            sql.SQL("ONLY {}").format(_relation(table)),
+            [(c.target, c.canon) for c in table.columns],
+            [(c.target, c.canon) for c in key],
+            predicate,
+            record=table.spelling is Spelling.RECORD,
+            utf8=self._encoding == "UTF8",
+        )
+        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
+            for hashed, *texts in db.cursor().stream(query, size=1000):
+                yield bytes(hashed), tuple(texts)
 
     def count(self, table: TablePlan) -> int:
         """Rows of the loaded table."""

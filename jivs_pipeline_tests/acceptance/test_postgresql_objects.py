@@ -98,7 +98,8 @@ OBJECTS: dict[str, Any] = {
         SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated, pg_get_expr(d.adbin, d.adrelid)
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
           LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) AND c.relkind = 'r' AND a.attnum > 0 ORDER BY 1, a.attnum""",
+         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY 1, a.attnum""",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = %s ORDER BY 1",
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -23,14 +23,14 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, TablePlan
-from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.infra.sources.csv_census import scanned
 from jivs_pipeline.infra.sources.csv_open import BadText, CsvFile, CsvTable, Layout, pieces
 from jivs_pipeline.infra.sources.csv_scan import Problems
 from jivs_pipeline.infra.sources.csv_types import spelled, speller, written
 from jivs_pipeline.infra.sources.files_open import changed
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 
 __all__ = ["CsvSnapshot"]
 
@@ -214,17 +214,24 @@ class CsvSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest by our scanner, which shares no code with pyarrow's reader."""
+        return sum((digest_of_texts(*texts) for texts in self._spelled(table, chunk)), Digest())
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        places = [table.columns.index(c) for c in key]
+        for columns, rows in self._spelled(table, chunk):
+            yield from hashed_rows(columns, places, rows)
+
+    def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[tuple[list[Any], int]]:
+        """Canonical texts by column, and how many rows they are."""
         known, file, *_ = self._place(table, chunk)
         problems = Problems()
         numbers = [known.columns.index(c.source) for c in table.columns]
         spellers = [speller(known.types[n]) for n in numbers]
-        total = Digest()
         for group in scanned(self._texts(table, chunk), file, len(known.columns), problems, file.line):
-            columns = [spelled(group.column(n), s) for n, s in zip(numbers, spellers, strict=True)]
-            total += digest_of_texts(columns, group.rows)
+            yield [spelled(group.column(n), s) for n, s in zip(numbers, spellers, strict=True)], group.rows
         if problems.found:
             raise changed(self._connection, table.source, file.name, problems.reasons()[0])
-        return total
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""

@@ -20,12 +20,13 @@ from jivs_pipeline.core.driver_dialects import Dialect
 from jivs_pipeline.core.errors import DataError, SnapshotLost, TerminalError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import HashedRow
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.generic_values import canonical_array, typed_array
 from jivs_pipeline.infra.sources.odbc_errors import mapped_odbc
 from jivs_pipeline.infra.sources.odbc_link import TextLink
 from jivs_pipeline.infra.sources.odbc_rows import Cell, read_cells
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 
 __all__ = ["GenericSnapshot", "rows_sql"]
 
@@ -96,15 +97,25 @@ class GenericSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk, from a second read of its rows as the hex digits of their texts."""
-        found, encoding = Digest(), self._dialect.encoding
+        return sum(
+            (digest_of_texts(columns, len(columns[0])) for columns in self._spelled(table, chunk)), Digest()
+        )
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        places = [table.columns.index(c) for c in key]
+        for columns in self._spelled(table, chunk):
+            yield from hashed_rows(columns, places, len(columns[0]))
+
+    def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[list[Array]]:
+        """Canonical texts of some rows at a time, by column."""
+        encoding = self._dialect.encoding
         for columns in self._texts(table, chunk, self._dialect.hexed, 2 * _WIDTHS.get(encoding, 1)):
             texts = [_decoded(column, encoding) for column in columns]
-            spelled = [
+            yield [
                 _checked(table, column, values, self._canonical)
                 for column, values in zip(table.columns, texts, strict=True)
             ]
-            found += digest_of_texts(spelled, len(texts[0]))
-        return found
 
     def _typed(self, column: ColumnPlan, texts: Array) -> Array:
         return typed_array(column, texts, lambda text: self._dialect.spelled(column, text))

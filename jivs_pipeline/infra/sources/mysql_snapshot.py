@@ -21,9 +21,10 @@ import pyarrow as pa
 import pymysql
 
 from jivs_pipeline.core.digest import Canon, Digest
-from jivs_pipeline.core.errors import DataError, JivsError, SnapshotLost, TerminalError
+from jivs_pipeline.core.errors import DataError, JivsError, RefusedError, SnapshotLost, TerminalError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, TablePlan
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import HashedRow
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
 from jivs_pipeline.infra.sources.mysql_census import chunk_condition, source_rows
@@ -243,6 +244,24 @@ class MysqlSnapshot:
         except _TooLongError:
             with self.lent(table) as session:
                 return _large_rows(session, table, rows)
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row.
+
+        Raises:
+            RefusedError: a row is too long for the server to spell.
+        """
+        wanted = ", ".join([f"UNHEX(MD5({_row_text(table)}))", *map(canonical, key)])
+        with self.lent(table) as session:
+            stream = session.stream(f"SELECT {wanted} {chunk_rows(table, chunk)}")
+            try:
+                for hashes, *keys in stream:
+                    for hashed, *texts in zip(hashes, *keys, strict=True):
+                        if hashed is None:
+                            raise RefusedError(f"A row of {table.source} is too long to be hashed alone")
+                        yield hashed, tuple(None if t is None else t.decode() for t in texts)
+            finally:
+                stream.close()
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import psycopg
@@ -24,7 +25,7 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.pace import Portion
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, TablePlan, Wire
-from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.ports import HashedRow, Refusal, Survey
 from jivs_pipeline.infra.postgresql import Session, mapped, pin
 from jivs_pipeline.infra.sources.odbc_link import Link, OdbcError
 from jivs_pipeline.infra.sources.odbc_rows import Cell, read_cells
@@ -214,17 +215,11 @@ class OdbcPostgresqlSource(PostgresqlSource):
             refused = (
                 Refusal("", "it has no columns that are carried, and no driver hands out rows of nothing"),
             )
-        return Survey(
-            rows=found.rows,
-            rows_exact=found.rows_exact,
-            bytes=found.bytes,
-            chunk_by=found.chunk_by,
-            chunk_columns=found.chunk_columns,
-            chunks=found.chunks,
+        return replace(
+            found,
             columns=tuple(c.model_copy(update={"arrow": "string"}) for c in found.columns),
             lane=Lane.ARROW,
             wire=Wire.CSV,
-            spelling=found.spelling,
             refused=refused,
         )
 
@@ -294,6 +289,18 @@ class OdbcPostgresqlSnapshot(PostgresqlSnapshot):
             )
             for batch in stream:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        query = self._row_hashes(table, chunk, key).as_string(None)
+        names = [f"t{number}" for number in range(len(key))]
+        wanted = ", ".join(["encode(q.h, 'hex')", *(f"q.{name}::text" for name in names)])
+        statement = f"SELECT {wanted} FROM (\n{query}\n) AS q({', '.join(['h', *names])})"
+        with self._reader(table) as session, as_psycopg():
+            # No index, and so no key, takes longer values.
+            for batch in _ByCursor(cast("PgSession", session).link).stream(statement, 1 << 14, 256):
+                for hashed, *texts in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                    yield bytes.fromhex(hashed), tuple(texts)
 
     def _part(self, sessions: Sequence[Session]) -> None:
         part_all(sessions)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -24,11 +24,11 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, TablePlan, Wire
-from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan, Wire
+from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.infra.sources.files_open import Member, changed, opened
 from jivs_pipeline.infra.sources.parquet_types import input_text, native, plain, spelled
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 
 __all__ = ["BOUNDS", "ParquetSnapshot", "ParquetTable", "batch_rows", "damaged", "open_parquet", "version_of"]
 
@@ -168,7 +168,16 @@ class ParquetSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest by DuckDB's reader, as far as it keeps values exactly."""
-        total = Digest()
+        return sum((digest_of_texts(*texts) for texts in self._spelled(table, chunk)), Digest())
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        places = [table.columns.index(c) for c in key]
+        for columns, rows in self._spelled(table, chunk):
+            yield from hashed_rows(columns, places, rows)
+
+    def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[tuple[list[Any], int]]:
+        """Canonical texts by column, and how many rows they are."""
         with self._open(table, chunk) as (parquet, member, groups):
             known = parquet.schema_arrow
             most = batch_rows(parquet, groups)
@@ -178,9 +187,8 @@ class ParquetSnapshot:
                 else _read(parquet, table, groups, most)
             )
             for batch in batches:
-                columns = [spelled(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
-                total += digest_of_texts(columns, batch.num_rows)
-        return total
+                texts = [spelled(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
+                yield texts, batch.num_rows
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk, by the footer."""

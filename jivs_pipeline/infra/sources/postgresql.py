@@ -289,15 +289,17 @@ def _columns(
             raise TerminalError(f"The source's column {column.name!r} is gone", hint="Run again")
         own, name, kind, binary, computed = types[column.name]
         # What rows of the server's own catalogs are made of differs from one version to the next.
-        if (not own and not column.made) or (own and kind == "c"):
+        if (not own and not column.made and column.extension is None) or (own and kind == "c"):
             reason = (
                 f"its type {column.type} is not one of PostgreSQL's own, nor of the schema that is migrated"
             )
             refused.append(Refusal(column.name, reason))
         elif name in _UNENTERABLE or name.startswith("pg_brin_"):
             refused.append(Refusal(column.name, f"no value of type {column.type} can be entered"))
-        # The binary forms of composites and arrays name types by oids, which are others in the target.
-        if not binary or name in _TEXT_ONLY or (column.made and (kind != "e" or column.type.endswith("]"))):
+        # The binary forms of composites and arrays name types by oids, which are others in the target; what those of an
+        # extension's types are is its own affair.
+        apart = column.extension is not None or (column.made and (kind != "e" or column.type.endswith("]")))
+        if not binary or name in _TEXT_ONLY or apart:
             wire = Wire.TEXT
         plans.append(
             ColumnPlan(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from jivs_pipeline.core.errors import ConfigError
@@ -26,6 +26,8 @@ from jivs_pipeline.core.model import (
     IndexPart,
     Key,
     LeftOut,
+    Need,
+    PartKind,
     Table,
 )
 from jivs_pipeline.core.names import did_you_mean, qualified
@@ -46,9 +48,6 @@ _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", 
 _LATER = "this version does not carry it"
 _TABLE_REASONS = {
     "extension table": "it belongs to an extension, which has to be installed in the target",
-    "partitioned table": "this version does not carry partitioned tables",
-    "table partition": "its parent is partitioned, and this version does not carry partitioned tables",
-    "inheritance": "this version does not carry tables that inherit or are inherited from",
     "typed table": "this version does not carry tables of a composite type",
 }
 _REASONS = {
@@ -56,7 +55,6 @@ _REASONS = {
     "privileges": "rights granted on the table are not carried; grant them again",
     "row-level security": "it is not enabled in the target",
     "storage parameters": "the target's table gets the server's defaults",
-    "sequence": "no column owns it, and this version carries columns' sequences only",
 }
 _LOSSY = frozenset({"privileges", "storage parameters"})
 
@@ -68,7 +66,7 @@ class Numbered(NamedTuple):
     column: str
     schema: str
     sequence: str
-    how: Literal["i", "a", "n"]
+    how: Literal["i", "a", "n", "o"]
     start: int
     increment: int
     minimum: int
@@ -80,7 +78,11 @@ class Numbered(NamedTuple):
 
 
 def numbered(session: Session, tables: Sequence[int]) -> list[Numbered]:
-    """The self-numbering columns of tables, given by OID."""
+    """The self-numbering columns of tables, given by OID; without those whose sequence belongs to another column."""
+    return [n for n in _all_numbered(session, tables) if n.how != "o"]
+
+
+def _all_numbered(session: Session, tables: Sequence[int]) -> list[Numbered]:
     return [Numbered(*row) for row in session.execute(SQL["numbered"], {"tables": list(tables)}).fetchall()]
 
 
@@ -93,7 +95,14 @@ class _Reader:
     objects: Objects = field(default_factory=Objects)
     texts: Texts = field(default_factory=dict[tuple[str, int, int], str])
     """Of the expressions that name objects; all others are as they were read."""
-    needs: Mapping[int, str] = field(default_factory=dict[int, str])
+    needs: Mapping[int, tuple[str | None, list[str]]] = field(
+        default_factory=dict[int, tuple[str | None, list[str]]]
+    )
+    """Part of a table -> what it uses that only the source has, and extensions that it uses."""
+    extensions: defaultdict[str, list[Need]] = field(
+        default_factory=lambda: defaultdict[str, list[Need]](list)
+    )
+    """By table, what is carried if the target has them."""
     shared: frozenset[int] = frozenset()
 
     def leave(
@@ -103,12 +112,14 @@ class _Reader:
             LeftOut(f"{qualified(self.schema, table)}.{name}", kind, reason, table, severity)
         )
 
-    def needed(self, table: str, name: str, kind: str, oid: int | None) -> bool:
-        """Whether the object uses something that only the source has; if so, it is left out here."""
-        if oid is None or (thing := self.needs.get(oid)) is None:
-            return False
-        self.leave(table, name, kind, f"it uses {thing}, which is not carried")
-        return True
+    def needed(self, table: str, name: str, kind: PartKind, oid: int | None) -> bool:
+        """Whether the part uses something that only the source has; if so, it is left out here."""
+        thing, extensions = self.needs.get(oid or 0, (None, []))
+        if thing is not None:
+            self.leave(table, name, kind, f"it uses {thing}, which is not carried")
+        else:
+            self.extensions[table] += [Need(kind, name, extension) for extension in extensions]
+        return thing is not None
 
     def collation(self, table: str, name: str, kind: str, collation: str | None) -> str | None:
         """The collation if every server has it; otherwise it is left out and the default takes its place."""
@@ -138,11 +149,13 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
     reader = _Reader(schema)
     names: dict[int, str] = {}
-    found: list[tuple[int, str, bool, str | None]] = []
-    for oid, name, unlogged, comment, kind in session.execute(SQL["tables"], {"schema": schema}).fetchall():
+    found: list[tuple[int, str, bool, str | None, str | None]] = []
+    for oid, name, unlogged, comment, root, kind in session.execute(
+        SQL["tables"], {"schema": schema}
+    ).fetchall():
         if kind is None:
             names[oid] = name
-            found.append((oid, name, unlogged, comment))
+            found.append((oid, name, unlogged, comment, root))
         else:
             reader.left_out.append(
                 LeftOut(
@@ -150,13 +163,21 @@ def read_catalog(session: Session, schema: str) -> Catalog:
                 )
             )
     tables = {"tables": list(names)}
-    reader.objects = read_objects(session, schema, names)
+    reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
+    sequences = {(n.relation, n.column): n for n in _all_numbered(session, list(names))}
+    columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
+    types = {(oid, line[0]): line[1] for oid, lines in columns.items() for line in lines}
+    own = [
+        s.oid
+        for place, s in sequences.items()
+        if s.how != "i" and s.schema == schema and _numbers_itself(reader, types[place], s)
+    ]
+    reader.objects = read_objects(session, schema, names, own)
     made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
     needs = {**tables, "made_classes": made_classes, "made": made_oids}
-    reader.needs = dict(session.execute(SQL["needs"], needs).fetchall())
-    reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
-    sequences = {(n.relation, n.column): n for n in numbered(session, list(names))}
-    columns = _by_table(session.execute(SQL["columns"], tables).fetchall())
+    reader.needs = {
+        oid: (thing, extensions) for oid, thing, extensions in session.execute(SQL["needs"], needs).fetchall()
+    }
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
     indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
@@ -173,10 +194,12 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             comment=comment,
             unlogged=unlogged,
             uses_objects=oid in reader.objects.users,
+            root=root,
             **_constraints(reader, name, constraints[oid]),
         )
-        for oid, name, unlogged, comment in found
+        for oid, name, unlogged, comment, root in found
     )
+    made = tuple(replace(t, needs=tuple(reader.extensions[t.name])) for t in made)
     by_name = {t.name: t for t in made}
     # These live on, as an identity's or under their own name.
     kept = {
@@ -190,12 +213,19 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             continue
         if table is not None and table not in by_name:
             continue
-        shown = name if kind in {"extension", "event trigger", "large objects"} else qualified(schema, name)
+        shown = name if kind in {"event trigger", "large objects"} else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
         reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, _LATER)
         reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
+    told = {(o.kind, o.name) for o in reader.left_out}
+    reader.left_out += [
+        LeftOut(qualified(schema, name), kind, reason)
+        for (kind, name), reason in reader.objects.problems.items()
+        if (kind, qualified(schema, name)) not in told
+    ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
-    return Catalog(schema, made, left_out, reader.objects.made)
+    extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
+    return Catalog(schema, made, left_out, reader.objects.made, extensions)
 
 
 def _spelled(
@@ -246,6 +276,7 @@ class _ColumnLine(NamedTuple):
     collation: str | None
     type_oid: int
     modifier: int
+    extension: str | None
 
 
 def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
@@ -274,13 +305,27 @@ def _column(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered |
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        extension=line.extension,
+        numbers_from=sequence.sequence
+        if default is not None
+        and line.type in _INTEGERS
+        and sequence
+        and sequence.oid in reader.objects.sequences
+        else None,
     )
+
+
+def _numbers_itself(reader: _Reader, type_: str, sequence: Numbered) -> bool:
+    """Whether a column with a sequence becomes one that numbers itself: nobody else takes numbers from there."""
+    alone = sequence.how == "i" or (sequence.how != "o" and sequence.oid not in reader.shared)
+    return type_ in _INTEGERS and alone
 
 
 def _identity(reader: _Reader, table: str, line: _ColumnLine, sequence: Numbered) -> Identity | None:
     """None leaves the default to be looked at like any other."""
-    if (size := _INTEGERS.get(line.type)) is None or (sequence.how != "i" and sequence.oid in reader.shared):
+    if not _numbers_itself(reader, line.type, sequence):
         return None
+    size = _INTEGERS[line.type]
     if sequence.how == "n":
         reason = (
             f"the column takes its numbers from sequence {sequence.sequence}, which it owns in the target"

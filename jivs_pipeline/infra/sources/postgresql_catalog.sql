@@ -8,17 +8,16 @@ SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 
 -- name: tables
--- Tables of the schema; `kind` is what keeps one from being carried, or NULL.
+-- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; and what
+-- keeps it from being carried, or NULL.
 SELECT c.oid::int8, c.relname::text, c.relpersistence = 'u', obj_description(c.oid, 'pg_class'),
+       CASE WHEN c.relispartition THEN (SELECT r.relname::text FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)) END,
        CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                                                  AND d.deptype = 'e') THEN 'extension table'
-            WHEN c.relkind = 'p' THEN 'partitioned table'
-            WHEN c.relispartition THEN 'table partition'
-            WHEN EXISTS (SELECT FROM pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent)) THEN 'inheritance'
             WHEN c.reloftype <> 0 THEN 'typed table'
        END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relpersistence <> 't'
 ORDER BY c.relname;
 
 -- name: columns
@@ -29,9 +28,13 @@ SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
        d.oid::int8, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text,
        col_description(a.attrelid, a.attnum),
        CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', cn.nspname, cl.collname) END,
-       a.atttypid::int8, a.atttypmod
+       a.atttypid::int8, a.atttypmod,
+       (SELECT min(format('%%s.%%s', xn.nspname, x.extname)) FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid
+        JOIN pg_namespace xn ON xn.oid = x.extnamespace
+        WHERE e.classid = 'pg_type'::regclass AND e.deptype = 'e' AND e.objid IN (t.oid, t.typelem, t.typbasetype, b.typelem))
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type b ON b.oid = t.typbasetype
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_collation cl ON cl.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = cl.collnamespace
@@ -40,7 +43,7 @@ ORDER BY a.attrelid, a.attnum;
 
 -- name: numbered
 -- Columns that number themselves and their sequences: by identity ('i'), or because the column's default is
--- nextval() of a sequence that it owns ('a') or that nobody owns ('n').
+-- nextval() of a sequence that it owns ('a'), that nobody owns ('n') or that another column owns ('o').
 WITH uses AS MATERIALIZED (
     -- OFFSET 0: from the default to what it uses, never the other way round through all of pg_depend.
     SELECT d.adrelid, d.adnum, d.adbin, u.refobjid
@@ -55,13 +58,14 @@ found AS (
     WHERE u.classid = 'pg_class'::regclass AND u.refclassid = 'pg_class'::regclass AND u.deptype = 'i'
       AND u.refobjid = ANY (%(tables)s::oid[]) AND u.refobjsubid > 0
     UNION ALL
-    SELECT d.adrelid, d.adnum, q.oid, coalesce(owner.deptype::text, 'n')
+    SELECT d.adrelid, d.adnum, q.oid,
+           CASE WHEN owner.refobjid IS NULL THEN 'n'
+                WHEN (owner.refobjid, owner.refobjsubid) = (d.adrelid, d.adnum) THEN owner.deptype::text ELSE 'o' END
     FROM uses d
     JOIN pg_class q ON q.oid = d.refobjid AND q.relkind = 'S'
     LEFT JOIN pg_depend owner ON owner.classid = 'pg_class'::regclass AND owner.objid = q.oid
         AND owner.refclassid = 'pg_class'::regclass AND owner.deptype IN ('a', 'i')
-    WHERE (owner.refobjid IS NULL OR (owner.refobjid = d.adrelid AND owner.refobjsubid = d.adnum))
-      AND pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
+    WHERE pg_get_expr(d.adbin, d.adrelid) = format('nextval(%%L::regclass)', q.oid::regclass)
 )
 SELECT f.relation::int8, a.attname::text, n.nspname::text, q.relname::text, f.how,
        p.seqstart, p.seqincrement, p.seqmin, p.seqmax, p.seqcache, p.seqcycle, f.sequence::int8,
@@ -80,8 +84,8 @@ WHERE u.classid = 'pg_attrdef'::regclass AND u.refclassid = 'pg_class'::regclass
 GROUP BY u.refobjid HAVING count(*) > 1;
 
 -- name: constraints
--- Keys, checks and foreign keys. Clones that a foreign key to a partitioned table has for each partition are
--- not the user's.
+-- Keys, checks and foreign keys. Those of and to partitioned tables, with their clones for each partition, are objects of
+-- their own; but each partition has its own keys.
 SELECT k.conrelid::int8, k.oid::int8, k.conname::text, k.contype::text, k.condeferrable, k.condeferred,
        k.convalidated, k.connoinherit, obj_description(k.oid, 'pg_constraint'),
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, pos)
@@ -105,7 +109,8 @@ FROM pg_constraint k
 LEFT JOIN pg_index i ON i.indexrelid = k.conindid
 LEFT JOIN pg_class f ON f.oid = k.confrelid
 LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
-WHERE k.conrelid = ANY (%(tables)s::oid[]) AND k.contype IN ('p', 'u', 'f', 'c', 'x', 'n') AND k.conparentid = 0
+WHERE k.conrelid = ANY (%(tables)s::oid[]) AND k.contype IN ('p', 'u', 'f', 'c', 'x', 'n')
+  AND (k.conparentid = 0 OR k.contype IN ('p', 'u')) AND NOT (k.contype = 'f' AND f.relkind = 'p')
 ORDER BY k.conrelid, k.conname;
 
 -- name: indexes
@@ -149,20 +154,30 @@ ORDER BY i.indexrelid, u.pos;
 -- name: needs
 -- What defaults, checks and indexes use that only this database has, and that is not made again in the target.
 -- Object identifiers below 16384 are the server's own. Materialized, because the statistics of catalogs are
--- often stale and a nested loop over thousands of tables takes seconds.
+-- often stale and a nested loop over thousands of tables takes seconds. Of what belongs to extensions, those instead.
 WITH o AS MATERIALIZED (
     SELECT 'pg_attrdef'::regclass::oid AS class, oid, adrelid AS relation FROM pg_attrdef
     UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint WHERE contype = 'c'
     UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index
 )
-SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+SELECT d.objid::int8, min(pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)) FILTER (WHERE x.oid IS NULL),
+       coalesce(array_agg(DISTINCT format('%%s.%%s', n.nspname, x.extname)) FILTER (WHERE x.oid IS NOT NULL), '{}')
 FROM pg_depend d JOIN o ON o.class = d.classid AND o.oid = d.objid
+LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+LEFT JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE d.refobjid END
+    AND e.deptype = 'e'
+LEFT JOIN pg_extension x ON x.oid = e.refobjid LEFT JOIN pg_namespace n ON n.oid = x.extnamespace
 WHERE o.relation = ANY (%(tables)s::oid[]) AND d.deptype = 'n' AND d.refobjid >= 16384
   AND NOT EXISTS (SELECT FROM unnest(%(made_classes)s::oid[], %(made)s::oid[]) m (class, oid)
                   WHERE m.class = d.refclassid AND m.oid = d.refobjid)
   AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation)
   AND d.refclassid <> 'pg_constraint'::regclass
 GROUP BY d.objid;
+
+-- name: extensions
+-- With the schema of each.
+SELECT n.nspname || '.' || x.extname FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace
+WHERE x.extname <> 'plpgsql' ORDER BY 1;
 
 -- name: others
 -- Objects that this version does not carry: kind, name, table it hangs on.
@@ -177,7 +192,10 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 
        relname, NULL
 FROM relations WHERE relkind IN ('v', 'm', 'f')
 UNION ALL
-SELECT 'sequence', relname, NULL FROM relations r WHERE relkind = 'S'
+SELECT 'partitioned table', relname, NULL FROM relations WHERE relkind = 'p'
+UNION ALL
+SELECT 'sequence', relname, NULL FROM relations r WHERE relkind = 'S' AND NOT EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.deptype = 'i')
 UNION ALL
 SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
        format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), NULL
@@ -204,7 +222,8 @@ UNION ALL
 SELECT 'statistics object', s.stxname::text, NULL FROM pg_statistic_ext s JOIN here ON here.oid = s.stxnamespace
 UNION ALL
 SELECT 'trigger', format('%%s.%%s', r.relname, g.tgname), CASE WHEN r.relkind = 'r' THEN r.relname END
-FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid
+WHERE NOT g.tgisinternal AND coalesce((to_jsonb(g) ->> 'tgparentid')::oid, 0) = 0
 UNION ALL
 SELECT 'rule', format('%%s.%%s', r.relname, w.rulename), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
@@ -219,8 +238,6 @@ WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped))
 UNION ALL
 SELECT 'storage parameters', r.relname, r.relname FROM relations r WHERE r.relkind = 'r' AND r.reloptions IS NOT NULL
-UNION ALL
-SELECT 'extension', x.extname::text, NULL FROM pg_extension x WHERE x.extname <> 'plpgsql'
 UNION ALL
 SELECT 'event trigger', e.evtname::text, NULL FROM pg_event_trigger e
 UNION ALL

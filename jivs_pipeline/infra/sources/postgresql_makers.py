@@ -1,142 +1,48 @@
-"""Statements that make the objects of a PostgreSQL schema again, from its catalog.
+"""Statements that make types, routines, views and what hangs on a relation again, from a PostgreSQL catalog.
 
-What belongs here: the statements of each kind. What does not: which objects are carried (`postgresql_objects.py`).
+What belongs here: the statements of each kind, and the way into all of them. What does not: sequences, partitions and
+constraints (`postgresql_relations.py`), and which objects are carried (`postgresql_objects.py`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from jivs_pipeline.infra.postgresql import Session
-from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
-from jivs_pipeline.infra.sources.postgresql_spelling import Texts, quoted, spell
+from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal, read_facts
+from jivs_pipeline.infra.sources.postgresql_relations import MAKERS
+from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
-__all__ = ["Found", "Made", "make"]
+__all__ = ["make"]
 
 _STATES = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _PARALLEL = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
 
 
-class Found(NamedTuple):
-    """A line of `-- name: objects`."""
-
-    class_: int
-    oid: int
-    kind: str
-    shown: str
-    name: str
-    relation: str | None
-    comment: str | None
-    problem: str | None
-
-    @property
-    def node(self) -> tuple[int, int]:
-        """What tells it from all others."""
-        return self.class_, self.oid
-
-
-class Made(NamedTuple):
-    """What makes an object and what drops it."""
-
-    create: tuple[str, ...]
-    drop: str
-
-
-@dataclass(slots=True)
-class _Facts:
-    """Everything that the statements are put together from."""
-
-    schema: str
-    texts: Texts
-    lines: dict[str, dict[int, list[tuple[Any, ...]]]]
-
-    def text(self, what: str, oid: int, number: int = 0) -> str:
-        return self.texts[what, oid, number].rstrip().rstrip(";")
-
-    def all(self, block: str, oid: int) -> list[tuple[Any, ...]]:
-        return self.lines[block].get(oid, [])
-
-    def one(self, block: str, oid: int) -> tuple[Any, ...]:
-        return self.all(block, oid)[0]
-
-
 def make(session: Session, schema: str, found: Sequence[Found]) -> dict[tuple[int, int], Made]:
     """Statements by class and oid."""
-    facts = _read(session, schema, found)
+    facts = read_facts(session, schema, found)
     return {one.node: _with_comment(one, _MAKERS[one.kind](one, facts)) for one in found}
-
-
-def _read(session: Session, schema: str, found: Sequence[Found]) -> _Facts:
-    def oids(*kinds: str) -> list[int]:
-        return [f.oid for f in found if f.kind in kinds]
-
-    asked = {
-        "enums": oids("enum"), "domains": oids("domain"), "domain_checks": oids("domain"),
-        "composites": oids("composite type"), "ranges": oids("range type"), "aggregates": oids("aggregate"),
-        "views": oids("view", "materialized view"), "view_indexes": oids("materialized view"),
-        "trigger_states": oids("trigger"), "rule_states": oids("rule"),
-    }  # fmt: skip
-    lines: dict[str, dict[int, list[tuple[Any, ...]]]] = {}
-    for block, wanted in asked.items():
-        grouped: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
-        if wanted:
-            for oid, *rest in session.execute(SQL[block], {"oids": wanted}).fetchall():
-                grouped[oid].append(tuple(rest))
-        lines[block] = grouped
-
-    def each(block: str) -> list[tuple[Any, ...]]:
-        return [line for group in lines[block].values() for line in group]
-
-    aggregates = each("aggregates")
-    texts = spell(
-        session,
-        schema,
-        types=[
-            *((base, mod) for base, mod, *_ in each("domains")),
-            *((type_, mod) for _, type_, mod, _ in each("composites")),
-            *((subtype, -1) for subtype, *_ in each("ranges")),
-            *((line[1], -1) for line in aggregates),
-        ],
-        view=oids("view", "materialized view"),
-        function=oids("function", "procedure"),
-        arguments=oids("function", "procedure", "aggregate"),
-        procedure=[
-            *(p for line in aggregates for p in (line[0], line[2], line[3]) if p),
-            *(line[3] for line in each("ranges") if line[3]),
-        ],
-        constraint=[*(line[0] for line in each("domain_checks")), *oids("exclusion constraint")],
-        trigger=oids("trigger"),
-        rule=oids("rule"),
-        statistics=oids("statistics object"),
-        index=[line[0] for line in each("view_indexes")],
-        domain_default=oids("domain"),
-    )
-    return _Facts(schema, texts, lines)
 
 
 def _with_comment(one: Found, made: Made) -> Made:
     if one.comment is None:
         return made
-    # DROP names things as COMMENT ON does, except constraints, which it cannot drop.
+    # DROP names things as COMMENT ON does, except for those that it cannot drop alone.
     on = made.drop.removeprefix("DROP ")
-    if one.kind == "exclusion constraint":
+    if one.kind in {"exclusion constraint", "foreign key"}:
         on = f"CONSTRAINT {quoted(one.name)} ON {quoted(one.relation or '')}"
-    return Made((*made.create, f"COMMENT ON {on} IS {_literal(one.comment)}"), made.drop)
+    elif one.kind == "partitioned table":
+        on = f"TABLE {quoted(one.name)}"
+    return Made((*made.create, f"COMMENT ON {on} IS {literal(one.comment)}"), made.drop)
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _enum(one: Found, facts: _Facts) -> Made:
-    labels = ", ".join(_literal(label) for (label,) in facts.all("enums", one.oid))
+def _enum(one: Found, facts: Facts) -> Made:
+    labels = ", ".join(literal(label) for (label,) in facts.all("enums", one.oid))
     return Made((f"CREATE TYPE {quoted(one.name)} AS ENUM ({labels})",), f"DROP TYPE {quoted(one.name)}")
 
 
-def _domain(one: Found, facts: _Facts) -> Made:
+def _domain(one: Found, facts: Facts) -> Made:
     base, mod, required, has_default, collation = facts.one("domains", one.oid)
     parts = [f"CREATE DOMAIN {quoted(one.name)} AS {facts.text('type', base, mod)}"]
     if collation:
@@ -156,7 +62,7 @@ def _domain(one: Found, facts: _Facts) -> Made:
     return Made((" ".join(parts), *later), f"DROP DOMAIN {quoted(one.name)}")
 
 
-def _composite(one: Found, facts: _Facts) -> Made:
+def _composite(one: Found, facts: Facts) -> Made:
     attributes = ", ".join(
         f"{quoted(name)} {facts.text('type', type_, mod)}{f' COLLATE {collation}' if collation else ''}"
         for name, type_, mod, collation in facts.all("composites", one.oid)
@@ -164,7 +70,7 @@ def _composite(one: Found, facts: _Facts) -> Made:
     return Made((f"CREATE TYPE {quoted(one.name)} AS ({attributes})",), f"DROP TYPE {quoted(one.name)}")
 
 
-def _range(one: Found, facts: _Facts) -> Made:
+def _range(one: Found, facts: Facts) -> Made:
     subtype, opclass, collation, difference, multirange = facts.one("ranges", one.oid)
     options = [f"SUBTYPE = {facts.text('type', subtype, -1)}"]
     if opclass:
@@ -179,7 +85,7 @@ def _range(one: Found, facts: _Facts) -> Made:
     return Made((create,), f"DROP TYPE {quoted(one.name)}")
 
 
-def _function(one: Found, facts: _Facts) -> Made:
+def _function(one: Found, facts: Facts) -> Made:
     kind = one.kind.upper()
     # The server writes its own schema into the name whatever the search_path is.
     _, _, rest = facts.text("function", one.oid).partition(f"{kind} ")
@@ -189,7 +95,7 @@ def _function(one: Found, facts: _Facts) -> Made:
     return Made((f"CREATE {kind} {rest}",), f"DROP {kind} {identity}")
 
 
-def _aggregate(one: Found, facts: _Facts) -> Made:
+def _aggregate(one: Found, facts: Facts) -> Made:
     step, state, final, combine, initial, space, parallel = facts.one("aggregates", one.oid)
     options = [f"SFUNC = {facts.text('procedure', step)}", f"STYPE = {facts.text('type', state, -1)}"]
     if space:
@@ -199,13 +105,13 @@ def _aggregate(one: Found, facts: _Facts) -> Made:
     if combine:
         options.append(f"COMBINEFUNC = {facts.text('procedure', combine)}")
     if initial is not None:
-        options.append(f"INITCOND = {_literal(initial)}")
+        options.append(f"INITCOND = {literal(initial)}")
     options.append(f"PARALLEL = {_PARALLEL[parallel]}")
     identity = f"{quoted(one.name)}({facts.text('arguments', one.oid) or '*'})"
     return Made((f"CREATE AGGREGATE {identity} ({', '.join(options)})",), f"DROP AGGREGATE {identity}")
 
 
-def _view(one: Found, facts: _Facts) -> Made:
+def _view(one: Found, facts: Facts) -> Made:
     options, filled = facts.one("views", one.oid)
     kind = one.kind.upper()
     having = f" WITH ({', '.join(options)})" if options else ""
@@ -215,12 +121,12 @@ def _view(one: Found, facts: _Facts) -> Made:
     return Made((create, *indexes), f"DROP {kind} {quoted(one.name)}")
 
 
-def _trigger(one: Found, facts: _Facts) -> Made:
+def _trigger(one: Found, facts: Facts) -> Made:
     [state] = facts.one("trigger_states", one.oid)
     return _on_relation(one, "TRIGGER", facts.text("trigger", one.oid), state)
 
 
-def _rule(one: Found, facts: _Facts) -> Made:
+def _rule(one: Found, facts: Facts) -> Made:
     [state] = facts.one("rule_states", one.oid)
     return _on_relation(one, "RULE", facts.text("rule", one.oid), state)
 
@@ -233,17 +139,11 @@ def _on_relation(one: Found, kind: str, create: str, state: str) -> Made:
     return Made(tuple(statements), f"DROP {kind} {quoted(one.name)} ON {relation}")
 
 
-def _statistics(one: Found, facts: _Facts) -> Made:
+def _statistics(one: Found, facts: Facts) -> Made:
     _, _, rest = facts.text("statistics", one.oid).partition("CREATE STATISTICS ")
     for spelled in (quoted(facts.schema), facts.schema):
         rest = rest.removeprefix(f"{spelled}.")
     return Made((f"CREATE STATISTICS {rest}",), f"DROP STATISTICS {quoted(one.name)}")
-
-
-def _exclusion(one: Found, facts: _Facts) -> Made:
-    relation, name = quoted(one.relation or ""), quoted(one.name)
-    create = f"ALTER TABLE {relation} ADD CONSTRAINT {name} {facts.text('constraint', one.oid)}"
-    return Made((create,), f"ALTER TABLE {relation} DROP CONSTRAINT {name}")
 
 
 _MAKERS = {
@@ -259,5 +159,5 @@ _MAKERS = {
     "trigger": _trigger,
     "rule": _rule,
     "statistics object": _statistics,
-    "exclusion constraint": _exclusion,
+    **MAKERS,
 }

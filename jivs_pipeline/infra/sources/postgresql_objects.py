@@ -1,4 +1,4 @@
-"""Reads what stands beside the tables of a PostgreSQL schema: types, functions, views, triggers and so on.
+"""Reads what stands beside the tables of a PostgreSQL schema: types, functions, views, partitioned tables and so on.
 
 What belongs here: which objects there are, what uses what, and which of them can be made again. What does not: the
 statements that make them (`postgresql_makers.py`) and tables (`postgresql_catalog.py`).
@@ -9,13 +9,14 @@ Rule: an object is carried when everything that it uses is the server's own, a t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jivs_pipeline.core.model import SchemaObject
 from jivs_pipeline.infra.postgresql import Session
-from jivs_pipeline.infra.sources.postgresql_makers import Found, make
+from jivs_pipeline.infra.sources.postgresql_facts import Found
+from jivs_pipeline.infra.sources.postgresql_makers import make
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
 
 __all__ = ["Objects", "read_objects"]
@@ -23,6 +24,7 @@ __all__ = ["Objects", "read_objects"]
 Node = tuple[int, int]
 """Class and oid."""
 
+_OF_SEQUENCES = frozenset({"sequence", "owner of sequence"})
 _RELATIONS, _TYPES = 1259, 1247
 """Oids of pg_class and pg_type, which are the same in every PostgreSQL."""
 
@@ -34,6 +36,7 @@ class _Edge(NamedTuple):
     used: Node | None
     column: str | None
     described: str | None
+    extension: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Objects:
         made: in an order in which they can be made.
         parts: class and oid of everything that they are made of.
         types: oids of their types, with those of arrays.
+        sequences: oids of their sequences.
         users: oids of the tables that need some of them.
         problems: (kind, shown name) of those that cannot be made -> why.
     """
@@ -51,13 +55,22 @@ class Objects:
     made: tuple[SchemaObject, ...] = ()
     parts: Sequence[Node] = ()
     types: frozenset[int] = frozenset()
+    sequences: frozenset[int] = frozenset()
     users: frozenset[int] = frozenset()
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 
-def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Objects:
-    """Objects of `schema`, whose carried `tables` are given by oid, in a transaction that is open."""
+def read_objects(
+    session: Session, schema: str, tables: Mapping[int, str], own_sequences: Collection[int] = ()
+) -> Objects:
+    """Objects of a schema, in a transaction that is open.
+
+    Args:
+        tables: oid -> name of those that are carried.
+        own_sequences: oids of those that come along with a column.
+    """
     found = [Found(*row) for row in session.execute(SQL["objects"], {"schema": schema}).fetchall()]
+    found = [f for f in found if f.kind not in _OF_SEQUENCES or f.oid not in own_sequences]
     nodes = {f.node: f for f in found}
     whole = [*nodes, *((_RELATIONS, oid) for oid in tables)]
     classes, oids = _columns(whole)
@@ -67,19 +80,21 @@ def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Ob
     )
     parameters = {"part_classes": part_classes, "parts": parts, "classes": classes, "oids": oids}
     edges = [
-        _Edge((a, b), None if d is None else (c, d), column, described)
-        for a, b, c, d, column, described in session.execute(SQL["edges"], parameters).fetchall()
+        _Edge(
+            (a, b), None if d is None else (c, d), column, described, None if extension == "." else extension
+        )
+        for a, b, c, d, column, described, extension in session.execute(SQL["edges"], parameters).fetchall()
     ]
     is_table = {(_RELATIONS, oid) for oid in tables}
     first = _closure([e for e in edges if e.user in is_table and e.used in nodes], edges)
     problems = _problems(nodes, is_table, first, edges)
     carried = [f for f in found if f.node not in problems]
-    order = _in_order([f.node for f in carried], edges)
+    order = _in_order([f.node for f in carried], [*edges, *_after_partitions(nodes, edges)])
     statements = make(session, schema, carried)
     made: list[SchemaObject] = []
     for node in order:
         one = nodes[node]
-        mine = [e for e in edges if e.user == node and e.used is not None]
+        mine = [e for e in edges if e.user == node]
         made.append(
             SchemaObject(
                 kind=one.kind,
@@ -87,8 +102,12 @@ def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Ob
                 statements=statements[node].create,
                 drop=statements[node].drop,
                 before=node in first,
-                needs=frozenset((nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes),
+                needs=frozenset(
+                    {(nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes}
+                    | {("extension", e.extension) for e in mine if e.extension}
+                ),
                 uses=frozenset((tables[e.used[1]], e.column) for e in mine if e.used and e.used in is_table),
+                roots=frozenset(one.roots),
             )
         )
     own = {f.node for f in carried}
@@ -96,6 +115,7 @@ def read_objects(session: Session, schema: str, tables: Mapping[int, str]) -> Ob
         made=tuple(made),
         parts=[(c, o) for c, o, n, m in members if (n, m) in own],
         types=frozenset(o for c, o, n, m in members if c == _TYPES and (n, m) in own),
+        sequences=frozenset(f.oid for f in carried if f.kind == "sequence"),
         users=frozenset(e.user[1] for e in edges if e.user in is_table and e.used in own),
         problems={(nodes[n].kind, nodes[n].shown): why for n, why in problems.items()},
     )
@@ -113,7 +133,7 @@ def _problems(
     problems = {n: f.problem for n, f in nodes.items() if f.problem}
     for edge in edges:
         if edge.user in nodes and edge.user not in problems:
-            if edge.used is None:
+            if edge.used is None and edge.extension is None:
                 problems[edge.user] = f"it uses {edge.described}, which is not carried"
             elif edge.user in first and edge.used in tables:
                 problems[edge.user] = "a table needs it, and it needs a table"
@@ -147,6 +167,21 @@ def _by_user(edges: Sequence[_Edge]) -> Mapping[Node, Sequence[Node]]:
         if edge.used is not None:
             uses[edge.user].append(edge.used)
     return uses
+
+
+def _after_partitions(nodes: Mapping[Node, Found], edges: Sequence[_Edge]) -> list[_Edge]:
+    """What uses a partitioned table comes when it has all of its rows."""
+    attached: defaultdict[Node, list[Node]] = defaultdict(list)
+    for edge in edges:
+        user, used = nodes.get(edge.user), nodes.get(edge.used) if edge.used else None
+        if edge.used and user and used and user.kind == "partition" and used.name == user.relation:
+            attached[edge.used].append(edge.user)
+    return [
+        _Edge(edge.user, partition, None, None)
+        for edge in edges
+        if edge.used and edge.user not in attached[edge.used]
+        for partition in attached[edge.used]
+    ]
 
 
 def _in_order(nodes: Sequence[Node], edges: Sequence[_Edge]) -> list[Node]:

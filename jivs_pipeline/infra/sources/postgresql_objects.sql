@@ -34,7 +34,7 @@ found AS (
     UNION ALL
     SELECT 'pg_trigger'::regclass, g.oid, 'trigger', format('%%s.%%s', c.relname, g.tgname), g.tgname, c.relname, NULL
     FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN here ON here.oid = c.relnamespace
-    WHERE NOT g.tgisinternal
+    WHERE NOT g.tgisinternal AND coalesce((to_jsonb(g) ->> 'tgparentid')::oid, 0) = 0
     UNION ALL
     SELECT 'pg_rewrite'::regclass, w.oid, 'rule', format('%%s.%%s', c.relname, w.rulename), w.rulename, c.relname, NULL
     FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN here ON here.oid = c.relnamespace
@@ -43,10 +43,48 @@ found AS (
     SELECT 'pg_constraint'::regclass, k.oid, 'exclusion constraint', format('%%s.%%s', c.relname, k.conname), k.conname,
            c.relname, NULL
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN here ON here.oid = c.relnamespace
-    WHERE k.contype = 'x' AND c.relkind = 'r'
+    WHERE k.contype = 'x' AND c.relkind IN ('r', 'p') AND k.conparentid = 0
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, k.oid, 'foreign key', format('%%s.%%s', c.relname, k.conname), k.conname, c.relname, NULL
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN here ON here.oid = c.relnamespace
+    JOIN pg_class f ON f.oid = k.confrelid
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND 'p' IN (c.relkind, f.relkind)
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, 'sequence', c.relname, c.relname, NULL,
+           CASE WHEN NOT has_sequence_privilege(c.oid, 'SELECT') THEN 'the source does not let us read it' END
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'i')
+    UNION ALL
+    SELECT 'pg_sequence'::regclass, c.oid, 'owner of sequence', c.relname, c.relname, t.relname, NULL
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace
+    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'a'
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+    JOIN pg_class t ON t.oid = d.refobjid
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, 'partitioned table', c.relname, c.relname, NULL,
+           CASE WHEN c.reloftype <> 0 THEN 'tables of a composite type are not carried'
+                WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid IN (h.inhrelid, h.inhparent)
+                             WHERE c.oid IN (h.inhrelid, h.inhparent) AND p.relnamespace <> c.relnamespace)
+                THEN 'it has a partition in another schema, or is one of a table there'
+                WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid
+                             WHERE h.inhparent = c.oid AND p.relkind = 'f') THEN 'one of its partitions is a foreign table' END
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relkind = 'p'
+    UNION ALL
+    SELECT 'pg_inherits'::regclass, c.oid, 'partition', format('%%s.%%s', p.relname, c.relname), c.relname, p.relname, NULL
+    FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid JOIN pg_class p ON p.oid = h.inhparent
+    JOIN here ON here.oid = p.relnamespace
+    WHERE c.relispartition AND c.relkind IN ('r', 'p')
+    UNION ALL
+    SELECT 'pg_inherits'::regclass, c.oid, 'inheritance', c.relname, c.relname, NULL, NULL
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace
+    WHERE NOT c.relispartition AND c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = c.oid)
 )
 SELECT f.class::int8, f.oid::int8, f.kind, f.shown, f.name, f.relation,
-       obj_description(f.oid, (SELECT c.relname FROM pg_class c WHERE c.oid = f.class)), f.problem
+       obj_description(f.oid, (SELECT c.relname FROM pg_class c WHERE c.oid = f.class)), f.problem,
+       ARRAY(SELECT c.relname::text FROM pg_class c
+             WHERE f.kind IN ('partition', 'partitioned table') AND c.oid IN (f.oid, pg_partition_root(f.oid)) ORDER BY 1)
 FROM found f
 WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = f.class AND d.objid = f.oid AND d.deptype = 'e')
 ORDER BY f.kind, f.shown;
@@ -84,25 +122,51 @@ parts AS (
         AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
         JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE n.class = 'pg_class'::regclass
+      AND NOT EXISTS (SELECT FROM nodes q WHERE q.class = 'pg_class'::regclass AND q.oid = s.oid)
 )
 SELECT part_class::int8, part::int8, class::int8, oid::int8 FROM parts;
 
 -- name: edges
--- What uses what: class and oid of the user, of the used (NULL where it is none of the nodes), its column, and its description then.
+-- What uses what: class and oid of the user, of the used (NULL where it is none of the nodes), its column, its description then,
+-- and the extension that it belongs to.
+-- A partition stands without its parent, and a sequence without its owner: what ties them is an object of its own.
 WITH members AS MATERIALIZED (
     SELECT * FROM unnest(%(part_classes)s::oid[], %(parts)s::oid[], %(classes)s::oid[], %(oids)s::oid[])
         m (part_class, part, class, oid)
 )
 SELECT DISTINCT m.class::int8, m.oid::int8, r.class::int8, r.oid::int8, a.attname::text,
-       CASE WHEN r.oid IS NULL THEN pg_describe_object(d.refclassid, d.refobjid, 0) END
+       CASE WHEN r.oid IS NULL THEN pg_describe_object(d.refclassid, d.refobjid, 0) END, format('%%s.%%s', xn.nspname, x.extname)
 FROM members m
 JOIN pg_depend d ON d.classid = m.part_class AND d.objid = m.part
+LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+LEFT JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE d.refobjid END
+    AND e.deptype = 'e'
+LEFT JOIN pg_extension x ON x.oid = e.refobjid LEFT JOIN pg_namespace xn ON xn.oid = x.extnamespace
 LEFT JOIN members r ON r.part_class = d.refclassid AND r.part = d.refobjid
 LEFT JOIN pg_attribute a ON d.refclassid = 'pg_class'::regclass AND a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
     AND d.refobjsubid > 0 AND r.class = 'pg_class'::regclass
 WHERE d.refobjid >= 16384 AND d.refclassid <> 'pg_namespace'::regclass
   AND (d.refclassid <> 'pg_constraint'::regclass OR r.oid IS NOT NULL)
-  AND (r.class, r.oid) IS DISTINCT FROM (m.class, m.oid);
+  AND (r.class, r.oid) IS DISTINCT FROM (m.class, m.oid) AND d.deptype NOT IN ('P', 'S')
+  AND NOT (d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND (
+        EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = d.objid AND h.inhparent = d.refobjid)
+        OR d.deptype = 'a' AND EXISTS (SELECT FROM pg_class s WHERE s.oid = d.objid AND s.relkind = 'S')))
+UNION
+SELECT m.class::int8, m.oid::int8, r.class::int8, r.oid::int8, tied.name::text,
+       CASE WHEN r.oid IS NULL THEN pg_describe_object('pg_class'::regclass, tied.oid, 0) END, '.'
+FROM members m
+CROSS JOIN LATERAL (
+    SELECT h.inhparent AS oid, NULL::name AS name FROM pg_inherits h
+    WHERE m.class = 'pg_inherits'::regclass AND h.inhrelid = m.oid
+    UNION ALL SELECT m.oid, NULL WHERE m.class IN ('pg_inherits'::regclass, 'pg_sequence'::regclass)
+    UNION ALL SELECT m.oid, a.attname FROM pg_attribute a
+    WHERE m.class = 'pg_inherits'::regclass AND a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT d.refobjid, a.attname FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    WHERE m.class = 'pg_sequence'::regclass AND d.classid = 'pg_class'::regclass AND d.objid = m.oid AND d.deptype = 'a'
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+) tied
+LEFT JOIN members r ON r.part_class = 'pg_class'::regclass AND r.part = tied.oid
+WHERE m.part_class = m.class AND m.part = m.oid;
 
 -- name: enums
 SELECT enumtypid::int8, enumlabel::text FROM pg_enum WHERE enumtypid = ANY (%(oids)s::oid[]) ORDER BY enumtypid, enumsortorder;
@@ -152,6 +216,46 @@ FROM pg_class c WHERE c.oid = ANY (%(oids)s::oid[]);
 SELECT i.indrelid::int8, i.indexrelid::int8 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid ORDER BY c.relname;
 
+-- name: sequences
+SELECT s.seqrelid::int8, s.seqtypid::int8, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
+FROM pg_sequence s WHERE s.seqrelid = ANY (%(oids)s::oid[]);
+
+-- name: names
+SELECT c.oid::int8, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY (%(oids)s::oid[]);
+
+-- name: sequence_owners
+SELECT d.objid::int8, a.attname::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d.deptype = 'a'
+  AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0;
+
+-- name: partitioned_columns
+-- Columns of partitioned tables, with the sequence of an identity.
+SELECT a.attrelid::int8, a.attname::text, a.atttypid::int8, a.atttypmod, a.attnotnull,
+       CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', n.nspname, c.collname) END,
+       d.oid::int8, a.attgenerated::text, a.attidentity::text, q.objid::int8, col_description(a.attrelid, a.attnum)
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN pg_depend q ON q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = a.attrelid
+    AND q.refobjsubid = a.attnum AND q.deptype = 'i' AND a.attidentity <> ''
+WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum;
+
+-- name: partitioned_constraints
+SELECT k.conrelid::int8, k.oid::int8, k.conname::text, obj_description(k.oid, 'pg_constraint') FROM pg_constraint k
+WHERE k.conrelid = ANY (%(oids)s::oid[]) AND k.contype IN ('p', 'u', 'c') ORDER BY k.conrelid, k.contype, k.conname;
+
+-- name: partitioned_indexes
+SELECT i.indrelid::int8, i.indexrelid::int8, c.relname::text, obj_description(c.oid, 'pg_class')
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND NOT EXISTS (
+    SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x'))
+ORDER BY c.relname;
+
+-- name: parents
+SELECT h.inhrelid::int8, p.relname::text FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent
+WHERE h.inhrelid = ANY (%(oids)s::oid[]) ORDER BY h.inhrelid, h.inhseqno;
+
 -- name: trigger_states
 SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
 
@@ -179,6 +283,9 @@ UNION ALL SELECT 'default', d.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(d.
 WHERE d.oid OPERATOR(pg_catalog.=) ANY (%(default)s::pg_catalog.oid[])
 UNION ALL SELECT 'check', k.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(k.conbin, k.conrelid) FROM pg_catalog.pg_constraint k
 WHERE k.oid OPERATOR(pg_catalog.=) ANY (%(check)s::pg_catalog.oid[])
+UNION ALL SELECT 'partition key', o::pg_catalog.int8, 0, pg_catalog.pg_get_partkeydef(o) FROM pg_catalog.unnest(%(partition_key)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'bound', c.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(c.relpartbound, c.oid) FROM pg_catalog.pg_class c
+WHERE c.oid OPERATOR(pg_catalog.=) ANY (%(bound)s::pg_catalog.oid[])
 UNION ALL SELECT 'predicate', i.indexrelid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(i.indpred, i.indrelid) FROM pg_catalog.pg_index i
 WHERE i.indexrelid OPERATOR(pg_catalog.=) ANY (%(predicate)s::pg_catalog.oid[])
 UNION ALL SELECT 'domain default', t.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(t.typdefaultbin, 0) FROM pg_catalog.pg_type t

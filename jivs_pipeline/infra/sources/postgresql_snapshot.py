@@ -18,8 +18,8 @@ from psycopg.pq import TransactionStatus
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import SnapshotLost, TerminalError, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan, Wire
-from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan, Wire
+from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.infra import digests
 from jivs_pipeline.infra.postgresql import Session, mapped, part
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered
@@ -162,6 +162,22 @@ class PostgresqlSnapshot:
         with self._reader(table) as session:
             row = session.execute(query).fetchone()
         return Digest(*map(int, row)) if row else Digest()
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        with self._reader(table) as session:
+            for hashed, *texts in session.cursor().stream(self._row_hashes(table, chunk, key), size=1000):
+                yield bytes(hashed), tuple(texts)
+
+    def _row_hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> sql.Composed:
+        return digests.row_hashes(
+            relation(table.source_schema, table.source_table),
+            [(c.source, c.canon) for c in table.columns],
+            [(c.source, c.canon) for c in key],
+            chunk_predicate(table, chunk),
+            record=table.spelling is Spelling.RECORD,
+            utf8=self._utf8,
+        )
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""

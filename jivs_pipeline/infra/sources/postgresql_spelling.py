@@ -22,7 +22,7 @@ Texts = Mapping[tuple[str, int, int], str]
 
 _ALONE = (
     "view", "function", "arguments", "procedure", "constraint", "trigger", "rule", "statistics", "index",
-    "default", "check", "predicate", "domain default",
+    "default", "check", "predicate", "domain default", "partition key", "bound",
 )  # fmt: skip
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from hashlib import md5
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import compute
 
 from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.ports import HashedRow
 
-__all__ = ["digest_of_texts"]
+__all__ = ["digest_of_texts", "hashed_rows", "hashes_of_texts"]
 
 _LARGE_ROW = 1024 * 1024  # from here on a row's text is never built
 _PARTS = 64  # columns joined at once
@@ -28,12 +30,22 @@ def digest_of_texts(columns: Sequence[Array], rows: int) -> Digest:
     """Digest of rows given by their columns' canonical texts."""
     if not rows:
         return Digest()
-    hashes = (
-        _large(columns, rows) if sum(c.nbytes for c in columns) > _LARGE_ROW * rows else _small(columns, rows)
-    )
-    whole = b"".join(hashes)
+    whole = b"".join(hashes_of_texts(columns, rows))
     halves = struct.unpack(f">{2 * rows}q", whole)
     return Digest(rows, sum(halves[::2]), sum(halves[1::2]))
+
+
+def hashes_of_texts(columns: Sequence[Array], rows: int) -> Iterator[bytes]:
+    """The hash of each of at least one row."""
+    large = sum(c.nbytes for c in columns) > _LARGE_ROW * rows
+    return _large(columns, rows) if large else _small(columns, rows)
+
+
+def hashed_rows(columns: Sequence[Array], key: Sequence[int], rows: int) -> Iterator[HashedRow]:
+    """Hashes of rows with the texts of some of their columns, given by position."""
+    if rows:
+        texts = zip(*(columns[n].to_pylist() for n in key), strict=True) if key else repeat(())
+        yield from zip(hashes_of_texts(columns, rows), texts, strict=False)
 
 
 def _small(columns: Sequence[Array], rows: int) -> Iterator[bytes]:

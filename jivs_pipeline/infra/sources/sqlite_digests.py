@@ -15,10 +15,11 @@ from typing import Any
 
 from jivs_pipeline.core.digest import Canon, Digest
 from jivs_pipeline.core.plan import ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import HashedRow
 from jivs_pipeline.infra.sources.sqlite_carriers import any_of
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
-__all__ = ["large_row_hashes", "row_hashes", "total"]
+__all__ = ["hashed_rows", "large_row_hashes", "row_hashes", "total"]
 
 _PRINTF_COLUMNS = 30  # three arguments each; a function takes 100 in older libraries
 _GROUP = 4_096
@@ -88,6 +89,20 @@ def row_hashes(
     """MD5 of each row's text. The connection returns text as bytes."""
     cursor = connection.execute(f"SELECT {_row_text(table)} {rows_sql}", parameters)
     return (md5(text, usedforsecurity=False).digest() for (text,) in cursor)
+
+
+def hashed_rows(
+    connection: sqlite3.Connection,
+    table: TablePlan,
+    key: Sequence[ColumnPlan],
+    rows_sql: str,
+    parameters: Sequence[Any],
+) -> Iterator[HashedRow]:
+    """The same with the canonical texts of the key's columns."""
+    keys = "".join(f", CAST({_canonical(table.source_table, c)} AS TEXT)" for c in key)
+    for text, *texts in connection.execute(f"SELECT {_row_text(table)}{keys} {rows_sql}", parameters):
+        hashed = md5(text, usedforsecurity=False).digest()
+        yield hashed, tuple(None if t is None else t.decode() for t in texts)
 
 
 def large_row_hashes(

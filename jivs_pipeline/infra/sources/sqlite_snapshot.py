@@ -31,8 +31,8 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
-from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan
+from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
@@ -41,7 +41,7 @@ from jivs_pipeline.infra.sources.sqlite_carriers import (
     unbounded_size,
 )
 from jivs_pipeline.infra.sources.sqlite_census import bound_text, free_rowid_name, key_condition, source_rows
-from jivs_pipeline.infra.sources.sqlite_digests import large_row_hashes, row_hashes, total
+from jivs_pipeline.infra.sources.sqlite_digests import hashed_rows, large_row_hashes, row_hashes, total
 from jivs_pipeline.infra.sources.sqlite_open import (
     column_name,
     mapped_errors,
@@ -302,6 +302,12 @@ class SqliteSnapshot:
         hashes = large_row_hashes if self._widest(table, chunk) > _LARGE_ROW else row_hashes
         with self._lent_plain(table) as connection:
             return total(hashes(connection, table, rows.sql, rows.parameters))
+
+    def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
+        """What `digest` sums up, row by row."""
+        rows = _chunk_rows(table, chunk)
+        with self._lent_plain(table) as connection:
+            yield from hashed_rows(connection, table, key, rows.sql, rows.parameters)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""

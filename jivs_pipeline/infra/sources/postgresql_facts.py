@@ -1,0 +1,165 @@
+"""What statements that make a PostgreSQL schema's objects again are put together from, read from its catalog.
+
+What belongs here: asking, once for all objects. What does not: the statements (`postgresql_makers.py` and
+`postgresql_relations.py`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg import sql
+
+from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
+from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
+
+__all__ = ["Facts", "Found", "Made", "literal", "read_facts"]
+
+Lines = dict[int, list[tuple[Any, ...]]]
+"""Lines of a query by the oid that they begin with, without it."""
+
+_ASKED = {
+    "enums": ("enum",),
+    "domains": ("domain",),
+    "domain_checks": ("domain",),
+    "composites": ("composite type",),
+    "ranges": ("range type",),
+    "aggregates": ("aggregate",),
+    "views": ("view", "materialized view"),
+    "view_indexes": ("materialized view",),
+    "trigger_states": ("trigger",),
+    "rule_states": ("rule",),
+    "sequences": ("sequence",),
+    "sequence_owners": ("owner of sequence",),
+    "partitioned_columns": ("partitioned table",),
+    "partitioned_constraints": ("partitioned table",),
+    "partitioned_indexes": ("partitioned table",),
+    "parents": ("inheritance",),
+}
+"""Query -> kinds of the objects that it is asked for."""
+
+
+class Found(NamedTuple):
+    """A line of `-- name: objects`."""
+
+    class_: int
+    oid: int
+    kind: str
+    shown: str
+    name: str
+    relation: str | None
+    comment: str | None
+    problem: str | None
+    roots: list[str]
+
+    @property
+    def node(self) -> tuple[int, int]:
+        """What tells it from all others."""
+        return self.class_, self.oid
+
+
+class Made(NamedTuple):
+    """What makes an object and what drops it."""
+
+    create: tuple[str, ...]
+    drop: str
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything that the statements are put together from."""
+
+    schema: str
+    texts: Texts
+    lines: dict[str, Lines]
+    numbers: dict[int, tuple[int, bool]]
+    """Where sequences stand, and whether that number was given out."""
+
+    def text(self, what: str, oid: int, number: int = 0) -> str:
+        """What the server writes, without its end."""
+        return self.texts[what, oid, number].rstrip().rstrip(";")
+
+    def all(self, block: str, oid: int) -> list[tuple[Any, ...]]:
+        """What a query says of an object."""
+        return self.lines[block].get(oid, [])
+
+    def one(self, block: str, oid: int) -> tuple[Any, ...]:
+        """The one line that a query says of an object."""
+        return self.all(block, oid)[0]
+
+
+def literal(text: str) -> str:
+    """As a string in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
+    """Ask for everything about the objects; the transaction is open."""
+
+    def oids(*kinds: str) -> list[int]:
+        return [f.oid for f in found if f.kind in kinds]
+
+    lines = {block: _lines(session, block, oids(*kinds)) for block, kinds in _ASKED.items()}
+
+    def each(block: str) -> list[tuple[Any, ...]]:
+        return [line for group in lines[block].values() for line in group]
+
+    columns = each("partitioned_columns")
+    identities = [line[8] for line in columns if line[8] is not None]
+    lines["sequences"] |= _lines(session, "sequences", identities)
+    aggregates = each("aggregates")
+    texts = spell(
+        session,
+        schema,
+        types=[
+            *((base, mod) for base, mod, *_ in each("domains")),
+            *((type_, mod) for _, type_, mod, _ in each("composites")),
+            *((subtype, -1) for subtype, *_ in each("ranges")),
+            *((line[1], -1) for line in aggregates),
+            *((line[1], line[2]) for line in columns),
+            *((line[0], -1) for line in each("sequences")),
+        ],
+        view=oids("view", "materialized view"),
+        function=oids("function", "procedure"),
+        arguments=oids("function", "procedure", "aggregate"),
+        procedure=[
+            *(p for line in aggregates for p in (line[0], line[2], line[3]) if p),
+            *(line[3] for line in each("ranges") if line[3]),
+        ],
+        constraint=[
+            *(line[0] for line in each("domain_checks")),
+            *(line[0] for line in each("partitioned_constraints")),
+            *oids("exclusion constraint", "foreign key"),
+        ],
+        trigger=oids("trigger"),
+        rule=oids("rule"),
+        statistics=oids("statistics object"),
+        index=[line[0] for line in (*each("view_indexes"), *each("partitioned_indexes"))],
+        domain_default=oids("domain"),
+        default=[line[5] for line in columns if line[5] is not None],
+        partition_key=oids("partitioned table"),
+        bound=oids("partition"),
+    )
+    return Facts(schema, texts, lines, _numbers(session, [*oids("sequence"), *identities]))
+
+
+def _lines(session: Session, block: str, oids: Sequence[int]) -> Lines:
+    grouped: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    if oids:
+        for oid, *rest in session.execute(SQL[block], {"oids": list(oids)}).fetchall():
+            grouped[oid].append(tuple(rest))
+    return grouped
+
+
+def _numbers(session: Session, oids: Sequence[int]) -> dict[int, tuple[int, bool]]:
+    found: dict[int, tuple[int, bool]] = {}
+    for oid, schema, name in session.execute(SQL["names"], {"oids": list(oids)}).fetchall():
+        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, name))
+        row = session.execute(query).fetchone()
+        if row is not None:
+            found[oid] = (row[0], row[1])
+    return found

@@ -1,0 +1,147 @@
+"""Statements that make partitioned tables, inheritance, sequences and constraints again, from a PostgreSQL catalog.
+
+What belongs here: what ties relations together. What does not: tables that hold rows, which are carried as tables
+(`postgresql_catalog.py`), and all other objects (`postgresql_makers.py`).
+
+A partitioned table is made empty, when its partitions hold their rows; each of them is attached by an object of its own.
+The server then finds their keys and indexes and makes them parts of the table's own.
+"""
+
+from __future__ import annotations
+
+from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal
+from jivs_pipeline.infra.sources.postgresql_spelling import quoted
+
+__all__ = ["MAKERS"]
+
+_IDENTITIES = {"a": "ALWAYS", "d": "BY DEFAULT"}
+
+
+def _block(body: str) -> str:
+    """Several statements as one, with conditions."""
+    return f"DO {literal(f'BEGIN {body} END')}"
+
+
+def _sequence(one: Found, facts: Facts) -> Made:
+    type_, *_ = facts.one("sequences", one.oid)
+    create = (
+        f"CREATE SEQUENCE {quoted(one.name)} AS {facts.text('type', type_, -1)} {_options(one.oid, facts)}"
+    )
+    return Made(
+        (create, _set_number(literal(quoted(one.name)), one.oid, facts)), f"DROP SEQUENCE {quoted(one.name)}"
+    )
+
+
+def _options(sequence: int, facts: Facts) -> str:
+    _, start, increment, minimum, maximum, cache, cycle = facts.one("sequences", sequence)
+    return (
+        f"START WITH {start} INCREMENT BY {increment} MINVALUE {minimum} MAXVALUE {maximum} CACHE {cache}"
+        f"{' CYCLE' if cycle else ''}"
+    )
+
+
+def _set_number(name: str, sequence: int, facts: Facts) -> str:
+    """`name`: an expression for the sequence's name."""
+    last, called = facts.numbers[sequence]
+    return f"SELECT setval({name}, {last}, {str(called).lower()})"
+
+
+def _owner(one: Found, facts: Facts) -> Made:
+    [column] = facts.one("sequence_owners", one.oid)
+    sequence = quoted(one.name)
+    return Made(
+        (f"ALTER SEQUENCE {sequence} OWNED BY {quoted(one.relation or '')}.{quoted(column)}",),
+        f"ALTER SEQUENCE IF EXISTS {sequence} OWNED BY NONE",
+    )
+
+
+def _partitioned(one: Found, facts: Facts) -> Made:
+    name = quoted(one.name)
+    columns, after = [], []
+    for column, type_, mod, required, collation, default, generated, identity, sequence, comment in facts.all(
+        "partitioned_columns", one.oid
+    ):
+        parts = [quoted(column), facts.text("type", type_, mod)]
+        if collation:
+            parts.append(f"COLLATE {collation}")
+        if generated:
+            parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
+        elif identity and sequence is not None:
+            parts.append(f"GENERATED {_IDENTITIES[identity]} AS IDENTITY ({_options(sequence, facts)})")
+            found = f"pg_get_serial_sequence({literal(name)}, {literal(column)})"
+            after.append(_set_number(found, sequence, facts))
+        elif default is not None:
+            parts.append(f"DEFAULT {facts.text('default', default)}")
+        if required:
+            parts.append("NOT NULL")
+        columns.append(" ".join(parts))
+        if comment is not None:
+            after.append(f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(comment)}")
+    create = f"CREATE TABLE {name} ({', '.join(columns)}) PARTITION BY {facts.text('partition key', one.oid)}"
+    for constraint, called, comment in facts.all("partitioned_constraints", one.oid):
+        after.append(
+            f"ALTER TABLE {name} ADD CONSTRAINT {quoted(called)} {facts.text('constraint', constraint)}"
+        )
+        if comment is not None:
+            after.append(f"COMMENT ON CONSTRAINT {quoted(called)} ON {name} IS {literal(comment)}")
+    for index, called, comment in facts.all("partitioned_indexes", one.oid):
+        # The server says ONLY, which would leave the partitions' indexes alone.
+        after.append(facts.text("index", index).replace(" ON ONLY ", " ON ", 1))
+        if comment is not None:
+            after.append(f"COMMENT ON INDEX {quoted(called)} IS {literal(comment)}")
+    return Made((create, *after), _drop_partitioned(one.name))
+
+
+def _drop_partitioned(name: str) -> str:
+    """Dropping it would drop its partitions, and those that are still attached are not ours."""
+    parts = f"FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass({literal(quoted(name))})"
+    return _block(
+        f"IF EXISTS (SELECT {parts}) THEN"
+        " RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist', MESSAGE = 'it has partitions',"
+        f" DETAIL = (SELECT pg_catalog.string_agg(inhrelid::regclass || ' is attached to it', '; ') {parts}); END IF;"
+        f" DROP TABLE IF EXISTS {quoted(name)};"
+    )
+
+
+def _partition(one: Found, facts: Facts) -> Made:
+    parent, name = one.relation or "", one.name
+    return Made(
+        (f"ALTER TABLE {quoted(parent)} ATTACH PARTITION {quoted(name)} {facts.text('bound', one.oid)}",),
+        _block(_tied(name, parent, f"ALTER TABLE {quoted(parent)} DETACH PARTITION {quoted(name)}")),
+    )
+
+
+def _inheritance(one: Found, facts: Facts) -> Made:
+    parents = [parent for (parent,) in facts.all("parents", one.oid)]
+    drops = [
+        _tied(one.name, parent, f"ALTER TABLE {quoted(one.name)} NO INHERIT {quoted(parent)}")
+        for parent in parents
+    ]
+    return Made(
+        tuple(f"ALTER TABLE {quoted(one.name)} INHERIT {quoted(parent)}" for parent in parents),
+        _block(" ".join(drops)),
+    )
+
+
+def _tied(name: str, parent: str, statement: str) -> str:
+    return (
+        f"IF EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhrelid = to_regclass({literal(quoted(name))})"
+        f" AND inhparent = to_regclass({literal(quoted(parent))})) THEN {statement}; END IF;"
+    )
+
+
+def _constraint(one: Found, facts: Facts) -> Made:
+    relation, name = quoted(one.relation or ""), quoted(one.name)
+    create = f"ALTER TABLE {relation} ADD CONSTRAINT {name} {facts.text('constraint', one.oid)}"
+    return Made((create,), f"ALTER TABLE IF EXISTS {relation} DROP CONSTRAINT IF EXISTS {name}")
+
+
+MAKERS = {
+    "exclusion constraint": _constraint,
+    "foreign key": _constraint,
+    "inheritance": _inheritance,
+    "owner of sequence": _owner,
+    "partition": _partition,
+    "partitioned table": _partitioned,
+    "sequence": _sequence,
+}
