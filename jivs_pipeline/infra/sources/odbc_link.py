@@ -161,6 +161,9 @@ class Link:
         answer.done.wait(seconds)
 
     def _let_go(self) -> None:
+        # MariaDB's driver does not disconnect inside a transaction, and nobody would be told.
+        with suppress(Exception):
+            (self._connection.execute if self._autocommit else _nothing)("ROLLBACK")
         # arrow-odbc closes when nobody holds it, in the thread that lets go last: this one.
         self._connection = None
 
@@ -247,7 +250,11 @@ class Link:
             mapped = _as_odbc_error(answer.error)
             if mapped.lost:
                 self.drop()
-            raise mapped from None
+            try:
+                raise mapped from None
+            finally:
+                # Else it and this frame would hold each other, and with them the connection, until the next collection.
+                del mapped
         return answer.value
 
     def _serve(self) -> None:
@@ -256,11 +263,15 @@ class Link:
             try:
                 answer.value = call()
             except Exception as error:  # noqa: BLE001 - handed to whoever waits
-                answer.error = error
+                answer.error = error.with_traceback(None)
             # Else this frame would hold a reader while the next statement begins.
             del item, call
             answer.done.set()
             del answer
+
+
+def _nothing(_: str) -> None:
+    """The driver manager rolls back by itself."""
 
 
 class _Answer:
