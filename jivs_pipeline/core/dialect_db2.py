@@ -35,8 +35,7 @@ class Db2(Dialect):
     title = "Db2"
     default_schema = "VALUES CURRENT SCHEMA"
     opening = ("SET CURRENT ISOLATION = RR",)
-    begin = ()
-    end = "ROLLBACK"
+    own_transactions = False
     consistency = (
         "each table as it is when it is read, by one session in isolation level RR; Db2 has no snapshot of all tables,"
         " so nobody should write meanwhile"

@@ -35,9 +35,9 @@ class Hana(Dialect):
     name = "hana"
     title = "SAP HANA"
     default_schema = "SELECT CURRENT_SCHEMA FROM DUMMY"
-    opening = ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",)
-    begin = ()
-    end = "ROLLBACK"
+    # Of this transaction only.
+    begin = ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",)
+    own_transactions = False
     tables = f"SELECT t.TABLE_NAME, t.COMMENTS {_OF.replace('{more}', '')} ORDER BY 1"
     columns = (
         f"SELECT t.TABLE_NAME, c.COLUMN_NAME, {_TYPE}, CASE WHEN c.IS_NULLABLE = 'TRUE' THEN 'YES' ELSE 'NO' END,"

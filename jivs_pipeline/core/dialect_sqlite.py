@@ -35,6 +35,7 @@ class SqliteThroughDriver(Dialect):
         "NoCreat": "1",
         "FKSupport": "0",
         "LongNames": "0",
+        "StepAPI": "1",
         "Timeout": "30000",
     }
     opening = ("PRAGMA query_only = 1",)

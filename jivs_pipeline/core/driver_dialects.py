@@ -39,6 +39,8 @@ class Dialect:
     """Statements of every new session."""
     begin: ClassVar[tuple[str, ...]] = ()
     end: ClassVar[str] = "ROLLBACK"
+    own_transactions: ClassVar[bool] = True
+    """Whether a statement begins a transaction; else the driver does, with the first statement after the last one's end."""
     consistency: ClassVar[str] = "one snapshot, read by one session"
     tables: ClassVar[str] = ""
     columns: ClassVar[str] = ""

@@ -147,7 +147,7 @@ def _tile(label: str, value: str, note: str = "") -> Markup:
 
 _DIALECTS: Final = {
     "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "sqlite": "SQLite", "csv": "CSV",
-    "parquet": "Parquet", "mssql": "SQL Server", "oracle": "Oracle", "odbc": "ODBC",
+    "parquet": "Parquet", "mssql": "SQL Server", "oracle": "Oracle", "odbc": "ODBC", "db2": "Db2", "hana": "SAP HANA",
 }  # fmt: skip
 _LEVELS: Final = {"digest": "digest of every table", "count": "row counts", "rows": "row by row"}
 

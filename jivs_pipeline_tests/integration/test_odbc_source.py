@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import ConfigError, DataError, SnapshotLost, SpecError, TransientError
+from jivs_pipeline.core.errors import ConfigError, Crowded, DataError, SnapshotLost, SpecError, TransientError
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import Snapshot, Source
 from jivs_pipeline.infra.sources.odbc import OdbcSource
@@ -67,6 +68,24 @@ def numbers(database: str) -> str:
     return database
 
 
+class OnlyOne:
+    """Permits of an endpoint that takes one connection."""
+
+    taken = 0
+
+    def take(self, wanted: int) -> OnlyOne:
+        assert wanted
+        if self.taken:
+            raise Crowded("one is taken")
+        self.taken = 1
+        return self
+
+    count = 1
+
+    def give_back(self) -> None:
+        self.taken = 0
+
+
 @contextmanager
 def behind(url: str, **settings: Any) -> Iterator[Proxy]:
     """A proxy in front of the server."""
@@ -86,6 +105,37 @@ def test_a_value_longer_than_the_buffer_is_an_error(odbc_drivers: set[str], numb
         list(link.stream(f"SELECT repeat('x', {bad})", bad - 1, 10))
     assert error.value.state == "TRUNC"
     assert link.rows("SELECT 'é☃😀', '', NULL") == [("é☃😀", "", None)]
+    link.part()
+
+
+def test_hashes_of_rows_add_up(
+    open_odbc: Open, numbers: str, make_mysql: Callable[..., str], tmp_path: Path
+) -> None:
+    """What `jivs verify` narrows a difference down by: each row's hash with its key, and their sum is the digest."""
+    lite = make_file(
+        tmp_path / "x.db", "CREATE TABLE t (id integer PRIMARY KEY, v text)", {"t": [(1, "é☃😀"), (2, None)]}
+    )
+    maria = make_mysql(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);\nINSERT INTO t VALUES (1, 'é☃😀'), (2, NULL);\n"
+    )
+    for url in (through_odbc(numbers), odbc_url("SQLite3", database=lite), through_odbc(maria)):
+        source = open_odbc(url)
+        plan = plan_of(source, "t", chunk_bytes=500_000)
+        with source.snapshot(1) as snapshot:
+            rows = [row for chunk in plan.chunks for row in snapshot.hashes(plan, chunk, plan.columns[:1])]
+            halves = [struct.unpack(">qq", hashed) for hashed, _ in rows]
+            expected = Digest(len(rows), sum(h for h, _ in halves), sum(low for _, low in halves))
+            assert digest_of(snapshot, plan) == expected
+        assert sorted(int(key or 0) for _, (key,) in rows) == list(range(1, plan.rows + 1))
+
+
+def test_a_driver_that_begins_transactions_itself(odbc_drivers: set[str], numbers: str) -> None:
+    """As Db2's and HANA's must: what is read is of one transaction until it is rolled back."""
+    link = Link(attributes_of(parse_url(through_odbc(numbers))), patience=10, autocommit=False)
+    (first,), (second,) = link.rows("SELECT now()::text"), link.rows("SELECT now()::text")
+    assert first == second
+    link.command("ROLLBACK")
+    assert link.rows("SELECT now()::text") != [first]
     link.part()
 
 
@@ -112,6 +162,20 @@ def test_all_readers_see_one_moment(open_odbc: Open, numbers: str) -> None:
     with own.snapshot(1) as after, source.snapshot(1) as snapshot:
         assert digest_of(after, plan) == digest_of(snapshot, plan) != seen
     own.close()
+
+
+def test_one_connection_is_enough(open_odbc: Open, numbers: str, tmp_path: Path) -> None:
+    """Each source takes a permit before it connects, gives it back before it waits for more, and holds none at its end."""
+    lite = make_file(tmp_path / "x.db", "CREATE TABLE t (id integer PRIMARY KEY)", {"t": [(1,)]})
+    for url in (through_odbc(numbers), odbc_url("SQLite3", database=lite)):
+        permits = OnlyOne()
+        source = open_odbc(url, permits=permits)
+        plan = plan_of(source, "t")
+        with source.snapshot(3) as snapshot:
+            assert len(rows_of(snapshot, plan)) == digest_of(snapshot, plan).rows == plan.rows
+            assert permits.taken == 1
+        source.close()
+        assert permits.taken == 0
 
 
 def test_a_silent_server_ends_the_wait(open_odbc: Open, numbers: str) -> None:
@@ -198,6 +262,10 @@ def test_a_condition_that_is_not_understood(open_odbc: Open, numbers: str, tmp_p
     for url in (through_odbc(numbers), odbc_url("SQLite3", database=lite)):
         with pytest.raises(SpecError, match=r"rules\.t\.where"):
             plan_of(open_odbc(url), "t", where="nonsense(")
+    # To psqlODBC the operator is a parameter that nobody gives.
+    with pytest.raises(SpecError, match="parameter"):
+        plan_of(open_odbc(through_odbc(numbers)), "t", where="to_jsonb(v) ? 'a'")
+    assert plan_of(open_odbc(through_odbc(numbers)), "t", where="v LIKE '%?%' OR id = 7").rows == 1
 
 
 def test_a_schema_that_is_not_there(open_odbc: Open, tmp_path: Path, numbers: str) -> None:

@@ -19,8 +19,9 @@ from jivs_pipeline.core.dialect_oracle import Oracle
 from jivs_pipeline.core.digest import Canon, Digest
 from jivs_pipeline.core.driver_dialects import Dialect
 from jivs_pipeline.core.errors import ConnectionFailed
-from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan
 from jivs_pipeline.infra.sources.generic import GenericSource
+from jivs_pipeline.infra.sources.generic_values import canonical_array
 from jivs_pipeline.infra.sources.odbc_link import OdbcError
 from jivs_pipeline.infra.sources.odbc_open import attributes_of, look_behind
 from jivs_pipeline_tests.sqlite_files import expected_digest
@@ -150,7 +151,10 @@ def test_the_catalog(dialect: Dialect) -> None:
         (("n",), "parents", "CASCADE")
     ]
     assert table.indexes[0].parts[0].descending
-    assert [(o.name, o.kind) for o in catalog.left_out] == [("v", "view")]
+    assert [(o.name, o.kind) for o in catalog.left_out] == [
+        ("v", "view"),
+        ("sales", "defaults, checks and generated columns"),
+    ]
     assert links[0].said[: len(dialect.opening)] == list(dialect.opening)
     assert links[0].said[-1] == dialect.end
     assert not any("{" in said for said in links[0].said)
@@ -222,7 +226,7 @@ def test_the_second_read_is_spelled_as_digests_ask(dialect: Dialect, encoding: s
     """Hex digits of texts become the digest that any source would have for these values."""
     source, links = opened(dialect)
     plan = planned(source)
-    texts = ["7", "1.50", "é☃😀", "", "00FF", "2020-01-01 10:00:00.500000", "-0.0", "1"]
+    texts = ["7", "01.50", "é☃😀", "", "00FF", "2020-01-01 10:00:00.500000", "-0.0", "1"]
     with source.snapshot(1) as snapshot:
         links[-1].batch = pa.record_batch(
             [pa.array([t.encode(encoding).hex().upper()]) for t in texts], NAMES
@@ -284,3 +288,26 @@ def test_a_database_of_no_kind_is_refused(answers: str | None, reason: str) -> N
     with pytest.raises(ConnectionFailed, match=reason) as error:
         look_behind(link, parse_url("odbc://?dsn=x", "legacy"))
     assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("canon", "target", "text", "spelled"),
+    [
+        (Canon.NUMERIC, "numeric", ".5", "0.5"),
+        (Canon.NUMERIC, "numeric", "-.50", "-0.5"),
+        (Canon.NUMERIC, "numeric(5,2)", "0012.00", "12"),
+        (Canon.NUMERIC, "numeric", "1E+3", "1000"),
+        (Canon.FLOAT, "double precision", "1.0000000000000000e-001", "3fb999999999999a"),
+        (Canon.FLOAT, "real", "1.00000001e-001", "3fb99999a0000000"),
+        (Canon.FLOAT, "real", "1.0000000149011612e-001", "3fb99999a0000000"),
+        (Canon.FLOAT, "double precision", "-0.0", "8000000000000000"),
+        (Canon.BYTES, "bytea", "00FF", "00ff"),
+        (Canon.TIME, "time", "10:00:00.500000", "10:00:00.5"),
+        (Canon.TIMESTAMP, "timestamp", "2020-01-01 10:00:00.000", "2020-01-01 10:00:00"),
+        (Canon.TIMESTAMP, "timestamptz", "2020-01-01 10:00:00.100000+00", "2020-01-01 10:00:00.1+00"),
+    ],
+)
+def test_texts_of_all_databases_are_spelled_alike(canon: Canon, target: str, text: str, spelled: str) -> None:
+    """However a database prints a value, digests see one spelling: PostgreSQL's."""
+    column = ColumnPlan(source="a", target="a", source_type="", target_type=target, canon=canon)
+    assert canonical_array(column, pa.array([text, None]), str).to_pylist() == [spelled, None]

@@ -28,11 +28,15 @@ __all__ = ["read_catalog"]
 
 _Row = tuple[Any, ...]
 _LEFT = "it is not carried; create it in the target by hand"
+_PLAIN = (
+    "defaults and CHECKs are not carried through this driver, and generated columns become plain ones with their values;"
+    " write them in the target by hand"
+)
 _ACTIONS = frozenset({"NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "SET DEFAULT"})
 
 
 def read_catalog(link: TextLink, dialect: Dialect, schema: str) -> Catalog:
-    """Tables of the schema with columns, keys, references and indexes; defaults and checks are named as left out."""
+    """Tables of the schema with columns, keys, references and indexes; a warning says that there is no more."""
 
     def ask(query: str) -> list[_Row]:
         return link.rows(query.replace("{schema}", dialect.literal(schema))) if query else []
@@ -57,6 +61,7 @@ def read_catalog(link: TextLink, dialect: Dialect, schema: str) -> Catalog:
             )
         )
     left_out = [LeftOut(str(name), str(kind).lower(), _LEFT) for name, kind in ask(dialect.others)]
+    left_out.append(LeftOut(schema, "defaults, checks and generated columns", _PLAIN, severity="lossy"))
     kept = [_resolved(table, tables, left_out) for table in tables]
     return Catalog(schema, tuple(kept), tuple(left_out))
 

@@ -97,16 +97,18 @@ class GenericSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk, from a second read of its rows as the hex digits of their texts."""
-        return sum((digest_of_texts(texts, len(texts[0])) for texts in self._spelled(table, chunk)), Digest())
+        return sum(
+            (digest_of_texts(columns, len(columns[0])) for columns in self._spelled(table, chunk)), Digest()
+        )
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
         places = [table.columns.index(c) for c in key]
-        for texts in self._spelled(table, chunk):
-            yield from hashed_rows(texts, places, len(texts[0]))
+        for columns in self._spelled(table, chunk):
+            yield from hashed_rows(columns, places, len(columns[0]))
 
     def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[list[Array]]:
-        """Canonical texts by column."""
+        """Canonical texts of some rows at a time, by column."""
         encoding = self._dialect.encoding
         for columns in self._texts(table, chunk, self._dialect.hexed, 2 * _WIDTHS.get(encoding, 1)):
             texts = [_decoded(column, encoding) for column in columns]

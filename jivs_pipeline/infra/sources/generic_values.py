@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,8 @@ def typed_array(column: ColumnPlan, texts: Array, spell: Callable[[str], str]) -
 def canonical_array(column: ColumnPlan, texts: Array, spell: Callable[[str], str]) -> Array:
     """Texts as `Canon` spells their values."""
     make = _SPELLINGS.get(column.canon, str)
+    if column.target_type == "real":
+        make = _single
     return pa.array([None if v is None else make(spell(v)) for v in texts.to_pylist()], pa.string())
 
 
@@ -69,9 +72,23 @@ def _seconds(text: str) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + zone
 
 
+def _numeric(text: str) -> str:
+    """As `sqlite_values.numeric_text`, also of `.5` and `0012`, which some databases print."""
+    return numeric_text(f"{Decimal(text):f}")
+
+
+def _double(text: str) -> str:
+    return struct.pack(">d", float(text)).hex()
+
+
+def _single(text: str) -> str:
+    # Nine digits give a float4 back, but as a double they are another number.
+    return struct.pack(">d", struct.unpack(">f", struct.pack(">f", float(text)))[0]).hex()
+
+
 _SPELLINGS: dict[Canon, Callable[[str], str]] = {
-    Canon.NUMERIC: numeric_text,
-    Canon.FLOAT: lambda text: struct.pack(">d", float(text)).hex(),
+    Canon.NUMERIC: _numeric,
+    Canon.FLOAT: _double,
     Canon.BYTES: str.lower,
     Canon.TIME: _seconds,
     Canon.TIMESTAMP: _seconds,

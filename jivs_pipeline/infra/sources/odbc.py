@@ -111,7 +111,13 @@ class OdbcSource:
                 self._connection,
                 dialect,
                 behind.version,
-                partial(open_link, self._connection, dialect.settings, io_timeout_seconds=patience),
+                partial(
+                    open_link,
+                    self._connection,
+                    dialect.settings,
+                    io_timeout_seconds=patience,
+                    autocommit=dialect.own_transactions,
+                ),
                 calling=self._calling,
                 permits=self._permits,
             )

@@ -104,6 +104,7 @@ class Link:
         attributes: of the connection string; secrets stay in this process.
         patience: seconds without an answer after which `alive` is asked, if there is one, or the link is lost.
         login_seconds: longest wait for the connection itself.
+        autocommit: False where no statement begins a transaction; then `ROLLBACK` is a call of the driver's.
 
     Raises:
         OdbcError: the driver does not connect.
@@ -111,9 +112,15 @@ class Link:
     """
 
     def __init__(
-        self, attributes: Mapping[str, str], *, patience: float = 30.0, login_seconds: int | None = None
+        self,
+        attributes: Mapping[str, str],
+        *,
+        patience: float = 30.0,
+        login_seconds: int | None = None,
+        autocommit: bool = True,
     ) -> None:
         self._odbc = _library()
+        self._autocommit = autocommit
         self.patience = patience
         self.longest = 40 * patience
         self.alive: Callable[[], bool] | None = None
@@ -124,7 +131,7 @@ class Link:
         seconds = login_seconds or max(1, round(min(10, patience)))
         try:
             self._connection: Any = self._do(
-                lambda: self._odbc.connect(text, login_timeout_sec=seconds, autocommit=True)
+                lambda: self._odbc.connect(text, login_timeout_sec=seconds, autocommit=autocommit)
             )
         except BaseException:
             self.drop()
@@ -154,6 +161,9 @@ class Link:
         answer.done.wait(seconds)
 
     def _let_go(self) -> None:
+        # MariaDB's driver does not disconnect inside a transaction, and nobody would be told.
+        with suppress(Exception):
+            (self._connection.execute if self._autocommit else _nothing)("ROLLBACK")
         # arrow-odbc closes when nobody holds it, in the thread that lets go last: this one.
         self._connection = None
 
@@ -162,6 +172,9 @@ class Link:
     def command(self, statement: str) -> None:
         """Run a statement that gives no rows."""
         connection = self._connection
+        if statement == "ROLLBACK" and not self._autocommit:
+            self._do(connection.rollback)
+            return
         self._do(lambda: connection.execute(statement, payload_text_encoding=self._odbc.TextEncoding.UTF8))
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -237,7 +250,11 @@ class Link:
             mapped = _as_odbc_error(answer.error)
             if mapped.lost:
                 self.drop()
-            raise mapped from None
+            try:
+                raise mapped from None
+            finally:
+                # Else it and this frame would hold each other, and with them the connection, until the next collection.
+                del mapped
         return answer.value
 
     def _serve(self) -> None:
@@ -246,11 +263,15 @@ class Link:
             try:
                 answer.value = call()
             except Exception as error:  # noqa: BLE001 - handed to whoever waits
-                answer.error = error
+                answer.error = error.with_traceback(None)
             # Else this frame would hold a reader while the next statement begins.
             del item, call
             answer.done.set()
             del answer
+
+
+def _nothing(_: str) -> None:
+    """The driver manager rolls back by itself."""
 
 
 class _Answer:

@@ -37,7 +37,7 @@ from jivs_pipeline.infra.sources.odbc_rows import Cell, read_cells
 __all__ = ["MARIADB_ODBC", "OdbcMysqlSource"]
 
 MARIADB_ODBC = {"NO_CACHE": "1", "FORWARDONLY": "1"}
-"""Keywords of MariaDB's driver: rows come as they are read, and not all before the first."""
+"""Keywords of MySQL's and MariaDB's drivers: rows may come as they are read. (MariaDB's 3.1 fetches a chunk first.)"""
 
 _SMALL, _SMALL_ROWS, _LARGE = 64 * 1024, 64, 1 << 28
 _SHORT = 255

@@ -62,6 +62,7 @@ def open_link(
     *,
     io_timeout_seconds: float = 30,
     reconnect: bool = False,
+    autocommit: bool = True,
 ) -> Link:
     """Open a connection.
 
@@ -70,13 +71,16 @@ def open_link(
         settings: further keywords, of the driver of a database that is known.
         io_timeout_seconds: longest silence.
         reconnect: this endpoint has answered before, so one that cannot be reached is waited for.
+        autocommit: see `Link`.
 
     Raises:
         ConnectionFailed: no such driver, wrong password, no such database, unreachable.
         TransientError: full or restarting server; with `reconnect`, an unreachable one too.
     """
     try:
-        return Link({**attributes_of(connection), **settings}, patience=io_timeout_seconds)
+        return Link(
+            {**attributes_of(connection), **settings}, patience=io_timeout_seconds, autocommit=autocommit
+        )
     except OdbcError as error:
         raise connect_error(error, connection, reconnect=reconnect) from error
 

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import psycopg
@@ -21,7 +22,6 @@ from psycopg import errors, sql
 from psycopg.pq import DiagnosticField, TransactionStatus
 
 from jivs_pipeline.core.connections import Connection
-from jivs_pipeline.core.errors import RefusedError
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.pace import Portion
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, TablePlan, Wire
@@ -47,9 +47,8 @@ PSQLODBC = {
     "TextAsLongVarchar": "1",
     "UnknownsAsLongVarchar": "1",
     "BoolsAsChar": "1",
-    # Rows come a thousand at a time by a cursor; else the driver would fetch the whole result first.
-    "UseDeclareFetch": "1",
-    "Fetch": "1000",
+    # It would fetch so many rows at a time, whatever their size; cursors are ours.
+    "UseDeclareFetch": "0",
     "UseServerSidePrepare": "0",
     # No savepoints but ours.
     "Protocol": "7.4-0",
@@ -216,17 +215,11 @@ class OdbcPostgresqlSource(PostgresqlSource):
             refused = (
                 Refusal("", "it has no columns that are carried, and no driver hands out rows of nothing"),
             )
-        return Survey(
-            rows=found.rows,
-            rows_exact=found.rows_exact,
-            bytes=found.bytes,
-            chunk_by=found.chunk_by,
-            chunk_columns=found.chunk_columns,
-            chunks=found.chunks,
+        return replace(
+            found,
             columns=tuple(c.model_copy(update={"arrow": "string"}) for c in found.columns),
             lane=Lane.ARROW,
             wire=Wire.CSV,
-            spelling=found.spelling,
             refused=refused,
         )
 
@@ -288,36 +281,52 @@ class OdbcPostgresqlSnapshot(PostgresqlSnapshot):
             cells = [_cell(c) for c in table.columns]
             size = self._portion.bytes or _BATCH_BYTES
             stream = read_cells(
-                link, cells, rows, batch_bytes=min(size, _BATCH_BYTES), most=self._portion.rows_of(table)
+                _ByCursor(link),
+                cells,
+                rows,
+                batch_bytes=min(size, _BATCH_BYTES),
+                most=self._portion.rows_of(table),
             )
             for batch in stream:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
-        """What `digest` sums up, row by row.
-
-        Raises:
-            RefusedError: a key is too long to be looked at.
-        """
-        labels = ", ".join(["h", *(f"k{number}" for number in range(len(key)))])
-        shown = labels.replace("h", "encode(h, 'hex')", 1)
-        query = self._hashes(table, chunk, key).as_string(None)
+        """What `digest` sums up, row by row."""
+        query = self._row_hashes(table, chunk, key).as_string(None)
+        names = [f"t{number}" for number in range(len(key))]
+        wanted = ", ".join(["encode(q.h, 'hex')", *(f"q.{name}::text" for name in names)])
+        statement = f"SELECT {wanted} FROM (\n{query}\n) AS q({', '.join(['h', *names])})"
         with self._reader(table) as session, as_psycopg():
-            link = cast("PgSession", session).link
-            try:
-                for batch in link.stream(f"SELECT {shown} FROM ({query}) q ({labels})", _LONGEST_KEY, 1000):
-                    for hashed, *texts in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                        yield bytes.fromhex(hashed), tuple(texts)
-            except OdbcError as error:
-                if error.state != "TRUNC":
-                    raise
-                raise RefusedError(f"A key of {table.source} is too long to be looked at") from error
+            # No index, and so no key, takes longer values.
+            for batch in _ByCursor(cast("PgSession", session).link).stream(statement, 1 << 14, 256):
+                for hashed, *texts in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                    yield bytes.fromhex(hashed), tuple(texts)
 
     def _part(self, sessions: Sequence[Session]) -> None:
         part_all(sessions)
 
 
-_LONGEST_KEY = 4096
+class _ByCursor:
+    """A link whose streams are read by a cursor of the server's: the driver fetches all of a result before its first row."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        return self._link.rows(statement)
+
+    def stream(self, statement: str, longest: int, rows: int) -> Iterator[pa.RecordBatch]:
+        self._link.command(f"DECLARE jivs_rows NO SCROLL CURSOR FOR {statement}")
+        done = False
+        while not done:
+            fetched = 0
+            for batch in self._link.stream(f"FETCH FORWARD {rows} FROM jivs_rows", longest, rows):
+                fetched += batch.num_rows
+                yield batch
+            done = fetched < rows
+        self._link.command("CLOSE jivs_rows")
+
+
 _BATCH_BYTES = 8 * 1024 * 1024
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
-
-from jivs_pipeline.infra.sources.odbc_link import TextLink
 
 __all__ = ["Cell", "read_cells"]
 
@@ -23,6 +22,13 @@ _BATCH_ROWS = 16_384
 _LONG = 8_192
 """Bytes from which on a value is long."""
 _BYTES_OF_A_CHARACTER = 4
+
+
+class Rows(Protocol):
+    """What reads: see `odbc_link.Link`."""
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]: ...
+    def stream(self, statement: str, longest: int, rows: int) -> Iterator[pa.RecordBatch]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Cell:
 
 
 def read_cells(
-    link: TextLink,
+    link: Rows,
     cells: Sequence[Cell],
     rows: Callable[[str | None], str],
     *,
@@ -77,7 +83,7 @@ def read_cells(
         yield from link.stream(f"SELECT {wanted} {rows(condition)}", longest, count)
 
 
-def _measure(link: TextLink, cells: Sequence[Cell], rows: str) -> list[int] | None:
+def _measure(link: Rows, cells: Sequence[Cell], rows: str) -> list[int] | None:
     """Bytes of the longest value of each; None where there is no row."""
     if not cells:
         return []

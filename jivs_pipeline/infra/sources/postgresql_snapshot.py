@@ -166,10 +166,10 @@ class PostgresqlSnapshot:
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
         with self._reader(table) as session:
-            for hashed, *texts in session.cursor().stream(self._hashes(table, chunk, key), size=1000):
+            for hashed, *texts in session.cursor().stream(self._row_hashes(table, chunk, key), size=1000):
                 yield bytes(hashed), tuple(texts)
 
-    def _hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> sql.Composed:
+    def _row_hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> sql.Composed:
         return digests.row_hashes(
             relation(table.source_schema, table.source_table),
             [(c.source, c.canon) for c in table.columns],
