@@ -322,6 +322,11 @@ class Runtime:
     def open_source(self, connection: Connection, permits: Permits = FREE) -> Source:
         """A source of the connection's dialect, connected."""
         calling = self.breakers.endpoint(connection).call
+        served: dict[str, Any] = {
+            "io_timeout_seconds": self.settings.io_timeout_seconds,
+            "calling": calling,
+            "permits": permits,
+        }
         if connection.dialect == "sqlite":
             from jivs_pipeline.infra.sources.sqlite import SqliteSource
 
@@ -329,39 +334,19 @@ class Runtime:
         if connection.dialect == "postgresql":
             from jivs_pipeline.infra.sources.postgresql import PostgresqlSource
 
-            return PostgresqlSource(
-                connection,
-                io_timeout_seconds=self.settings.io_timeout_seconds,
-                calling=calling,
-                permits=permits,
-            )
+            return PostgresqlSource(connection, **served)
         if connection.dialect == "mysql":
             from jivs_pipeline.infra.sources.mysql import MysqlSource
 
-            return MysqlSource(
-                connection,
-                io_timeout_seconds=self.settings.io_timeout_seconds,
-                calling=calling,
-                permits=permits,
-            )
+            return MysqlSource(connection, **served)
         if connection.dialect in {"odbc", "mssql"}:
             from jivs_pipeline.infra.sources.odbc import OdbcSource
 
-            return OdbcSource(
-                connection,
-                io_timeout_seconds=self.settings.io_timeout_seconds,
-                calling=calling,
-                permits=permits,
-            )
+            return OdbcSource(connection, **served)
         if connection.dialect == "oracle":
             from jivs_pipeline.infra.sources.oracle import open_oracle
 
-            return open_oracle(
-                connection,
-                io_timeout_seconds=self.settings.io_timeout_seconds,
-                calling=calling,
-                permits=permits,
-            )
+            return open_oracle(connection, **served)
         if connection.dialect == "csv":
             from jivs_pipeline.infra.sources.csv_files import CsvSource
 
