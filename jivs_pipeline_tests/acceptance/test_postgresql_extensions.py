@@ -12,7 +12,7 @@ from jivs_pipeline_tests.acceptance.rows import fingerprints
 from jivs_pipeline_tests.acceptance.test_postgresql_objects import objects
 from jivs_pipeline_tests.fix_cli import Jivs
 
-EXTENSIONS = ("citext", "hstore", "ltree", "pg_trgm", "btree_gist", "fuzzystrmatch")
+EXTENSIONS = ("citext", "hstore", "ltree", "pg_trgm", "btree_gist", "fuzzystrmatch", "vector")
 
 SCRIPT = """
 CREATE DOMAIN email AS citext CHECK (VALUE ~ '@');
@@ -28,6 +28,9 @@ CREATE INDEX people_tags ON people USING gin (tags);
 CREATE INDEX people_place ON people USING gist (place gist_ltree_ops (siglen='100'));
 CREATE TABLE bookings (room int, at int4range, EXCLUDE USING gist (room WITH =, at WITH &&));
 INSERT INTO bookings VALUES (1, '[1,5)'), (2, '[1,5)');
+CREATE TABLE points (id int PRIMARY KEY, at vector(3));
+INSERT INTO points SELECT i, format('[%s,0.5,-1]', i)::vector FROM generate_series(1, 200) i;
+CREATE INDEX points_at ON points USING hnsw (at vector_cosine_ops) WITH (m = 8);
 CREATE VIEW tagged AS SELECT id, tags -> 'a' AS a, name FROM people WHERE tags ? 'a' AND name = 'NAME 7';
 CREATE FUNCTION tag(h hstore, k text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 -> $2';
 """
@@ -69,7 +72,7 @@ def test_what_the_target_lacks_is_said(
     """The table whose types are missing fails alone; what merely uses an extension is left out with a warning."""
     target = make_target()
     with psycopg.connect(target) as db:
-        for name in ("citext", "hstore", "ltree"):
+        for name in ("citext", "hstore", "ltree", "vector"):
             db.execute(f"CREATE EXTENSION {name}")
     spec = jivs.spec(key=key, source="a", target="b")
     env = jivs.connections(a=source, b=target)

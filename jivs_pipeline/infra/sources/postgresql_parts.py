@@ -62,6 +62,10 @@ class Reader:
             self.extensions[table] += [Need(kind, name, extension) for extension in extensions]
         return thing is not None
 
+    def extended(self, oid: int) -> bool:
+        """Whether a part uses something of an extension, as an index does with the operators of its access method."""
+        return bool(self.needs.get(oid, (None, []))[1])
+
     def collation(self, table: str, name: str, kind: str, collation: str | None) -> str | None:
         """The collation if every server has it; otherwise it is left out and the default takes its place."""
         if collation is None or collation in _COMMON_COLLATIONS:
@@ -184,8 +188,8 @@ def indexes_of(
     for oid, name, unique, method, own_method, valid, predicate, not_distinct, options, comment in rows:
         if not valid:
             reader.leave(table, name, "index", "it is invalid in the source")
-        elif not own_method:
-            reader.leave(table, name, "index", f"its access method {method} belongs to an extension")
+        elif not own_method and not reader.extended(oid):
+            reader.leave(table, name, "index", f"its access method {method} is not PostgreSQL's own")
         elif not reader.needed(table, name, "index", oid):
             lines = list(itertools.starmap(_PartLine, parts[oid]))
             yield Index(
