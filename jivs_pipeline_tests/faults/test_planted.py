@@ -70,7 +70,7 @@ INSERT INTO flags SELECT i, (i::bit(12))::bit varying FROM generate_series(1, 24
 # What is done to one row; `{id}` and `{other}` are two of them. Each changes what it touches, whatever that is.
 CHANGES: dict[str, tuple[str, ...]] = {
     "texts": (
-        "UPDATE texts SET v = v || ' ' WHERE id = {id}",
+        "UPDATE texts SET v = v || ' ' WHERE id = {filled}",
         "UPDATE texts SET v = coalesce(nullif(v, ''), 'was empty') || chr(1) WHERE id = {id}",
         "UPDATE texts SET v = CASE WHEN v IS NULL THEN '' END WHERE id = {id}",
         "UPDATE texts SET v = overlay(v placing chr(ascii(v) # 1) from 1 for 1) WHERE id = {filled}",
