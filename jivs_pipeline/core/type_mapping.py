@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jivs_pipeline.core.digest import Canon
+from jivs_pipeline.core.model import Column
+from jivs_pipeline.core.plan import ColumnPlan
 
-__all__ = ["MAX_DECIMAL128", "TypeChoice", "TypeMapping"]
+__all__ = ["MAX_DECIMAL128", "TypeChoice", "TypeMapping", "column_plan"]
 
 MAX_DECIMAL128 = 38
 """Digits that decimal128 holds; longer numerics travel as text."""
@@ -51,3 +53,18 @@ class TypeChoice:
     canon: Canon
     note: str = ""
     refused: str | None = None
+
+
+def column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
+    """The column as its type was chosen, under its own name."""
+    return ColumnPlan(
+        source=column.name,
+        target=column.name,
+        source_type=column.type,
+        target_type=choice.target,
+        carrier=choice.carrier,
+        arrow=choice.arrow,
+        canon=choice.canon,
+        nullable=column.nullable,
+        note=choice.note,
+    )

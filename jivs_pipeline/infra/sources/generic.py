@@ -21,7 +21,7 @@ from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
-from jivs_pipeline.core.type_mapping import TypeChoice
+from jivs_pipeline.core.type_mapping import TypeChoice, column_plan
 from jivs_pipeline.infra.sources.generic_catalog import read_catalog
 from jivs_pipeline.infra.sources.generic_snapshot import GenericSnapshot, piece_characters, rows_sql
 from jivs_pipeline.infra.sources.held_session import HeldSession
@@ -108,7 +108,7 @@ class GenericSource:
                 if choice.refused is not None:
                     refused.append(Refusal(column.name, choice.refused))
                     choice = TypeChoice("text", "text", "string", choice.canon)
-                planned.append(_column_plan(column, choice))
+                planned.append(column_plan(column, choice))
             refused += self._null_keys(link, table, rows_of)
             size = rows * _FIXED_BYTES * len(columns)
             if not refused:
@@ -325,17 +325,3 @@ def _needs_text(column: ColumnPlan) -> bool:
     base = column.target_type.partition("(")[0]
     # pgpq cannot write numeric without a decimal of Arrow's.
     return base in _AS_TEXT or (base == "numeric" and column.arrow == "string")
-
-
-def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
-    return ColumnPlan(
-        source=column.name,
-        target=column.name,
-        source_type=column.type,
-        target_type=choice.target,
-        carrier=choice.carrier,
-        arrow=choice.arrow,
-        canon=choice.canon,
-        nullable=column.nullable,
-        note=choice.note,
-    )

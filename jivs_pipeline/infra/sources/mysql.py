@@ -21,7 +21,7 @@ from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
-from jivs_pipeline.core.type_mapping import TypeChoice
+from jivs_pipeline.core.type_mapping import TypeChoice, column_plan
 from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
@@ -151,7 +151,7 @@ class MysqlSource:
                 refused.append(Refusal(column.name, choice.refused))
                 choice = TypeChoice("text", "utf8", "string", choice.canon)
             lossy += _losses(column, values)
-            planned.append(_column_plan(column, choice))
+            planned.append(column_plan(column, choice))
         wire = Wire.BINARY
         if any(_needs_text(c) for c in planned):
             wire = Wire.CSV
@@ -346,17 +346,3 @@ def _needs_text(column: ColumnPlan) -> bool:
     base = column.target_type.partition("(")[0]
     # pgpq cannot write numeric without a decimal of Arrow's.
     return base in _AS_TEXT or (base == "numeric" and column.arrow == "string")
-
-
-def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
-    return ColumnPlan(
-        source=column.name,
-        target=column.name,
-        source_type=column.type,
-        target_type=choice.target,
-        carrier=choice.carrier,
-        arrow=choice.arrow,
-        canon=choice.canon,
-        nullable=column.nullable,
-        note=choice.note,
-    )

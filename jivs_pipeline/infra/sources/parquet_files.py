@@ -21,7 +21,7 @@ from jivs_pipeline.core.model import Catalog, Column, LeftOut, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey
-from jivs_pipeline.core.types import TypeChoice
+from jivs_pipeline.core.type_mapping import column_plan
 from jivs_pipeline.infra.sources.files_open import SCHEMA, Member, list_tables, unusable
 from jivs_pipeline.infra.sources.parquet_snapshot import (
     BOUNDS,
@@ -142,7 +142,7 @@ class ParquetSource:
         known = self._tables[table.name]
         choices = {c.name: choose(known.schema.field(c.name).type) for c in columns}
         refused = [Refusal(name, c.refused) for name, c in choices.items() if c.refused is not None]
-        planned = [_column_plan(c, choices[c.name]) for c in columns]
+        planned = [column_plan(c, choices[c.name]) for c in columns]
         # pgpq writes what Arrow has a type for; as soon as one column travels as text for another type, all do.
         wire = (
             Wire.BINARY if all(c.arrow != "string" or c.target_type == "text" for c in planned) else Wire.CSV
@@ -227,17 +227,3 @@ class ParquetSource:
 
 def _chunk(index: int, member: Member, start: int, end: int, seen: str) -> Chunk:
     return Chunk(index=index, lower=(member.name, str(start), seen), upper=(member.name, str(end), ""))
-
-
-def _column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
-    return ColumnPlan(
-        source=column.name,
-        target=column.name,
-        source_type=column.type,
-        target_type=choice.target,
-        carrier=choice.carrier,
-        arrow=choice.arrow,
-        canon=choice.canon,
-        nullable=column.nullable,
-        note=choice.note,
-    )

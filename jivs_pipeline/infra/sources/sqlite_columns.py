@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from jivs_pipeline.core import type_mapping
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.plan import ColumnPlan, Wire
 from jivs_pipeline.core.ports import Refusal, Tolerated
@@ -30,17 +31,7 @@ def column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
     if choice.refused is not None:
         # What a rule `type: text` makes of it.
         choice = TypeChoice("text", "text", "string", choice.canon)
-    return ColumnPlan(
-        source=column.name,
-        target=column.name,
-        source_type=column.type,
-        target_type=choice.target,
-        carrier=choice.carrier,
-        arrow=choice.arrow,
-        canon=choice.canon,
-        nullable=column.nullable,
-        note=choice.note,
-    )
+    return type_mapping.column_plan(column, choice)
 
 
 def wired(columns: list[ColumnPlan]) -> tuple[list[ColumnPlan], Wire]:
