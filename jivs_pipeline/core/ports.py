@@ -28,6 +28,7 @@ __all__ = [
     "HashedRow",
     "LedgerView",
     "Piece",
+    "Refined",
     "Refusal",
     "Sieve",
     "Snapshot",
@@ -49,6 +50,27 @@ class CopiedRows(NamedTuple):
 
     data: Piece
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What rules have made of a batch.
+
+    Attributes:
+        batch: the rows that go on, every column as text that PostgreSQL reads.
+        canon: the same as digests spell it, column by column.
+        digest: of those rows as they should be in the target.
+        source: of the batch as it was read, rows that do not go on included.
+        bad: rows that a rule cannot be applied to.
+        changed: how many values each rule has changed, by `column: kind`; rows by `rows: kind`.
+    """
+
+    batch: pa.RecordBatch
+    canon: Sequence[Any]
+    digest: Digest
+    source: Digest
+    bad: Sequence[BadRow]
+    changed: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

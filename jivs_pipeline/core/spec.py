@@ -87,14 +87,27 @@ class ColumnRule(_Model):
     rename: Identifier | None = None
     drop: bool = False
     type: Fragment | None = Field(default=None, description="PostgreSQL type of the target column")
-    expression: Fragment | None = Field(default=None, description="SQL over the Arrow batch")
+    expression: Fragment | None = Field(default=None, description="DuckDB SQL over the columns of the row")
+    default: bool | int | float | str | None = Field(default=None, description="In the place of NULL")
     mask: Literal["sha256", "redact", "null", "hmac"] | None = None
 
     @model_validator(mode="after")
     def _drop_stands_alone(self) -> Self:
-        if self.drop and (self.rename or self.type or self.expression or self.mask):
+        if self.drop and (self.rename or self.changes):
             raise ValueError("a dropped column can have no other rule")
         return self
+
+    @property
+    def changes(self) -> bool:
+        """Whether values become others."""
+        return bool(self.expression or self.type or self.mask) or self.default is not None
+
+
+class DedupeRule(_Model):
+    """Rows that are alike in some columns become one: the first in `order`, else the first that is read."""
+
+    key: tuple[str, ...] = Field(min_length=1)
+    order: Fragment | None = Field(default=None, description="DuckDB SQL; may end with DESC")
 
 
 class TableRule(_Model):
@@ -105,6 +118,12 @@ class TableRule(_Model):
     load: Literal["copy", "upsert"] = "copy"
     columns: Mapping[str, ColumnRule] = Field(default_factory=dict[str, ColumnRule])
     python: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    dedupe: DedupeRule | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether rows or values become others between reading and loading."""
+        return bool(self.python or self.dedupe) or any(c.changes for c in self.columns.values())
 
 
 class ValidationRule(_Model):
@@ -374,7 +393,8 @@ def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:
     if not path:
         return Spec
     if path[0] == "rules":
-        return ColumnRule if "columns" in path[2:3] else TableRule
+        inside = {"columns": ColumnRule, "dedupe": DedupeRule}
+        return next((inside[str(part)] for part in path[2:3] if part in inside), TableRule)
     return models.get(str(path[0]), Spec)
 
 

@@ -59,9 +59,16 @@ class ControlCheckpoints:
         self._control.retry(self._claim, phase, table, chunk, attempt, error.message, delay)
 
     def quarantined(
-        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        ruled: bool = False,
     ) -> None:
         """Keep bad rows of a chunk; the `first` of them take the place of what an earlier attempt has kept."""
-        self._control.quarantine.add(self._claim, table, generation, chunk, rows, first=first)
+        self._control.quarantine.add(self._claim, table, generation, chunk, rows, first=first, ruled=ruled)
         if rows:
             _LOG.warning("Rows quarantined", extra={"table": table, "chunk": chunk, "rows": len(rows)})

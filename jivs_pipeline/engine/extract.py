@@ -82,9 +82,10 @@ class _TableTask:
     def __init__(self, run: Run, table: TablePlan, snapshot: Snapshot) -> None:
         self._run = run
         self._table = table
+        self._read = table.as_read
         self._snapshot = snapshot
         self._files: dict[int, ChunkFile] = {}
-        self._sifting = Sifting(run, table, snapshot)
+        self._sifting = Sifting(run, self._read, snapshot)
         self._lock = threading.Lock()
         self._began: float | None = None
 
@@ -132,8 +133,8 @@ class _TableTask:
 
     def _digest(self, chunk: Chunk) -> Digest:
         if self._run.spec.verify == "count":
-            return Digest(self._snapshot.count(self._table, chunk))
-        return self._snapshot.digest(self._table, chunk)
+            return Digest(self._snapshot.count(self._read, chunk))
+        return self._snapshot.digest(self._read, chunk)
 
     def _write(self, chunk: Chunk, sink: Sink) -> int:
         """Rows written."""
@@ -152,7 +153,7 @@ class _TableTask:
 
     def _staged(self, chunk: Chunk, sink: Sink) -> Iterator[tuple[int, int]]:
         """Write the chunk, and say of each piece how many rows and bytes it was."""
-        table, guard = self._table, self._run.guard
+        table, guard = self._read, self._run.guard
         if table.lane is Lane.COPY:
             for piece in guard.watched(self._snapshot.copy(table, chunk)):
                 sink.write(piece.data)

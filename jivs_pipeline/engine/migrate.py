@@ -38,7 +38,7 @@ from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
-from jivs_pipeline.engine import extract, load, verify
+from jivs_pipeline.engine import extract, load, transform, verify
 from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.pace import Pace
@@ -150,7 +150,8 @@ class Migration:
         self._run = Run(
             spec=spec, run_id=self._run_id, control_id=services.control.control_id(), epoch=claim.epoch,
             owner=claim.owner.owner, source=source, target=target, staging=services.staging,
-            checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
+            checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, rules=services.rules,
+            guard=self.guard,
             progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard),
             plan=claim.plan or empty, since=claim.since,
         )  # fmt: skip
@@ -247,7 +248,7 @@ class Migration:
                 run.failures = {}
             else:
                 fresh = self._patiently(
-                    Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target, run.since)
+                    Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target, run.rules, run.since)
                 )
                 renew(run, fresh, self._new_generation())
                 note_refusals(run)
@@ -274,7 +275,7 @@ class Migration:
     def transform(self) -> None:
         """Phase 3: rules over the staged set. Renames, drops and filters were done while reading."""
         with self._phase(Phase.TRANSFORM):
-            self._planned()
+            transform.transform(self._planned())
 
     def validate(self) -> None:
         """Phase 4: checks over the staged set: every table that goes on has its manifest."""

@@ -29,6 +29,10 @@ def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) ->
     for point in mine:
         if point.phase is Phase.EXTRACT and point.ok:
             run.extracted[point.table] = Extracted.parse(point.generation, point.data)
+    for point in mine:
+        read = run.extracted.get(point.table)
+        if point.phase is Phase.TRANSFORM and point.ok and read and read.generation == point.generation:
+            run.extracted[point.table] = Extracted.parse(point.generation, point.data)
     ledger = run.target.ledger(run.key, run.since)
     for point in mine:
         if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:

@@ -32,21 +32,32 @@ class Quarantine:
         self._link = link
 
     def add(
-        self, claim: Claim, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        claim: Claim,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        ruled: bool = False,
     ) -> None:
         """Keep rows of a chunk; the `first` of them take the place of what an earlier attempt has kept.
+
+        Args:
+            ruled: they are bad to the rules; such rows have no position in their source.
 
         Raises:
             FencedError: another run has the migration.
         """
-        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation}
+        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "ruled": ruled}
 
         def work(db: Db) -> None:
             if first:
                 db.execute(_SQL["drop_chunk"], place)
             stored = [
                 {
-                    **place, "position": r.position, "row_key": Jsonb(r.key), "column": r.column,
+                    **place, "position": None if ruled else r.position, "row_key": Jsonb(r.key), "column": r.column,
                     "reason": r.reason, "value": r.value, "row_values": Jsonb(r.row),
                 }
                 for r in rows
@@ -58,6 +69,11 @@ class Quarantine:
 
         self._link.do(work)
         failpoint("quarantine_after_commit")
+
+    def ruled(self, key: str) -> dict[str, int]:
+        """Rows that are bad to the rules, by target table."""
+        rows = self._link.do(lambda db: db.execute(_SQL["ruled"], {"key": key}).fetchall())
+        return {row["table"]: row["rows"] for row in rows}
 
     def positions(self, key: str) -> dict[str, list[tuple[int, str, Mapping[str, Any]]]]:
         """Where the rejected rows are in their sources, by table: chunk, position and key."""

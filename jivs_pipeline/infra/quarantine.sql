@@ -1,8 +1,13 @@
 -- Queries of infra/quarantine.py on jivs.migration_quarantine. Parameters are %(name)s.
 
 -- name: drop_chunk
--- What an earlier attempt at this chunk has kept.
-DELETE FROM jivs.migration_quarantine WHERE key = %(key)s AND table_name = %(table)s AND chunk = %(chunk)s;
+-- What an earlier attempt at this chunk has kept: of rows that are bad in their source, or to the rules.
+DELETE FROM jivs.migration_quarantine
+ WHERE key = %(key)s AND table_name = %(table)s AND chunk = %(chunk)s AND (position IS NULL) = %(ruled)s;
+
+-- name: ruled
+SELECT table_name AS "table", count(*) AS rows FROM jivs.migration_quarantine
+ WHERE key = %(key)s AND position IS NULL GROUP BY 1;
 
 -- name: add_row
 -- Harmless when it is sent again: a chunk has each position once.
