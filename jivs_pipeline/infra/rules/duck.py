@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.names import did_you_mean
 
-__all__ = ["calculator", "columns_of", "first_line", "quoted"]
+__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "quoted"]
 
 _MEMORY = "384MB"
 _CLASSES = frozenset(
@@ -81,6 +82,11 @@ def calculator(room: Path | None = None) -> Any:
     return connection
 
 
+def as_arrow(connection: Any, query: str, parameters: Mapping[str, object] | None = None) -> Any:
+    """The whole result of a query, as a `pyarrow.Table`."""
+    return connection.sql(query, params=dict(parameters or {})).to_arrow_table()
+
+
 def quoted(name: str) -> str:
     """A name as DuckDB reads it."""
     return '"' + name.replace('"', '""') + '"'
@@ -110,7 +116,15 @@ def columns_of(connection: Any, expression: str, known: Sequence[str], place: st
         )
     used: dict[str, None] = {}
     functions = _functions(connection)
-    for node in _nodes(answer["statements"][0]["node"]["select_list"]):
+    nodes = list(_nodes(answer["statements"][0]["node"]["select_list"]))
+    own = {
+        ref["column_names"][0]
+        for node in nodes
+        if node["class"] == "LAMBDA"
+        for ref in _nodes(node["lhs"])
+        if ref["class"] == "COLUMN_REF"
+    }
+    for node in nodes:
         kind = str(node["class"])
         if kind not in _CLASSES:
             raise SpecError(
@@ -119,8 +133,8 @@ def columns_of(connection: Any, expression: str, known: Sequence[str], place: st
             )
         if kind == "FUNCTION":
             _check_function(node, functions, place)
-        if kind == "COLUMN_REF" and (name := _known(node["column_names"], known, place)):
-            used[name] = None
+        if kind == "COLUMN_REF" and node["column_names"][0] not in own:
+            used[_known(node["column_names"][0], known, functions, place)] = None
     return tuple(used)
 
 
@@ -136,25 +150,32 @@ def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _nodes(part)
 
 
-def _known(path: Sequence[str], known: Sequence[str], place: str) -> str | None:
+def _known(name: str, known: Sequence[str], functions: Mapping[str, bool], place: str) -> str:
     """The column that a reference means; DuckDB's names do not care for case, so a reference must be of one only."""
-    name = path[0]
     meant = [name] if name in known else [c for c in known if c.casefold() == name.casefold()]
     if len(meant) > 1:
         raise SpecError(
             f"{place} may mean column {meant[0]!r} or {meant[1]!r}", hint="Write the name as the source does"
         )
-    return meant[0] if meant else None
+    if meant:
+        return meant[0]
+    if name.lower() in functions:  # current_date and its like need no brackets
+        raise _depends(name, place)
+    raise SpecError(f"{place}: there is no column {name!r}", hint=did_you_mean(name, known, "columns"))
+
+
+def _depends(name: str, place: str) -> SpecError:
+    return SpecError(
+        f"{place} uses {name}(), which does not depend on the row alone",
+        hint="Use functions that give the same for the same row, at any time",
+    )
 
 
 def _check_function(node: Mapping[str, Any], functions: Mapping[str, bool], place: str) -> None:
     name = str(node["function_name"]).lower()
     alone = name in _FROM_TODAY and len(node.get("arguments", ())) == 1
     if alone or not functions.get(name, True):
-        raise SpecError(
-            f"{place} uses {name}(), which does not depend on the row alone",
-            hint="Use functions that give the same for the same row, at any time",
-        )
+        raise _depends(name, place)
 
 
 _LISTING: dict[str, bool] = {}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from jivs_pipeline.core.errors import ConfigError, DataError, SpecError
-from jivs_pipeline.infra.rules.duck import calculator, quoted
+from jivs_pipeline.infra.rules.duck import as_arrow, calculator, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,7 @@ class PythonRules:
 
         with calculator() as connection, self.started(name) as process:
             columns = ", ".join(f"CAST(NULL AS {t}) AS {quoted(n)}" for n, t in given.items())
-            empty = connection.execute(f"SELECT {columns} LIMIT 0").to_arrow_table()
+            empty = as_arrow(connection, f"SELECT {columns} LIMIT 0")
             try:
                 answer = process.apply(_batch(empty))
             except DataError as error:
@@ -89,6 +89,11 @@ class PythonRules:
                     f"{place}, given a batch of no rows: {error.message}", hint=error.hint
                 ) from None
             connection.register("answer", pa.Table.from_batches([answer]))
+            if untyped := next((field.name for field in answer.schema if pa.types.is_null(field.type)), None):
+                raise SpecError(
+                    f"{place} gives back column {untyped!r} without a type for a batch of no rows",
+                    hint="Name the type of its array: pa.array(values, pa.string())",
+                )
             return {str(row[0]): str(row[1]) for row in connection.execute("DESCRIBE answer").fetchall()}
 
 

@@ -24,7 +24,7 @@ from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import ColumnPlan, Rules, TablePlan
 from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.quarantine import BadRow
-from jivs_pipeline.infra.rules.duck import calculator, quoted
+from jivs_pipeline.infra.rules.duck import as_arrow, calculator, quoted
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import ROW, reading, statement
 from jivs_pipeline.infra.rules.texts import Texts, from_source, from_text
@@ -92,7 +92,9 @@ class Refiner:
         rules = self._rules
         texts = [from_source(a, c) for a, c in zip(batch.columns, rules.read, strict=True)]
         source = self._digest([t.canon for t in texts], batch.num_rows)
-        alive = [n for n in range(batch.num_rows) if n not in dropped] if dropped else None
+        alive = (
+            pa.array([n for n in range(batch.num_rows) if n not in dropped], pa.int64()) if dropped else None
+        )
         changed: Counter[str] = Counter({"rows: dedupe": len(dropped)} if dropped else {})
         if alive is not None:
             texts = [Texts(t.input.take(alive), t.canon.take(alive)) for t in texts]
@@ -125,7 +127,7 @@ class Refiner:
         )
         self._register(base)
         try:
-            typed = self._duck.execute(f'SELECT {given} FROM raw ORDER BY "{ROW}"').to_arrow_table()
+            typed = as_arrow(self._duck, f'SELECT {given} FROM raw ORDER BY "{ROW}"')
         except self._errors() as error:
             raise self._unseen(error) from None
         batches = typed.combine_chunks().to_batches()
@@ -186,7 +188,7 @@ class Refiner:
         return pa.concat_tables(parts) if parts else self._run_on_nothing(query, base), problems
 
     def _run(self, query: str) -> pa.Table:
-        return self._duck.execute(query, self._pads).to_arrow_table()
+        return as_arrow(self._duck, query, self._pads)
 
     def _run_on_nothing(self, query: str, base: pa.Table) -> pa.Table:
         self._register(base.slice(0, 0))
@@ -239,7 +241,7 @@ class Refiner:
                 changed[f"{column.target}: {step.kind}"] += count
         if problems:
             bad = {p.row for p in problems}
-            good = [n for n, row in enumerate(kept.to_pylist()) if row not in bad]
+            good = pa.array([n for n, row in enumerate(kept.to_pylist()) if row not in bad], pa.int64())
             columns = [Texts(t.input.take(good), t.canon.take(good)) for t in columns]
         digest = self._digest([t.canon for t in columns], len(columns[0].input) if columns else 0)
         schema = pa.schema([pa.field(c.target, pa.string()) for c in self._table.columns])
