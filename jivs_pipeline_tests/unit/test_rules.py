@@ -86,7 +86,7 @@ def value(expression: str, target: str = "name", **row: str | None) -> tuple[str
         ("price * 2", "numeric(18,2)", "3.00"),
         ("rate + 0", "double precision", "0.1"),
         ("born + 1", "date", "2024-03-01"),
-        ("\"at\" + INTERVAL 1 HOUR", "timestamp", "2024-01-02 04:04:05.5"),
+        ('"at" + INTERVAL 1 HOUR', "timestamp", "2024-01-02 04:04:05.5"),
         ("year(born)", "bigint", "2024"),
         ("raw || '\\xAA'::BLOB", "bytea", "\\x00ffaa"),
         ("NOT ok", "boolean", "false"),
