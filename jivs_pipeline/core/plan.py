@@ -24,6 +24,7 @@ from jivs_pipeline.core.names import qualified
 
 __all__ = [
     "RULED",
+    "Check",
     "Chunk",
     "ChunkBy",
     "ColumnPlan",
@@ -160,6 +161,35 @@ class Dedupe(_Value):
     descending: bool = False
 
 
+class Check(_Value):
+    """One validation of a table's rows as they will be loaded.
+
+    Attributes:
+        name, kind, severity: as in the spec.
+        columns: of the target, that it is about.
+        fails: DuckDB SQL over the columns of the target that is true of a row that does not pass; None where `type` or
+            other rows decide.
+        type: that every value of the column must be one of.
+        alike: whether no two rows may be alike in `columns`.
+        parent: (target table, its columns) in which each row's values must be.
+        broken: why it cannot pass, whatever the rows are.
+        at_least: share of rows that must pass.
+        quarantine: rows that do not pass are bad rows.
+    """
+
+    name: str
+    kind: str
+    severity: Literal["critical", "major", "minor"]
+    columns: tuple[str, ...] = ()
+    fails: str | None = None
+    type: str | None = None
+    alike: bool = False
+    parent: tuple[str, tuple[str, ...]] | None = None
+    broken: str | None = None
+    at_least: float = 1.0
+    quarantine: bool = False
+
+
 class Rules(_Value):
     """What is done to a table's rows between reading and loading.
 
@@ -169,6 +199,7 @@ class Rules(_Value):
         made: columns that rules make; all others go on as they were read.
         python: `module:function` through which batches go first.
         returned: (column, DuckDB type) that it gives back.
+        checks: what is asked of the rows then.
         key_hash: tells apart the keys of `mask: hmac` that runs were given.
     """
 
@@ -179,6 +210,7 @@ class Rules(_Value):
     dedupe: Dedupe | None = None
     python: str | None = None
     returned: tuple[tuple[str, str], ...] = ()
+    checks: tuple[Check, ...] = ()
     key_hash: str | None = None
 
 

@@ -126,8 +126,21 @@ class TableRule(_Model):
         return bool(self.python or self.dedupe) or any(c.changes for c in self.columns.values())
 
 
+class Reference(_Model):
+    """The columns of another table of the migration that values must be in."""
+
+    table: str
+    columns: tuple[str, ...] = Field(min_length=1)
+
+
+_ROWS = frozenset({"data_type", "business", "completeness", "format", "constraints"})
+
+
 class ValidationRule(_Model):
-    """One check on the staged rows before the target is touched."""
+    """One check on the rows as they will be loaded, before the target is touched. Names are those of the target.
+
+    What it does not say is taken from the table: its keys, references, required columns and types.
+    """
 
     kind: Literal[
         "schema",
@@ -140,9 +153,48 @@ class ValidationRule(_Model):
         "format",
     ]
     table: str
+    name: str | None = Field(default=None, min_length=1, max_length=100)
     column: str | None = None
-    expression: Fragment | None = None
+    columns: tuple[str, ...] = ()
+    expression: Fragment | None = Field(default=None, description="DuckDB SQL that no row makes false")
+    pattern: str | None = Field(default=None, description="Regular expression (RE2) for the whole value")
+    type: str | None = Field(default=None, description="PostgreSQL type that every value is one of")
+    references: Reference | None = None
+    at_least: float = Field(default=1.0, gt=0, le=1, description="Share of rows that must pass")
     severity: Literal["critical", "major", "minor"] = "major"
+    quarantine: bool = Field(default=False, description="Rows that do not pass are quarantined")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.kind == "business" and self.expression is None:
+            raise ValueError("kind business needs expression")
+        if self.kind == "format" and self.expression is None and (self.pattern is None or not self.named):
+            raise ValueError("kind format needs column and pattern, or expression")
+        if self.expression is not None and self.kind in {"schema", "uniqueness", "referential"}:
+            raise ValueError(
+                f"kind {self.kind} takes no expression; columns and references say what it is about"
+            )
+        if self.quarantine and (
+            self.kind not in _ROWS or (self.kind == "constraints" and not self.expression)
+        ):
+            raise ValueError(f"kind {self.kind} looks at more than one row, so none can be quarantined by it")
+        if self.references is not None and (
+            not self.named or len(self.references.columns) != len(self.named)
+        ):
+            raise ValueError("references needs as many columns as the check names with column or columns")
+        return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that it is about."""
+        return self.columns or ((self.column,) if self.column else ())
+
+    @property
+    def label(self) -> str:
+        """What it is called: its name, or what it is."""
+        return self.name or " ".join(
+            filter(None, (self.kind, self.table, ", ".join(self.named), self.expression))
+        )
 
 
 class TableFilter(_Model):
@@ -187,6 +239,9 @@ class Spec(_Model):
     on_existing: Literal["fail", "replace", "truncate", "append"] = "fail"
     rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
     validation: tuple[ValidationRule, ...] = ()
+    strict: bool = Field(
+        default=False, description="Every validation that fails stops, not critical ones only"
+    )
     quarantine: Quarantine = Quarantine()
     verify: Literal["count", "digest", "rows"] = "digest"
     on_failure: Literal["keep", "rollback"] = "keep"
@@ -393,8 +448,10 @@ def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:
     if not path:
         return Spec
     if path[0] == "rules":
-        inside = {"columns": ColumnRule, "dedupe": DedupeRule}
+        inside: dict[str, type[BaseModel]] = {"columns": ColumnRule, "dedupe": DedupeRule}
         return next((inside[str(part)] for part in path[2:3] if part in inside), TableRule)
+    if path[0] == "validation" and "references" in path:
+        return Reference
     return models.get(str(path[0]), Spec)
 
 

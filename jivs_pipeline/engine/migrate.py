@@ -38,7 +38,8 @@ from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
-from jivs_pipeline.engine import extract, load, transform, verify
+from jivs_pipeline.core.validation import CheckResult, blocking
+from jivs_pipeline.engine import extract, load, transform, validate, verify
 from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.pace import Pace
@@ -90,6 +91,7 @@ class Migration:
         self._ended_as: Status | None = None
         self._last: dict[str, Any] | None = None
         self.expected: Estimate | None = None
+        self.validation: list[CheckResult] = []
         self._first = True
         self._open = ExitStack()
 
@@ -278,16 +280,23 @@ class Migration:
             transform.transform(self._planned())
 
     def validate(self) -> None:
-        """Phase 4: checks over the staged set: every table that goes on has its manifest."""
+        """Phase 4: checks over the staged set.
+
+        Raises:
+            MismatchError: rows do not pass what they must; the target is as it was.
+        """
         with self._phase(Phase.VALIDATE):
             run = self._planned()
-            for table in run.sound:
-                manifest = run.extracted.get(table.target)
-                if manifest is None:
-                    raise TerminalError(
-                        f"Table {table.source} was not extracted",
-                        hint="Run the migration again from its start",
-                    )
+            self.validation = validate.validate(run)
+            stopping = blocking(self.validation, strict=run.spec.strict)
+            if stopping:
+                # The rows are not loaded, and the next run reads them anew: corrected, it is hoped.
+                run.staging.discard(run.key, run.epoch)
+        if stopping:
+            more = f" and {len(stopping) - 1} more" if len(stopping) > 1 else ""
+            message = f"Validation stopped the migration before the load: {stopping[0].sentence}{more}"
+            hint = f"See jivs quarantine list {run.key} for examples; correct the source or the rules and run again"
+            raise self._verdict(Status.MISMATCH, MismatchError(message, hint=hint))
 
     def load(self) -> None:
         """Phase 5: tables, rows, keys, indexes, references."""

@@ -14,7 +14,17 @@ from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, LeftOut, Table
 from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
-from jivs_pipeline.core.plan import ColumnPlan, Lane, Plan, PlanWarning, Spelling, TableMode, TablePlan, Wire
+from jivs_pipeline.core.plan import (
+    Check,
+    ColumnPlan,
+    Lane,
+    Plan,
+    PlanWarning,
+    Spelling,
+    TableMode,
+    TablePlan,
+    Wire,
+)
 from jivs_pipeline.core.ports import ExistingTable, Source, Survey
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
@@ -83,8 +93,13 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     warnings = [
         _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
     ]
+    ruled = _ruled(spec, chosen)
     tables = [
-        _with_extensions(_plan_table(spec, t, names, source, rules, existing, warnings), t, checked.objects)
+        _with_extensions(
+            _plan_table(spec, t, names, source, rules if t.name in ruled else None, existing, warnings),
+            t,
+            checked.objects,
+        )
         for t in chosen
     ]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
@@ -95,6 +110,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     tables += [_missed(spec, catalog, o) for o in missed]
     tables = _refuse_twins(tables)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
+    tables = _with_checks(spec, tables, rules)
     warnings += [
         PlanWarning(table=t.source, column=t.refused_column, kind="refused", reason=t.refused)
         for t in tables
@@ -126,8 +142,6 @@ def _refuse_unavailable(spec: Spec) -> None:
     absent: list[str] = []
     if spec.type == "incremental":
         absent.append("type: incremental")
-    if spec.validation:
-        absent.append("validation")
     if spec.staging == "none":
         absent.append("staging: none")
     for table, rule in spec.rules.items():
@@ -231,17 +245,18 @@ def _plan_table(
     table: Table,
     names: Mapping[str, str],
     source: Source,
-    rules: RuleBook,
+    rules: RuleBook | None,
     existing: Mapping[str, ExistingTable],
     warnings: list[PlanWarning],
 ) -> TablePlan:
+    """The plan of a table; its rows go through `rules` where there are some for it."""
     there = existing.get(names[table.name])
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     # Expressions may use what is dropped.
-    asked = table.columns if rule.changes else kept
+    asked = table.columns if rules else kept
     survey = tolerated(source.survey(table, asked, rule.where, spec.chunk_bytes), spec.quarantine.max_rows)
-    survey = as_texts(survey) if rule.changes else survey
+    survey = as_texts(survey) if rules else survey
     made = {c.name for c in asked if c.made}
     columns = tuple(_in_schema(c, spec.target_schema) if c.source in made else c for c in survey.columns)
     plan = TablePlan(
@@ -249,7 +264,7 @@ def _plan_table(
         source_table=table.name,
         target_schema=spec.target_schema,
         target_table=names[table.name],
-        columns=columns if rule.changes else tuple(_rename(c, rule) for c in columns),
+        columns=columns if rules else tuple(_rename(c, rule) for c in columns),
         lane=survey.lane,
         wire=survey.wire,
         spelling=survey.spelling,
@@ -262,7 +277,7 @@ def _plan_table(
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
     )
-    plan = rules.compile(plan, rule) if rule.changes else plan
+    plan = rules.compile(plan, rule) if rules else plan
     survey = _of_read(survey, plan)
     warnings += [
         PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
@@ -285,6 +300,53 @@ def _plan_table(
     if problem := _name_problem(plan) or _fit_problem(plan, there, existing):
         return plan.model_copy(update={"refused": problem})
     return plan
+
+
+def _ruled(spec: Spec, chosen: Sequence[Table]) -> frozenset[str]:
+    """Source tables whose rows are worked with between reading and loading: changed, checked, or checked against."""
+    targets = {spec.rule(t.name).rename or t.name: t for t in chosen}
+    by_name = {**{t.name: t for t in chosen}, **targets}
+    ruled = {t.name for t in chosen if spec.rule(t.name).changes}
+    for check in spec.validation:
+        if (table := by_name.get(check.table)) is None:
+            raise SpecError(
+                f"The spec validates table {check.table!r}, which is not part of the migration",
+                hint=did_you_mean(check.table, list(targets), "tables"),
+            )
+        ruled.add(table.name)
+        if check.kind != "referential":
+            continue
+        own = {k.target_table for k in table.foreign_keys if k.target_schema == table.schema}
+        parents = {check.references.table} if check.references else own
+        ruled |= {by_name[name].name for name in parents if name in by_name}
+    return frozenset(ruled)
+
+
+def _with_checks(spec: Spec, tables: Sequence[TablePlan], rules: RuleBook) -> list[TablePlan]:
+    """The tables with the validations of the spec."""
+    made: dict[str, list[Check]] = {}
+    for number, check in enumerate(spec.validation):
+        table = next((t for t in tables if check.table in {t.target_table, t.source_table}), None)
+        if table is not None and not table.refused:
+            made.setdefault(table.target, []).extend(
+                rules.compile_checks(check, f"validation.{number}", table, tables)
+            )
+    return [
+        t.model_copy(update={"rules": t.rules.model_copy(update={"checks": _apart(made[t.target])})})
+        if t.rules and t.target in made
+        else t
+        for t in tables
+    ]
+
+
+def _apart(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """The checks of one table with names that tell them apart."""
+    seen: dict[str, int] = {}
+    named: list[Check] = []
+    for check in checks:
+        seen[check.name] = count = seen.get(check.name, 0) + 1
+        named.append(check if count == 1 else check.model_copy(update={"name": f"{check.name} #{count}"}))
+    return tuple(named)
 
 
 def _of_read(survey: Survey, plan: TablePlan) -> Survey:

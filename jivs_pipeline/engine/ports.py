@@ -14,11 +14,11 @@ from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import Chunk, ColumnPlan, ObjectPlan, Plan, TablePlan
+from jivs_pipeline.core.plan import Check, Chunk, ColumnPlan, ObjectPlan, Plan, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, HashedRow, LedgerView, Piece, Refined, Snapshot
-from jivs_pipeline.core.quarantine import BadRow, KeptRow
+from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.core.schedules import Scheduled
-from jivs_pipeline.core.spec import Spec, TableRule
+from jivs_pipeline.core.spec import Spec, TableRule, ValidationRule
 from jivs_pipeline.core.states import Phase, Status
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Builder",
+    "Checker",
     "Checkpoints",
     "Claim",
     "ControlDatabase",
     "DueLoads",
     "EndedMigrations",
     "LeaseService",
+    "Placed",
     "QuarantineStore",
     "RefinedSnapshot",
     "Refiner",
@@ -53,6 +55,18 @@ class Refiner(Protocol):
     def refine(self, batch: pa.RecordBatch, dropped: Collection[int] = ()) -> Refined: ...
 
 
+class Checker(Protocol):
+    """The checks of one table's rows, for one thread; see `infra/rules/checks.py`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def failing(self, batch: pa.RecordBatch) -> Mapping[str, Sequence[int]]: ...
+
+
+Placed = Iterable[tuple[int, "pa.RecordBatch"]]
+"""Batches, each with its chunk's index."""
+
+
 class RuleBook(Protocol):
     """Checks rules and applies them; see `infra/rules/book.py`."""
 
@@ -62,6 +76,21 @@ class RuleBook(Protocol):
         self, table: TablePlan, batches: Iterable[tuple[int, pa.RecordBatch]], room: Path
     ) -> Mapping[int, Collection[int]]: ...
     def refined(self, snapshot: Snapshot, room: Path) -> RefinedSnapshot: ...
+    def compile_checks(
+        self, rule: ValidationRule, place: str, table: TablePlan, tables: Sequence[TablePlan]
+    ) -> Sequence[Check]: ...
+    def checker(self, table: TablePlan, checks: Sequence[Check]) -> Checker: ...
+    def alike(self, batches: Placed, columns: Sequence[str], room: Path) -> Iterable[tuple[int, int]]: ...
+    def orphans(
+        self,
+        table: TablePlan,
+        children: Placed,
+        columns: Sequence[str],
+        parent: TablePlan,
+        parents: Placed,
+        there: Sequence[str],
+        room: Path,
+    ) -> Iterable[tuple[int, int]]: ...
 
 
 class RefinedSnapshot(Snapshot, Protocol):
@@ -214,7 +243,7 @@ class Checkpoints(Protocol):
         rows: Sequence[BadRow],
         *,
         first: bool,
-        ruled: bool = False,
+        by: RejectedBy = "source",
     ) -> None: ...
 
 
@@ -230,7 +259,7 @@ class QuarantineStore(Protocol):
         rows: Sequence[BadRow],
         *,
         first: bool,
-        ruled: bool = False,
+        by: RejectedBy = "source",
     ) -> None: ...
     def ruled(self, key: str) -> Mapping[str, int]: ...
     def positions(self, key: str) -> Mapping[str, Sequence[tuple[int, str, Mapping[str, Any]]]]: ...

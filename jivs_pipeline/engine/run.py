@@ -17,6 +17,7 @@ from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Builder, Checkpoints, RuleBook, StagingArea, Target
@@ -166,6 +167,8 @@ class Run:
     """Extraction that this run makes for the tables that have no manifest."""
     loaded: set[str] = field(default_factory=set[str])
     """Target tables whose load is finished."""
+    validated: dict[str, list[CheckResult]] = field(default_factory=dict[str, "list[CheckResult]"])
+    """Target table -> what its validations found, for tables that were checked as they are staged."""
     failures: dict[str, TableFailure] = field(default_factory=dict[str, TableFailure])
     claimed: bool = False
     since: int = 0

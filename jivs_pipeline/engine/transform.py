@@ -120,7 +120,7 @@ class _TableTask:
         rows, digest, source, changed = 0, Digest(), Digest(), Counter[str]()
         with self._lock:
             self._bad[file.index] = 0
-        run.checkpoints.quarantined(table.target, generation, file.index, (), first=True, ruled=True)
+        run.checkpoints.quarantined(table.target, generation, file.index, (), first=True, by="rules")
         with run.staging.writing(run.key, generation, name) as sink:
             with pa.ipc.new_file(sink, schema) as writer:
                 for refined in run.guard.watched(self._refined(file)):
@@ -187,7 +187,7 @@ class _TableTask:
         check_budget(run, table, taken, next(iter(bad)))
         rows = tuple(bad)
         run.checkpoints.quarantined(
-            table.target, self._manifest.generation, file.index, rows, first=False, ruled=True
+            table.target, self._manifest.generation, file.index, rows, first=False, by="rules"
         )
 
     def _record(self) -> None:

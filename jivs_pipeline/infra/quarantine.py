@@ -14,7 +14,7 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Claim
-from jivs_pipeline.core.quarantine import BadRow, KeptRow
+from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.infra.control_claims import known_migration, overtaken
 from jivs_pipeline.infra.control_link import ControlLink, Db
 from jivs_pipeline.infra.failpoints import failpoint
@@ -40,24 +40,24 @@ class Quarantine:
         rows: Sequence[BadRow],
         *,
         first: bool,
-        ruled: bool = False,
+        by: RejectedBy = "source",
     ) -> None:
         """Keep rows of a chunk; the `first` of them take the place of what an earlier attempt has kept.
 
         Args:
-            ruled: they are bad to the rules; such rows have no position in their source.
+            by: who found them bad; only its source can find a row again by its position.
 
         Raises:
             FencedError: another run has the migration.
         """
-        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "ruled": ruled}
+        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "by": by}
 
         def work(db: Db) -> None:
             if first:
                 db.execute(_SQL["drop_chunk"], place)
             stored = [
                 {
-                    **place, "position": None if ruled else r.position, "row_key": Jsonb(r.key), "column": r.column,
+                    **place, "position": r.position if by == "source" else None, "row_key": Jsonb(r.key), "column": r.column,
                     "reason": r.reason, "value": r.value, "row_values": Jsonb(r.row),
                 }
                 for r in rows

@@ -16,18 +16,13 @@ from jivs_pipeline.core.file_types import CSV_TYPES, CsvType, csv_type, target_t
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import RULED, ColumnPlan, Dedupe, Lane, Made, Rules, Step, TablePlan, Wire
 from jivs_pipeline.core.spec import ColumnRule, TableRule
-from jivs_pipeline.infra.rules.duck import calculator, columns_of, first_line, quoted
+from jivs_pipeline.infra.rules.duck import calculator, columns_of, first_line, quoted, seen_type
 from jivs_pipeline.infra.rules.masks import mask
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import previous, reading, text_of
 
 __all__ = ["compile_rules"]
 
-_SEEN = {
-    "text": "VARCHAR", "varchar": "VARCHAR", "smallint": "SMALLINT", "integer": "INTEGER", "bigint": "BIGINT",
-    "real": "FLOAT", "double precision": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE", "time": "TIME",
-    "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMP WITH TIME ZONE", "uuid": "UUID", "bytea": "BLOB",
-}  # fmt: skip
 _GIVEN = {
     "BOOLEAN": "boolean", "TINYINT": "smallint", "UTINYINT": "smallint", "SMALLINT": "smallint", "USMALLINT": "integer",
     "INTEGER": "integer", "UINTEGER": "bigint", "BIGINT": "bigint", "UBIGINT": "numeric(20)", "HUGEINT": "numeric(39)",
@@ -37,19 +32,7 @@ _GIVEN = {
 }  # fmt: skip
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 _ENDS = re.compile(r"\s+(ASC|DESC)\s*$", re.IGNORECASE)
-_MOST_DIGITS = 38  # of DuckDB's DECIMAL
 _RESERVED = "jivs "
-
-
-def seen_type(column: ColumnPlan) -> str:
-    """The DuckDB type in which expressions see a column; VARCHAR, PostgreSQL's own text, where none holds it exactly."""
-    type_ = target_type(column.target_type)
-    if type_ is None:
-        return "VARCHAR"
-    bare = type_.target.partition("(")[0]
-    if bare == "numeric" and type_.numbers and type_.numbers[0] <= _MOST_DIGITS:
-        return f"DECIMAL({type_.numbers[0]},{type_.numbers[1]})"
-    return _SEEN.get(bare, "VARCHAR")
 
 
 def compile_rules(table: TablePlan, rule: TableRule, python: PythonRules, key_hash: str | None) -> TablePlan:

@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.file_types import target_type
 from jivs_pipeline.core.names import did_you_mean
+from jivs_pipeline.core.plan import ColumnPlan
 
-__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "quoted"]
+__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "quoted", "seen_type"]
 
 _MEMORY = "384MB"
+_MOST_DIGITS = 38  # of DuckDB's DECIMAL
+_SEEN = {
+    "text": "VARCHAR", "varchar": "VARCHAR", "smallint": "SMALLINT", "integer": "INTEGER", "bigint": "BIGINT",
+    "real": "FLOAT", "double precision": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE", "time": "TIME",
+    "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMP WITH TIME ZONE", "uuid": "UUID", "bytea": "BLOB",
+}  # fmt: skip
 _CLASSES = frozenset(
     {
         "BETWEEN",
@@ -90,6 +98,17 @@ def as_arrow(connection: Any, query: str, parameters: Mapping[str, object] | Non
 def quoted(name: str) -> str:
     """A name as DuckDB reads it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def seen_type(column: ColumnPlan) -> str:
+    """The DuckDB type in which expressions see a column; VARCHAR, PostgreSQL's own text, where none holds it exactly."""
+    type_ = target_type(column.target_type)
+    if type_ is None:
+        return "VARCHAR"
+    bare = type_.target.partition("(")[0]
+    if bare == "numeric" and type_.numbers and type_.numbers[0] <= _MOST_DIGITS:
+        return f"DECIMAL({type_.numbers[0]},{type_.numbers[1]})"
+    return _SEEN.get(bare, "VARCHAR")
 
 
 def first_line(error: Exception) -> str:

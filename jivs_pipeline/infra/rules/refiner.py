@@ -24,6 +24,7 @@ from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import ColumnPlan, Rules, TablePlan
 from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.infra.rules.checks import Checker
 from jivs_pipeline.infra.rules.duck import as_arrow, calculator, quoted
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import ROW, reading, statement
@@ -66,6 +67,8 @@ class Refiner:
         self._open = ExitStack()
         self._duck: Any = self._open.enter_context(calculator())
         self._python = self._open.enter_context(python.started(rules.python)) if rules.python else None
+        checks = [c for c in rules.checks if c.quarantine]
+        self._checker = self._open.enter_context(Checker(table.columns, checks)) if checks else None
         self._pads = (
             dict(pads)
             if any(s.kind == "mask" and "$jivs_" in s.sql for m in rules.made for s in m.steps)
@@ -239,16 +242,27 @@ class Refiner:
             for depth, step in enumerate(rule.steps):
                 count = _pc.sum(made.column(f"c{number}.{depth}")).as_py() or 0
                 changed[f"{column.target}: {step.kind}"] += count
-        if problems:
-            bad = {p.row for p in problems}
-            good = pa.array([n for n, row in enumerate(kept.to_pylist()) if row not in bad], pa.int64())
-            columns = [Texts(t.input.take(good), t.canon.take(good)) for t in columns]
-        digest = self._digest([t.canon for t in columns], len(columns[0].input) if columns else 0)
-        schema = pa.schema([pa.field(c.target, pa.string()) for c in self._table.columns])
-        batch = pa.RecordBatch.from_arrays([t.input for t in columns], schema=schema)
+        columns, kept = _without({p.row for p in problems}, columns, kept)
+        if self._checker is not None:
+            failing = self._checker.failing(self._batch(columns))
+            for name, numbers in failing.items():
+                check = next(c for c in self._rules.checks if c.name == name)
+                column = check.columns[0] if check.columns else ""
+                problems += [
+                    _Problem(row, column, f"does not pass {name}")
+                    for row in kept.take(pa.array(numbers, pa.int64())).to_pylist()
+                ]
+                changed[f"check: {name}"] += len(numbers)
+            columns, kept = _without({p.row for p in problems}, columns, kept)
+        batch = self._batch(columns)
+        digest = self._digest([t.canon for t in columns], batch.num_rows)
         return Refined(
             batch, [t.canon for t in columns], digest, source, self._bad_rows(problems, base, texts), changed
         )
+
+    def _batch(self, columns: Sequence[Texts]) -> pa.RecordBatch:
+        schema = pa.schema([pa.field(c.target, pa.string()) for c in self._table.columns])
+        return pa.RecordBatch.from_arrays([t.input for t in columns], schema=schema)
 
     def _misfits(self, one: Texts, column: ColumnPlan, kept: Array, *, required: bool) -> list[_Problem]:
         found: list[_Problem] = []
@@ -309,6 +323,16 @@ class Refiner:
         found = self._duck.execute(_digesting(len(columns))).fetchall()[0]
         count, high, high_signs, low, low_signs = map(int, found)
         return Digest(count, high - high_signs * _HALF, low - low_signs * _HALF)
+
+
+def _without(bad: Collection[int], columns: list[Texts], kept: Array) -> tuple[list[Texts], Array]:
+    """The columns without some rows, and the numbers of those that are left."""
+    good = pa.array(
+        [n for n, row in enumerate(kept.to_pylist()) if row not in bad] if bad else [], pa.int64()
+    )
+    if not bad or len(good) == len(kept):
+        return columns, kept
+    return [Texts(t.input.take(good), t.canon.take(good)) for t in columns], kept.take(good)
 
 
 def _digesting(columns: int) -> str:
