@@ -7,7 +7,7 @@ What belongs here: choosing, and the order around the tables' load. What does no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jivs_pipeline.core.model import Catalog, SchemaObject
@@ -23,7 +23,20 @@ from jivs_pipeline.engine.run import Run
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
 
 _ROUTINES = frozenset({"function", "procedure"})
-_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key"})
+_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key", "policy"})
+_SETTINGS = frozenset(
+    {
+        "policy",
+        "row-level security",
+        "forced row-level security",
+        "replica identity",
+        "clustering",
+        "typed table",
+    }
+)
+"""Kinds that a relation keeps as they are when it was there before."""
+_GIVEN = frozenset({"extension", "role", "right"})
+"""Kinds of what no migration makes."""
 _RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
 """Kinds that share their names."""
 
@@ -43,7 +56,8 @@ def choose(
         warnings: gets a line for each that does not.
     """
     carried = {t.source_table: t for t in tables if t.refused is None}
-    usable = {(kind, name) for kind, name in there if kind == "extension"}
+    usable = {(kind, name) for kind, name in there if kind in _GIVEN} | _indexes(carried.values())
+    kept: set[tuple[str, str]] = set()
     chosen: list[ObjectPlan] = []
     for one in catalog.objects:
         if not one.before and not _wanted(one, spec):
@@ -51,9 +65,10 @@ def choose(
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
+            kept.add(label)
             reason = f"{one.kind}: the target has one of that name already, which is kept"
             warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
-        elif problem := _problem(one, carried, usable) or _name_problem(one, there):
+        elif problem := _problem(one, carried, usable, kept) or _name_problem(one, there):
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
         else:
             usable.add(label)
@@ -94,11 +109,29 @@ def _bare(one: SchemaObject) -> str:
     return one.name.partition("(")[0].partition(".")[0]
 
 
-def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tuple[str, str]]) -> str | None:
+def _indexes(tables: Iterable[TablePlan]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for definition in (t.definition for t in tables if t.definition):
+        keys = [k for k in (definition.primary_key, *definition.unique_keys) if k is not None]
+        found |= {
+            ("index", name)
+            for name in (*(i.name for i in definition.indexes), *(k.name for k in keys))
+            if name
+        }
+    return found
+
+
+def _problem(
+    one: SchemaObject,
+    carried: Mapping[str, TablePlan],
+    usable: set[tuple[str, str]],
+    kept: set[tuple[str, str]],
+) -> str | None:
     for kind, name in sorted(one.needs - usable):
-        if kind == "extension":
-            return missing(name)
-        return f"it uses {kind} {name}, which is not carried"
+        return _lack(kind, name)
+    if one.kind in _SETTINGS and (before := sorted(one.needs & kept)):
+        kind, name = before[0]
+        return f"{kind} {name} was there before and keeps what hangs on it"
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:
             return f"it uses table {table}, which is not carried"
@@ -109,6 +142,16 @@ def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tu
         if column is not None and column not in _columns(plan):
             return f"it uses column {table}.{column}, which is renamed or dropped"
     return None
+
+
+def _lack(kind: str, name: str) -> str:
+    if kind == "extension":
+        return missing(name)
+    if kind == "role":
+        return f"it names role {name}, which the target lacks; create it there first"
+    if kind == "right":
+        return f"the target's role has no {name} and could not verify the rows any more; switch it on after the migration"
+    return f"it uses {kind} {name}, which is not carried"
 
 
 def _columns(plan: TablePlan) -> set[str]:

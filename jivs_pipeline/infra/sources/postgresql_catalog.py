@@ -28,6 +28,7 @@ from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_objects import read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
+from jivs_pipeline.infra.sources.postgresql_settings import read_settings
 from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
 
 __all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
@@ -38,12 +39,10 @@ _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
 _TABLE_REASONS = {
     "extension table": "it belongs to an extension, which has to be installed in the target",
-    "typed table": "this version does not carry tables of a composite type",
 }
 _REASONS = {
     "large objects": "this version does not carry them; columns of type oid keep their numbers",
     "privileges": "rights granted on the table are not carried; grant them again",
-    "row-level security": "it is not enabled in the target",
     "storage parameters": "the target's table gets the server's defaults",
 }
 _LOSSY = frozenset({"privileges", "storage parameters"})
@@ -166,7 +165,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
-    return Catalog(schema, made, left_out, reader.objects.made, extensions)
+    objects = (*reader.objects.made, *read_settings(session, schema))
+    return Catalog(schema, made, left_out, objects, extensions)
 
 
 def _spelled(

@@ -13,9 +13,7 @@ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 SELECT c.oid::int8, c.relname::text, c.relpersistence = 'u', obj_description(c.oid, 'pg_class'),
        CASE WHEN c.relispartition THEN (SELECT r.relname::text FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)) END,
        CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                                                 AND d.deptype = 'e') THEN 'extension table'
-            WHEN c.reloftype <> 0 THEN 'typed table'
-       END
+                                                 AND d.deptype = 'e') THEN 'extension table' END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relpersistence <> 't'
 ORDER BY c.relname;
@@ -228,10 +226,8 @@ UNION ALL
 SELECT 'rule', format('%%s.%%s', r.relname, w.rulename), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
 UNION ALL
-SELECT 'policy', format('%%s.%%s', r.relname, p.polname), r.relname
+SELECT 'policy', format('%%s.%%s', r.relname, p.polname), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_policy p JOIN relations r ON r.oid = p.polrelid
-UNION ALL
-SELECT 'row-level security', r.relname, r.relname FROM relations r WHERE r.relrowsecurity
 UNION ALL
 SELECT 'privileges', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r
 WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (

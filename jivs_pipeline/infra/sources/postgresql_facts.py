@@ -33,6 +33,7 @@ _ASKED = {
     "view_indexes": ("materialized view",),
     "trigger_states": ("trigger",),
     "rule_states": ("rule",),
+    "policies": ("policy",),
     "sequences": ("sequence",),
     "sequence_owners": ("owner of sequence",),
     "partitioned_columns": ("partitioned table",),
@@ -63,10 +64,11 @@ class Found(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What makes an object and what drops it."""
+    """What makes an object and what drops it, and the roles that it names."""
 
     create: tuple[str, ...]
     drop: str
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -143,6 +145,8 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
         default=[line[5] for line in columns if line[5] is not None],
         partition_key=oids("partitioned table"),
         bound=oids("partition"),
+        policy_using=oids("policy"),
+        policy_check=oids("policy"),
     )
     return Facts(schema, texts, lines, _numbers(session, [*oids("sequence"), *identities]))
 

@@ -16,6 +16,7 @@ from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 __all__ = ["make"]
 
 _STATES = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
+_COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
 _PARALLEL = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
 
 
@@ -34,7 +35,7 @@ def _with_comment(one: Found, made: Made) -> Made:
         on = f"CONSTRAINT {quoted(one.name)} ON {quoted(one.relation or '')}"
     elif one.kind == "partitioned table":
         on = f"TABLE {quoted(one.name)}"
-    return Made((*made.create, f"COMMENT ON {on} IS {literal(one.comment)}"), made.drop)
+    return made._replace(create=(*made.create, f"COMMENT ON {on} IS {literal(one.comment)}"))
 
 
 def _enum(one: Found, facts: Facts) -> Made:
@@ -139,6 +140,18 @@ def _on_relation(one: Found, kind: str, create: str, state: str) -> Made:
     return Made(tuple(statements), f"DROP {kind} {quoted(one.name)} ON {relation}")
 
 
+def _policy(one: Found, facts: Facts) -> Made:
+    permissive, command, everybody, roles = facts.one("policies", one.oid)
+    relation, name = quoted(one.relation or ""), quoted(one.name)
+    to = ", ".join([*(["PUBLIC"] if everybody else []), *map(quoted, roles)])
+    parts = [f"CREATE POLICY {name} ON {relation} AS {'PERMISSIVE' if permissive else 'RESTRICTIVE'}"]
+    parts.append(f"FOR {_COMMANDS[command]} TO {to}")
+    for clause, what in (("USING", "policy using"), ("WITH CHECK", "policy check")):
+        if (what, one.oid, 0) in facts.texts:
+            parts.append(f"{clause} ({facts.text(what, one.oid)})")
+    return Made((" ".join(parts),), f"DROP POLICY {name} ON {relation}", tuple(roles))
+
+
 def _statistics(one: Found, facts: Facts) -> Made:
     _, _, rest = facts.text("statistics", one.oid).partition("CREATE STATISTICS ")
     for spelled in (quoted(facts.schema), facts.schema):
@@ -158,6 +171,7 @@ _MAKERS = {
     "materialized view": _view,
     "trigger": _trigger,
     "rule": _rule,
+    "policy": _policy,
     "statistics object": _statistics,
     **MAKERS,
 }

@@ -40,6 +40,9 @@ found AS (
     FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN here ON here.oid = c.relnamespace
     WHERE w.rulename <> '_RETURN'
     UNION ALL
+    SELECT 'pg_policy'::regclass, p.oid, 'policy', format('%%s.%%s', c.relname, p.polname), p.polname, c.relname, NULL
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN here ON here.oid = c.relnamespace
+    UNION ALL
     SELECT 'pg_constraint'::regclass, k.oid, 'exclusion constraint', format('%%s.%%s', c.relname, k.conname), k.conname,
            c.relname, NULL
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN here ON here.oid = c.relnamespace
@@ -64,8 +67,7 @@ found AS (
     WHERE c.relkind = 'S' AND c.relpersistence <> 't'
     UNION ALL
     SELECT 'pg_class'::regclass, c.oid, 'partitioned table', c.relname, c.relname, NULL,
-           CASE WHEN c.reloftype <> 0 THEN 'tables of a composite type are not carried'
-                WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid IN (h.inhrelid, h.inhparent)
+           CASE WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid IN (h.inhrelid, h.inhparent)
                              WHERE c.oid IN (h.inhrelid, h.inhparent) AND p.relnamespace <> c.relnamespace)
                 THEN 'it has a partition in another schema, or is one of a table there'
                 WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid
@@ -262,6 +264,39 @@ SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid
 -- name: rule_states
 SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
 
+-- name: policies
+-- What is not in its expressions; PUBLIC is no role.
+SELECT p.oid::int8, p.polpermissive, p.polcmd::text, 0 = ANY (p.polroles),
+       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles) ORDER BY 1)
+FROM pg_policy p WHERE p.oid = ANY (%(oids)s::oid[]);
+
+-- name: settings
+-- What ALTER TABLE switches on when there are rows and indexes: kind, relation, what it is, a word of SQL, and the index or
+-- type that it names; a type of another schema with that.
+WITH relations AS (
+    SELECT c.*, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' ELSE 'materialized view' END AS kind
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+),
+found AS (
+    SELECT 1 AS turn, 'typed table' AS setting, r.relname::text, r.kind, NULL AS word, NULL AS index,
+           CASE WHEN t.typnamespace <> r.relnamespace THEN n.nspname || '.' ELSE '' END || t.typname AS type
+    FROM relations r JOIN pg_type t ON t.oid = r.reloftype JOIN pg_namespace n ON n.oid = t.typnamespace
+    UNION ALL
+    SELECT 2, 'replica identity', r.relname, r.kind, CASE r.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX' END,
+           x.relname::text, NULL
+    FROM relations r LEFT JOIN pg_index i ON i.indrelid = r.oid AND i.indisreplident AND r.relreplident = 'i'
+    LEFT JOIN pg_class x ON x.oid = i.indexrelid
+    WHERE r.relkind IN ('r', 'p') AND (r.relreplident IN ('f', 'n') OR x.oid IS NOT NULL)
+    UNION ALL
+    SELECT 3, 'clustering', r.relname, r.kind, NULL, x.relname, NULL
+    FROM relations r JOIN pg_index i ON i.indrelid = r.oid AND i.indisclustered JOIN pg_class x ON x.oid = i.indexrelid
+    UNION ALL SELECT 4, 'row-level security', relname, kind, NULL, NULL, NULL FROM relations WHERE relrowsecurity
+    UNION ALL SELECT 5, 'forced row-level security', relname, kind, NULL, NULL, NULL FROM relations WHERE relforcerowsecurity
+)
+SELECT setting, relname, kind, word, index, type FROM found ORDER BY turn, relname;
+
 -- name: spelled
 -- Texts in which the names of the schema stand bare, so that they mean the target's: this one runs with the schema in the search_path.
 -- Nothing in here may be taken for an object of that schema: functions are qualified, and so are operators.
@@ -288,5 +323,9 @@ UNION ALL SELECT 'bound', c.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(c.re
 WHERE c.oid OPERATOR(pg_catalog.=) ANY (%(bound)s::pg_catalog.oid[])
 UNION ALL SELECT 'predicate', i.indexrelid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(i.indpred, i.indrelid) FROM pg_catalog.pg_index i
 WHERE i.indexrelid OPERATOR(pg_catalog.=) ANY (%(predicate)s::pg_catalog.oid[])
+UNION ALL SELECT 'policy using', p.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy p
+WHERE p.oid OPERATOR(pg_catalog.=) ANY (%(policy_using)s::pg_catalog.oid[])
+UNION ALL SELECT 'policy check', p.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_catalog.pg_policy p
+WHERE p.oid OPERATOR(pg_catalog.=) ANY (%(policy_check)s::pg_catalog.oid[])
 UNION ALL SELECT 'domain default', t.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(t.typdefaultbin, 0) FROM pg_catalog.pg_type t
 WHERE t.oid OPERATOR(pg_catalog.=) ANY (%(domain_default)s::pg_catalog.oid[]);
