@@ -166,6 +166,10 @@ class Spec(_Model):
     target_schema: Annotated[str, AfterValidator(_target_schema)] = "public"
     tables: TableFilter = TableFilter()
     on_existing: Literal["fail", "replace", "truncate", "append"] = "fail"
+    grants: bool = Field(
+        default=False,
+        description="PostgreSQL to PostgreSQL: rights come along, for roles that the target has",
+    )
     rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
     validation: tuple[ValidationRule, ...] = ()
     quarantine: Quarantine = Quarantine()

@@ -26,6 +26,7 @@ _ROUTINES = frozenset({"function", "procedure"})
 _HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key", "policy"})
 _SETTINGS = frozenset(
     {
+        "grant",
         "policy",
         "row-level security",
         "forced row-level security",
@@ -35,8 +36,9 @@ _SETTINGS = frozenset(
     }
 )
 """Kinds that a relation keeps as they are when it was there before."""
-_GIVEN = frozenset({"extension", "role", "right"})
+_GIVEN = frozenset({"extension", "role", "right", "privilege"})
 """Kinds of what no migration makes."""
+_NAMED = 5
 _RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
 """Kinds that share their names."""
 
@@ -59,13 +61,19 @@ def choose(
     usable = {(kind, name) for kind, name in there if kind in _GIVEN} | _indexes(carried.values())
     kept: set[tuple[str, str]] = set()
     chosen: list[ObjectPlan] = []
+    if not spec.grants:
+        _tell_of_rights(spec, catalog, there, warnings)
     for one in catalog.objects:
+        if one.kind == "grant" and not spec.grants:
+            continue
         if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
             kept.add(label)
+            if one.kind == "grant":
+                continue  # the schema gives this right already, and goes on to
             reason = f"{one.kind}: the target has one of that name already, which is kept"
             warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
         elif problem := _problem(one, carried, usable, kept) or _name_problem(one, there):
@@ -83,6 +91,20 @@ def choose(
     return tuple(chosen)
 
 
+def _tell_of_rights(
+    spec: Spec, catalog: Catalog, there: frozenset[tuple[str, str]], warnings: list[PlanWarning]
+) -> None:
+    """One line for all of them: rights are carried by those who ask for it."""
+    grants = [o for o in catalog.objects if o.kind == "grant" and _wanted(o, spec)]
+    grants = [o for o in grants if (o.kind, o.name) not in there]
+    if grants:
+        roles = {name for o in grants for kind, name in o.needs if kind == "role"}
+        named = ", ".join(sorted(roles or {"PUBLIC"})[:_NAMED])
+        more = f" and {len(roles) - _NAMED} more" if len(roles) > _NAMED else ""
+        reason = f"grants: what {named}{more} may do is not carried; ask for it with grants: true"
+        warnings.append(PlanWarning(table=catalog.schema, kind="lossy", reason=reason))
+
+
 def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
     """Whether the target's one hangs on a table that is replaced, with which it goes."""
     tables = [carried[table] for table, _ in one.uses if table in carried]
@@ -92,6 +114,8 @@ def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
 def _wanted(one: SchemaObject, spec: Spec) -> bool:
     # A partition that is left out on purpose is not missed by its table.
     tied = [table for table, _ in one.uses] if one.kind == "partition" else []
+    if one.kind == "grant" and not _bare(one):
+        return True  # on the schema itself
     return spec.tables.takes(_bare(one), *one.roots) and all(
         spec.tables.takes(table, *one.roots) for table in tied
     )
@@ -106,7 +130,7 @@ def _name_problem(one: SchemaObject, there: frozenset[tuple[str, str]]) -> str |
 
 def _bare(one: SchemaObject) -> str:
     """What `tables.exclude` is compared with: the name of a view or function, or of the relation that it hangs on."""
-    return one.name.partition("(")[0].partition(".")[0]
+    return one.name.partition("(")[0].partition(".")[0].rstrip()
 
 
 def _indexes(tables: Iterable[TablePlan]) -> set[tuple[str, str]]:
@@ -149,6 +173,8 @@ def _lack(kind: str, name: str) -> str:
         return missing(name)
     if kind == "role":
         return f"it names role {name}, which the target lacks; create it there first"
+    if kind == "privilege":
+        return f"the target's version knows no privilege {name}"
     if kind == "right":
         return f"the target's role has no {name} and could not verify the rows any more; switch it on after the migration"
     return f"it uses {kind} {name}, which is not carried"

@@ -196,3 +196,131 @@ def test_a_reader_to_whom_rows_are_hidden(
     document = jivs("run", spec, "--json", code=1, env=env).document
     [table] = document["tables"]
     assert (table["error"]["message"], table["target_rows"]) == (reason, 0)
+
+
+# Rights
+
+RIGHTS = """
+CREATE SCHEMA shop; SET search_path TO shop;
+CREATE TYPE mood AS ENUM ('sad'); CREATE DOMAIN share AS integer; CREATE TYPE pair AS (a integer, b mood);
+CREATE FUNCTION secret(a mood, integer DEFAULT 1) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE PROCEDURE doing() LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION one_more(n bigint) RETURNS bigint LANGUAGE sql AS 'SELECT n + 1';
+CREATE AGGREGATE many(*) (SFUNC = one_more, STYPE = bigint, INITCOND = '0');
+CREATE TABLE orders (id serial PRIMARY KEY, number integer GENERATED ALWAYS AS IDENTITY, "Full name" text, total integer);
+INSERT INTO orders ("Full name", total) VALUES ('x', 1);
+CREATE SEQUENCE alone; CREATE VIEW seen AS SELECT id, total FROM orders; CREATE MATERIALIZED VIEW summed AS SELECT 1 AS n;
+CREATE TABLE parts (id integer GENERATED ALWAYS AS IDENTITY, at integer) PARTITION BY LIST (at);
+CREATE TABLE part PARTITION OF parts DEFAULT;
+CREATE TABLE hidden (id integer);
+GRANT USAGE ON SCHEMA shop TO {reader} WITH GRANT OPTION; GRANT USAGE, CREATE ON SCHEMA shop TO {writer};
+GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {reader}; REVOKE ALL ON hidden FROM {reader};
+GRANT ALL ON orders TO {writer}; GRANT SELECT, UPDATE ON orders TO {gone}; GRANT INSERT, DELETE ON orders TO {reader} WITH GRANT OPTION;
+GRANT UPDATE ("Full name", total), REFERENCES (id) ON orders TO {reader}; GRANT SELECT (id) ON seen TO {gone};
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA shop TO {writer};
+REVOKE ALL ON FUNCTION secret(mood, integer) FROM PUBLIC; GRANT EXECUTE ON FUNCTION secret(mood, integer) TO {reader};
+GRANT EXECUTE ON FUNCTION many() TO {reader}; GRANT EXECUTE ON PROCEDURE doing() TO {writer} WITH GRANT OPTION;
+REVOKE USAGE ON TYPE mood FROM PUBLIC; GRANT USAGE ON TYPE mood TO {writer}; GRANT USAGE ON TYPE pair TO {reader};
+REVOKE USAGE ON DOMAIN share FROM PUBLIC;
+GRANT SELECT ON seen TO PUBLIC;
+ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO {reader};
+"""
+
+
+def rights(url: str, schema: str, without: str) -> set[tuple[Any, ...]]:
+    """(thing, role, privilege, grantable) of a schema, without those of the owner and of one role."""
+    query = """
+        WITH here AS (SELECT oid, nspacl, nspowner FROM pg_namespace WHERE nspname = %(schema)s),
+        things AS (
+            SELECT 'schema' AS thing, nspacl AS acl, nspowner AS owner FROM here
+            UNION ALL SELECT c.relname, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)), c.relowner
+            FROM pg_class c WHERE c.relnamespace = (SELECT oid FROM here) AND c.relkind <> 'i'
+            UNION ALL SELECT c.relname || '.' || a.attname, a.attacl, c.relowner FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+            WHERE c.relnamespace = (SELECT oid FROM here)
+            UNION ALL SELECT p.proname, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner FROM pg_proc p
+            WHERE p.pronamespace = (SELECT oid FROM here)
+            UNION ALL SELECT 'type ' || t.typname, coalesce(t.typacl, acldefault('T', t.typowner)), t.typowner FROM pg_type t
+            WHERE t.typnamespace = (SELECT oid FROM here)
+        )
+        SELECT thing, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(x.grantee)::text END, x.privilege_type, x.is_grantable
+          FROM things t, aclexplode(t.acl) x WHERE x.grantee <> t.owner"""
+    with psycopg.connect(url) as db:
+        return {r for r in db.execute(query, {"schema": schema}).fetchall() if r[1] != without}
+
+
+@pytest.mark.parametrize("schema", ["shop", "Other Shop"])
+def test_rights_come_along_when_asked_for(
+    jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str, schema: str
+) -> None:
+    """All of them but those of a role that the target lacks; the rest of the same table's are granted."""
+    source, target = ends
+    run_sql(source, RIGHTS, quoted(people))
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=schema, grants=True)
+    env = jivs.connections(a=source, b=target)
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    check_run(document)
+    expected = rights(source, "shop", people["gone"])
+    assert ("orders.Full name", people["reader"], "UPDATE", False) in expected
+    assert rights(target, schema, people["gone"]) == expected
+    told = {w["table"]: w["reason"] for w in document["warnings"] if w["reason"].startswith("grant")}
+    reason = f"grant: it names role {people['gone']}, which the target lacks; create it there first"
+    assert told == {
+        f"shop.orders (SELECT, UPDATE to {people['gone']})": reason,
+        f"shop.seen.id (SELECT to {people['gone']})": reason,
+    }
+    assert jivs("run", spec, "--json", code=0, env=env).document["resumed"] is not None
+    jivs("rollback", key, code=0, env=env)
+    with psycopg.connect(target) as db:
+        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,)).rowcount == 0
+
+
+def test_rights_stay_behind_unless_asked_for(
+    jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str
+) -> None:
+    """One line says so, not one per thing."""
+    source, target = ends
+    run_sql(source, RIGHTS, quoted(people))
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema="shop")
+    document = jivs("run", spec, "--json", code=0, env=jivs.connections(a=source, b=target)).document
+    assert [(w["table"], w["kind"]) for w in document["warnings"] if w["reason"].startswith("grant")] == [
+        ("shop", "lossy")
+    ]
+    left = {r for r in rights(target, "shop", "") if r[1] != "PUBLIC"}
+    assert left == set()
+
+
+def test_what_was_there_keeps_its_rights(
+    jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str
+) -> None:
+    """Neither a run nor its rollback changes rights on a schema or function of before, but for those that the run gave."""
+    source, target = ends
+    script = """
+        CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 1'; CREATE TABLE t (id integer); CREATE VIEW v AS SELECT * FROM t;
+    """
+    run_sql(source, script, {})
+    run_sql(
+        source,
+        "GRANT USAGE ON SCHEMA public TO {reader} WITH GRANT OPTION; GRANT CREATE ON SCHEMA public TO {writer};"
+        "REVOKE ALL ON FUNCTION f() FROM PUBLIC; GRANT SELECT ON t, v TO {reader}",
+        quoted(people),
+    )
+    run_sql(target, script.replace("CREATE TABLE t (id integer); CREATE VIEW v AS SELECT * FROM t;", ""), {})
+    run_sql(target, "GRANT USAGE ON SCHEMA public TO {reader}", quoted(people))
+    before = rights(target, "public", "")
+    spec = jivs.spec(key=key, source="a", target="b", grants=True)
+    env = jivs.connections(a=source, b=target)
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    assert {w["table"]: w["reason"] for w in document["warnings"]} == {
+        "public.f()": "function: the target has one of that name already, which is kept",
+        "public.f() (EXECUTE not to PUBLIC)": "grant: function f() was there before and keeps what hangs on it",
+    }
+    reader, writer = people["reader"], people["writer"]
+    given = rights(target, "public", "") - before
+    assert {r for r in given if not r[0].startswith("type ")} == {
+        ("schema", reader, "USAGE", True),
+        ("schema", writer, "CREATE", False),
+        ("t", reader, "SELECT", False),
+        ("v", reader, "SELECT", False),
+    }
+    jivs("rollback", key, code=0, env=env)
+    assert rights(target, "public", "") == before

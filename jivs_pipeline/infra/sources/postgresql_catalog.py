@@ -26,6 +26,7 @@ from jivs_pipeline.core.model import (
 from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.sources.postgresql_grants import read_grants
 from jivs_pipeline.infra.sources.postgresql_objects import read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
 from jivs_pipeline.infra.sources.postgresql_settings import read_settings
@@ -42,10 +43,10 @@ _TABLE_REASONS = {
 }
 _REASONS = {
     "large objects": "this version does not carry them; columns of type oid keep their numbers",
-    "privileges": "rights granted on the table are not carried; grant them again",
+    "default privileges": "what is made later does not get them; set them again",
     "storage parameters": "the target's table gets the server's defaults",
 }
-_LOSSY = frozenset({"privileges", "storage parameters"})
+_LOSSY = frozenset({"default privileges", "storage parameters"})
 
 
 class Numbered(NamedTuple):
@@ -165,7 +166,13 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
-    objects = (*reader.objects.made, *read_settings(session, schema))
+    adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
+    by_label = {(o.kind, o.name): o for o in reader.objects.made}
+    objects = (
+        *reader.objects.made,
+        *read_settings(session, schema),
+        *read_grants(session, schema, by_label, adopted),
+    )
     return Catalog(schema, made, left_out, objects, extensions)
 
 

@@ -229,9 +229,8 @@ UNION ALL
 SELECT 'policy', format('%%s.%%s', r.relname, p.polname), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_policy p JOIN relations r ON r.oid = p.polrelid
 UNION ALL
-SELECT 'privileges', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r
-WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (
-    SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped))
+SELECT 'default privileges', format('of %%s', pg_get_userbyid(p.defaclrole)), NULL FROM pg_default_acl p
+WHERE p.defaclnamespace IN (0, (SELECT oid FROM here)) GROUP BY 2
 UNION ALL
 SELECT 'storage parameters', r.relname, r.relname FROM relations r WHERE r.relkind = 'r' AND r.reloptions IS NOT NULL
 UNION ALL
