@@ -76,6 +76,10 @@ class Column:
     """The extension that its type belongs to, with its schema."""
     numbers_from: str | None = None
     """The sequence among the catalog's objects that its default takes numbers from."""
+    required_by: str | None = None
+    """The name of its NOT NULL, where somebody has given it one."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER COLUMN sets before there are rows: `SET STORAGE EXTERNAL`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Check:
     expression: str
     valid: bool = True
     no_inherit: bool = False
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,8 @@ class Table:
     needs: tuple[Need, ...] = ()
     root: str | None = None
     """The partitioned table that it is a part of, in the end."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER TABLE sets before there are rows: `SET (fillfactor='70')`."""
 
     @property
     def qualified(self) -> str:

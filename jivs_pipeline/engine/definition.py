@@ -40,7 +40,7 @@ class Definer:
         table = self.table
         types = {c.target: c.target_type for c in self.planned}
         columns = [
-            replace(c, name=self.names[c.name], type=types.get(self.names[c.name], c.type))
+            _typed(c, self.names[c.name], types.get(self.names[c.name], c.type))
             for c in self.kept
             if c.generated is None or self._keeps_expression(c.name, "generated column")
         ]
@@ -121,6 +121,12 @@ class Definer:
                 self._warn(name, f"foreign key: {rows:,} rows of the source break it")
                 continue
             yield replace(key, columns=self._renamed(key.columns))
+
+
+def _typed(column: Column, name: str, type_: str) -> Column:
+    # What is set for one type need not be possible for another.
+    same = column.made or column.type == type_
+    return replace(column, name=name, type=type_, settings=column.settings if same else ())
 
 
 def point_references(

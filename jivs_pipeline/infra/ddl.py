@@ -115,6 +115,12 @@ def _create_statements(table: TablePlan) -> Iterable[sql.SQL | sql.Composed]:
     kind = sql.SQL("UNLOGGED ") if definition and definition.unlogged else sql.SQL("")
     name = table_name(table.target_schema, table.target_table)
     yield sql.SQL("CREATE {}TABLE {} ({})").format(kind, name, sql.SQL(", ").join(parts))
+    for setting in definition.settings if definition else ():
+        yield sql.SQL("ALTER TABLE {} {}").format(name, raw(setting))
+    for column in columns:
+        for setting in column.settings:
+            alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} {}")
+            yield alter.format(name, sql.Identifier(column.name), raw(setting))
     for column, sequence in sequences:
         qualified = table_name(table.target_schema, sequence)
         planned_type = carried[column.name].target_type if column.name in carried else "bigint"
@@ -160,6 +166,8 @@ def _column(column: Column, type_: str) -> sql.Composed:
     elif column.default is not None and column.identity is None:
         parts.append(sql.SQL("DEFAULT ") + raw(column.default))
     if not column.nullable:
+        if column.required_by is not None:
+            parts.append(sql.SQL("CONSTRAINT {}").format(sql.Identifier(column.required_by)))
         parts.append(sql.SQL("NOT NULL"))
     return sql.SQL(" ").join(parts)
 
@@ -392,7 +400,12 @@ def describe(table: TablePlan) -> list[Step]:
         for i in definition.indexes
         if i.comment
     ]
-    keys = [definition.primary_key, *definition.unique_keys, *definition.foreign_keys]
+    keys = [
+        definition.primary_key,
+        *definition.unique_keys,
+        *definition.foreign_keys,
+        *definition.checks,
+    ]
     statements += [
         sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
             sql.Identifier(k.name), name, sql.Literal(k.comment)

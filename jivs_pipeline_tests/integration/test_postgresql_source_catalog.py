@@ -294,7 +294,6 @@ def test_every_object_that_is_not_carried_is_named(run: Run, open_source: OpenSo
         ("operator", "public.=== (public.===(integer,integer))", None),
         ("collation", "public.sorted", None),
         ("text search configuration", "public.searching", None),
-        ("storage parameters", "public.t", "t"),
         ("large objects", "1 large objects", None),
         ("event trigger", "et", None),
     }

@@ -38,15 +38,37 @@ SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
-_TABLE_REASONS = {
+_REASONS = {
     "extension table": "it belongs to an extension, which has to be installed in the target",
 }
 _REASONS = {
-    "large objects": "this version does not carry them; columns of type oid keep their numbers",
+    "large objects": "those of the source's database are not carried; columns that point to them keep their numbers",
+    "comment": "the schema's own is not carried",
+    "compression": "it is lz4 in the source and the target's default is used",
+    "statistics target": "that of an index's column is not carried",
+    "access method": "the target's table gets the server's default",
+    "tablespace": "the target's default one is used",
+    "disabled foreign keys": "they are checked in the target",
+    "unlogged sequence": "it becomes a logged one",
+    "publication": "make it again when the target is to publish",
+    "subscription": "make it again when the target is to subscribe",
     "default privileges": "what is made later does not get them; set them again",
-    "storage parameters": "the target's table gets the server's defaults",
 }
-_LOSSY = frozenset({"default privileges", "storage parameters"})
+_LOSSY = frozenset(
+    {
+        "access method",
+        "comment",
+        "compression",
+        "default privileges",
+        "disabled foreign keys",
+        "security label",
+        "statistics target",
+        "tablespace",
+        "unlogged sequence",
+    }
+)
+_OF_THE_DATABASE = frozenset({"cast", "event trigger", "large objects", "publication", "subscription"})
+"""Kinds of what is in no schema."""
 
 
 class Numbered(NamedTuple):
@@ -90,19 +112,16 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
     reader = Reader(schema)
     names: dict[int, str] = {}
-    found: list[tuple[int, str, bool, str | None, str | None]] = []
-    for oid, name, unlogged, comment, root, kind in session.execute(
+    found: list[tuple[int, str, bool, str | None, str | None, str | None]] = []
+    for oid, name, unlogged, comment, root, storage, kind in session.execute(
         SQL["tables"], {"schema": schema}
     ).fetchall():
         if kind is None:
             names[oid] = name
-            found.append((oid, name, unlogged, comment, root))
+            found.append((oid, name, unlogged, comment, root, storage))
         else:
-            reader.left_out.append(
-                LeftOut(
-                    qualified(schema, name), kind, _TABLE_REASONS[kind], holds_rows=kind != "extension table"
-                )
-            )
+            reason = "it belongs to an extension, which has to be installed in the target"
+            reader.left_out.append(LeftOut(qualified(schema, name), kind, reason))
     tables = {"tables": list(names)}
     reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
     sequences = {(n.relation, n.column): n for n in _all_numbered(session, list(names))}
@@ -136,9 +155,10 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             unlogged=unlogged,
             uses_objects=oid in reader.objects.users,
             root=root,
+            settings=(storage,) if storage else (),
             **constraints_of(reader, name, constraints[oid]),
         )
-        for oid, name, unlogged, comment, root in found
+        for oid, name, unlogged, comment, root, storage in found
     )
     made = tuple(replace(t, needs=tuple(reader.extensions[t.name])) for t in made)
     by_name = {t.name: t for t in made}
@@ -154,7 +174,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             continue
         if table is not None and table not in by_name:
             continue
-        shown = name if kind in {"event trigger", "large objects"} else qualified(schema, name)
+        shown = name if kind in _OF_THE_DATABASE or name == schema else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
         reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, LATER)
         reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
@@ -225,6 +245,8 @@ class _ColumnLine(NamedTuple):
     type_oid: int
     modifier: int
     extension: str | None
+    required_by: str | None
+    settings: list[str]
 
 
 def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
@@ -253,6 +275,8 @@ def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | 
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        required_by=line.required_by,
+        settings=tuple(line.settings),
         extension=line.extension,
         numbers_from=sequence.sequence
         if default is not None

@@ -23,6 +23,7 @@ found AS (
            CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
            format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), p.proname, NULL,
            CASE WHEN p.prokind = 'a' THEN CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn::oid <> 0 OR a.aggsortop <> 0
+                                                    OR a.aggserialfn::oid <> 0 OR a.aggfinalextra OR a.aggfinalmodify <> 'r'
                                                THEN 'only plain aggregates are carried' END
                 WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN format('it is written in %%s', l.lanname) END
     FROM pg_proc p JOIN here ON here.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
@@ -235,7 +236,8 @@ WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d
 -- Columns of partitioned tables, with the sequence of an identity.
 SELECT a.attrelid::int8, a.attname::text, a.atttypid::int8, a.atttypmod, a.attnotnull,
        CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', n.nspname, c.collname) END,
-       d.oid::int8, a.attgenerated::text, a.attidentity::text, q.objid::int8, col_description(a.attrelid, a.attnum)
+       d.oid::int8, a.attgenerated::text, a.attidentity::text, q.objid::int8, col_description(a.attrelid, a.attnum),
+       CASE WHEN a.attstattarget >= 0 THEN a.attstattarget::int4 END
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -257,6 +259,33 @@ ORDER BY c.relname;
 -- name: parents
 SELECT h.inhrelid::int8, p.relname::text FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent
 WHERE h.inhrelid = ANY (%(oids)s::oid[]) ORDER BY h.inhrelid, h.inhseqno;
+
+-- name: view_defaults
+SELECT d.adrelid::int8, a.attname::text, d.oid::int8 FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+WHERE d.adrelid = ANY (%(oids)s::oid[]) ORDER BY d.adrelid, d.adnum;
+
+-- name: comments_inside
+-- On columns of views and composite types, indexes of views, and constraints of domains: the object, what it is on, the comment.
+SELECT c.oid::int8, format('COLUMN %%I.%%I', c.relname, a.attname), col_description(c.oid, a.attnum)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.oid = ANY (%(oids)s::oid[]) AND c.relkind IN ('v', 'm') AND col_description(c.oid, a.attnum) IS NOT NULL
+UNION ALL
+SELECT t.oid::int8, format('COLUMN %%I.%%I', c.relname, a.attname), col_description(c.oid, a.attnum)
+FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE t.oid = ANY (%(oids)s::oid[]) AND c.relkind = 'c' AND col_description(c.oid, a.attnum) IS NOT NULL
+UNION ALL
+SELECT i.indrelid::int8, format('INDEX %%I', x.relname), obj_description(x.oid, 'pg_class')
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND c.relkind = 'm' AND i.indisvalid AND obj_description(x.oid, 'pg_class') IS NOT NULL
+UNION ALL
+SELECT k.contypid::int8, format('CONSTRAINT %%I ON DOMAIN %%I', k.conname, t.typname), obj_description(k.oid, 'pg_constraint')
+FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid
+WHERE k.contypid = ANY (%(oids)s::oid[]) AND k.contype = 'c' AND obj_description(k.oid, 'pg_constraint') IS NOT NULL
+ORDER BY 1, 2;
+
+-- name: statistics_targets
+SELECT s.oid::int8, (to_jsonb(s) ->> 'stxstattarget')::int4 FROM pg_statistic_ext s
+WHERE s.oid = ANY (%(oids)s::oid[]) AND (to_jsonb(s) ->> 'stxstattarget')::int4 >= 0;
 
 -- name: trigger_states
 SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
