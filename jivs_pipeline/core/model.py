@@ -226,6 +226,7 @@ class SchemaObject:
         needs: (kind, name) of other objects that it uses, and of extensions.
         uses: (table, column or None) of tables that it uses.
         roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
+        sequences: SQL for the names of those in it; where they stand is read with the rows (`ports.Standing`).
     """
 
     kind: str
@@ -236,6 +237,7 @@ class SchemaObject:
     needs: frozenset[tuple[str, str]] = frozenset()
     uses: frozenset[tuple[str, str | None]] = frozenset()
     roots: frozenset[str] = frozenset()
+    sequences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,9 +209,9 @@ class Spec(_Model):
     @property
     def hash(self) -> str:
         """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
-        body = json.dumps(
-            self.model_dump(mode="json", exclude={"schedule"}), sort_keys=True, separators=(",", ":")
-        )
+        # Nor does a key that came later, as long as nobody uses it: what is completed stays so over an upgrade.
+        unsaid = {"schedule"} if self.grants else {"schedule", "grants"}
+        body = json.dumps(self.model_dump(mode="json", exclude=unsaid), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
     def rule(self, table: str) -> TableRule:

@@ -18,6 +18,7 @@ from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.extensions import missing
 from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import Run
 
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
@@ -82,7 +83,12 @@ def choose(
             usable.add(label)
             chosen.append(
                 ObjectPlan(
-                    kind=one.kind, name=one.name, statements=one.statements, drop=one.drop, before=one.before
+                    kind=one.kind,
+                    name=one.name,
+                    statements=one.statements,
+                    drop=one.drop,
+                    before=one.before,
+                    sequences=one.sequences,
                 )
             )
             if _names_schema(one, spec, catalog):
@@ -212,10 +218,17 @@ def make_after(run: Run) -> None:
     """All others, as soon as no table is missing: the run that repairs it makes them."""
     if not run.failures and len(run.plan.carried) == len(run.plan.tables):
         _make(run, [o for o in run.plan.objects if not o.before])
+        stand = sorted({(s, *at) for m in run.extracted.values() for s, at in m.sequences.items()})
+        if stand:
+            _apply(run, run.builder.stand(run.plan.target_schema, stand))
 
 
 def _make(run: Run, objects: Sequence[ObjectPlan]) -> None:
-    for step in run.builder.make_objects(run.plan.target_schema, objects):
+    _apply(run, run.builder.make_objects(run.plan.target_schema, objects))
+
+
+def _apply(run: Run, steps: Sequence[StepLike]) -> None:
+    for step in steps:
         run.guard.check()
         _retried(run, partial(run.target.apply, step, ""))
 

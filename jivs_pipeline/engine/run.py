@@ -65,6 +65,8 @@ class Extracted:
     chunks: tuple[ChunkFile, ...]
     next_values: Mapping[str, int]
     consistency: str
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
 
     @property
     def digest(self) -> Digest:
@@ -100,13 +102,15 @@ class Extracted:
             "chunks": [c.stored() for c in self.chunks],
             "next_values": dict(self.next_values),
             "consistency": self.consistency,
+            "sequences": {name: list(at) for name, at in self.sequences.items()},
         }
 
     @classmethod
     def parse(cls, generation: str, value: Mapping[str, Any]) -> Extracted:
         """From the JSON form."""
         chunks = tuple(ChunkFile.parse(c) for c in value["chunks"])
-        return cls(generation, chunks, value["next_values"], value["consistency"])
+        sequences = {name: (last, called) for name, (last, called) in value.get("sequences", {}).items()}
+        return cls(generation, chunks, value["next_values"], value["consistency"], sequences)
 
 
 @dataclass(frozen=True, slots=True)

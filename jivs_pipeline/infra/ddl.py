@@ -44,6 +44,7 @@ __all__ = [
     "make_objects",
     "merge",
     "number",
+    "stand",
 ]
 
 
@@ -59,6 +60,26 @@ def make_objects(schema: str, objects: Iterable[ObjectPlan]) -> list[Step]:
         )
         for made in objects
     ]
+
+
+def stand(schema: str, sequences: Iterable[tuple[str, int, bool]]) -> list[Step]:
+    """Sequences of their own go on where the source's would, and never inside what a column has.
+
+    `sequences`: SQL for the name, the last number, and whether it was given out.
+    """
+    # As in `number`, what is set stays when the transaction does not commit, and doing it again changes nothing.
+    statement = sql.SQL(
+        "SELECT setval(s.seqrelid, {last}, {called}) FROM pg_sequence s WHERE s.seqrelid = {name}::regclass"
+        " AND coalesce(CASE WHEN s.seqincrement > 0 THEN {last} > pg_sequence_last_value(s.seqrelid)"
+        " ELSE {last} < pg_sequence_last_value(s.seqrelid) END, true)"
+    )
+    statements = tuple(
+        statement.format(name=raw(name), last=sql.Literal(last), called=sql.Literal(called))
+        for name, last, called in sequences
+    )
+    # Undone with the sequences; it is an object's, so that it is done anew when they are.
+    undo = {"object": "", "before": False}
+    return [Step(beside(schema), "where sequences stand", statements, undo, path=schema)]
 
 
 def _path(table: TablePlan) -> str | None:

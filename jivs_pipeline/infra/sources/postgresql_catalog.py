@@ -39,9 +39,6 @@ SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
 _REASONS = {
-    "extension table": "it belongs to an extension, which has to be installed in the target",
-}
-_REASONS = {
     "large objects": "those of the source's database are not carried; columns that point to them keep their numbers",
     "comment": "the schema's own is not carried",
     "compression": "it is lz4 in the source and the target's default is used",

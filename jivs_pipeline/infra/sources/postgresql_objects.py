@@ -109,6 +109,7 @@ def read_objects(
                 ),
                 uses=frozenset((tables[e.used[1]], e.column) for e in mine if e.used and e.used in is_table),
                 roots=frozenset(one.roots),
+                sequences=statements[node].sequences,
             )
         )
     own = {f.node for f in carried}

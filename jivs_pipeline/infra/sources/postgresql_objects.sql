@@ -223,10 +223,6 @@ WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid ORDER BY c.relname;
 SELECT s.seqrelid::int8, s.seqtypid::int8, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
 FROM pg_sequence s WHERE s.seqrelid = ANY (%(oids)s::oid[]);
 
--- name: names
-SELECT c.oid::int8, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY (%(oids)s::oid[]);
-
 -- name: sequence_owners
 SELECT d.objid::int8, a.attname::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d.deptype = 'a'

@@ -29,9 +29,8 @@ def _sequence(one: Found, facts: Facts) -> Made:
     create = (
         f"CREATE SEQUENCE {quoted(one.name)} AS {facts.text('type', type_, -1)} {_options(one.oid, facts)}"
     )
-    return Made(
-        (create, _set_number(literal(quoted(one.name)), one.oid, facts)), f"DROP SEQUENCE {quoted(one.name)}"
-    )
+    named = literal(quoted(one.name))
+    return Made((create,), f"DROP SEQUENCE {quoted(one.name)}", sequences=(named,))
 
 
 def _options(sequence: int, facts: Facts) -> str:
@@ -40,12 +39,6 @@ def _options(sequence: int, facts: Facts) -> str:
         f"START WITH {start} INCREMENT BY {increment} MINVALUE {minimum} MAXVALUE {maximum} CACHE {cache}"
         f"{' CYCLE' if cycle else ''}"
     )
-
-
-def _set_number(name: str, sequence: int, facts: Facts) -> str:
-    """`name`: an expression for the sequence's name."""
-    last, called = facts.numbers[sequence]
-    return f"SELECT setval({name}, {last}, {str(called).lower()})"
 
 
 def _owner(one: Found, facts: Facts) -> Made:
@@ -76,7 +69,12 @@ def _partitioned(one: Found, facts: Facts) -> Made:
         after.append(facts.text("index", index).replace(" ON ONLY ", " ON ", 1))
         if comment is not None:
             after.append(f"COMMENT ON INDEX {quoted(called)} IS {literal(comment)}")
-    return Made((create, *after), _drop_partitioned(one.name))
+    sequences = tuple(
+        f"pg_catalog.pg_get_serial_sequence({literal(name)}, {literal(line[0])})"
+        for line in facts.all("partitioned_columns", one.oid)
+        if line[8] is not None
+    )
+    return Made((create, *after), _drop_partitioned(one.name), sequences=sequences)
 
 
 def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tuple[str, list[str]]:
@@ -89,8 +87,6 @@ def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tupl
         parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
     elif identity and sequence is not None:
         parts.append(f"GENERATED {_IDENTITIES[identity]} AS IDENTITY ({_options(sequence, facts)})")
-        found = f"pg_get_serial_sequence({literal(table)}, {literal(column)})"
-        after.append(_set_number(found, sequence, facts))
     elif default is not None:
         parts.append(f"DEFAULT {facts.text('default', default)}")
     if required:
