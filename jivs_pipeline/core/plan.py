@@ -234,6 +234,7 @@ class ObjectPlan(_Value):
     statements: tuple[str, ...]
     drop: str
     before: bool = False
+    sequences: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "Sieve",
     "Snapshot",
     "Source",
+    "Standing",
     "Survey",
     "Tolerated",
 ]
@@ -164,6 +165,19 @@ class Snapshot(Protocol):
 
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """For each self-numbering column (by target name) the next number the source would give."""
+        ...
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A snapshot of a source whose sequences need not belong to columns."""
+
+    def sequences(self, schema: str, names: Sequence[str]) -> Mapping[str, tuple[int, bool]]:
+        """The last number of each, and whether it was given out.
+
+        Args:
+            names: SQL for their names, as in `core.model.SchemaObject`.
+        """
         ...
 
 

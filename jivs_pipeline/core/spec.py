@@ -237,6 +237,10 @@ class Spec(_Model):
     target_schema: Annotated[str, AfterValidator(_target_schema)] = "public"
     tables: TableFilter = TableFilter()
     on_existing: Literal["fail", "replace", "truncate", "append"] = "fail"
+    grants: bool = Field(
+        default=False,
+        description="PostgreSQL to PostgreSQL: rights come along, for roles that the target has",
+    )
     rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
     validation: tuple[ValidationRule, ...] = ()
     strict: bool = Field(
@@ -279,9 +283,9 @@ class Spec(_Model):
     @property
     def hash(self) -> str:
         """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
-        body = json.dumps(
-            self.model_dump(mode="json", exclude={"schedule"}), sort_keys=True, separators=(",", ":")
-        )
+        # Nor does a key that came later, as long as nobody uses it: what is completed stays so over an upgrade.
+        unsaid = {"schedule"} if self.grants else {"schedule", "grants"}
+        body = json.dumps(self.model_dump(mode="json", exclude=unsaid), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
     def rule(self, table: str) -> TableRule:

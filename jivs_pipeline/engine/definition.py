@@ -65,7 +65,7 @@ class Definer:
 
     def _column(self, column: Column, type_: str) -> Column:
         """The column in the target; of one whose values a rule makes, only a default of the same type still fits."""
-        found = replace(column, name=self.names[column.name], type=type_)
+        found = _typed(column, self.names[column.name], type_)
         planned = next((c for c in self.planned if c.target == found.name), None)
         if planned is None or planned.carrier != RULED:
             return found
@@ -151,6 +151,12 @@ class Definer:
                 self._warn(name, f"foreign key: {rows:,} rows of the source break it")
                 continue
             yield replace(key, columns=self._renamed(key.columns))
+
+
+def _typed(column: Column, name: str, type_: str) -> Column:
+    # What is set for one type need not be possible for another.
+    same = column.made or column.type == type_
+    return replace(column, name=name, type=type_, settings=column.settings if same else ())
 
 
 def point_references(

@@ -68,6 +68,8 @@ class Extracted:
     consistency: str
     refined: Mapping[str, int] | None = None
     """How many values and rows each rule has changed; None while the rows are as they were read."""
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
 
     @property
     def digest(self) -> Digest:
@@ -104,13 +106,17 @@ class Extracted:
             "next_values": dict(self.next_values),
             "consistency": self.consistency,
             "refined": None if self.refined is None else dict(self.refined),
+            "sequences": {name: list(at) for name, at in self.sequences.items()},
         }
 
     @classmethod
     def parse(cls, generation: str, value: Mapping[str, Any]) -> Extracted:
         """From the JSON form."""
         chunks = tuple(ChunkFile.parse(c) for c in value["chunks"])
-        return cls(generation, chunks, value["next_values"], value["consistency"], value.get("refined"))
+        sequences = {name: (last, called) for name, (last, called) in value.get("sequences", {}).items()}
+        return cls(
+            generation, chunks, value["next_values"], value["consistency"], value.get("refined"), sequences
+        )
 
 
 @dataclass(frozen=True, slots=True)

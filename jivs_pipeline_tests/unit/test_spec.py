@@ -407,6 +407,8 @@ def test_the_hash_is_of_the_meaning():
     two = parse_spec("# other text\n{target: b, source: a, key: k, rules: {b: {where: y}, a: {where: x}}}")
     assert one.hash == two.hash
     assert parse_spec(BASE + "verify: rows").hash != parse_spec(BASE).hash
+    assert parse_spec(BASE + "grants: true").hash != parse_spec(BASE + "grants: false").hash
+    assert parse_spec(BASE + "grants: false").hash == parse_spec(BASE).hash
 
 
 def test_a_spec_does_not_change():

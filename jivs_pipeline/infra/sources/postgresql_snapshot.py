@@ -249,6 +249,31 @@ class PostgresqlSnapshot:
                     found[target[own.column]] = row[0] + (own.increment if row[1] else 0)
         return found
 
+    def sequences(self, schema: str, names: Sequence[str]) -> Mapping[str, tuple[int, bool]]:
+        """As they are now: they are not part of any snapshot."""
+        found: dict[str, tuple[int, bool]] = {}
+        with self._free, mapped(self._place):
+            session = self._borrow()
+            try:
+                session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+                for name in names:
+                    query = sql.SQL(
+                        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n"
+                        " ON n.oid = c.relnamespace WHERE c.oid = {}::regclass"
+                    ).format(raw(name))
+                    row = session.execute(query).fetchone()
+                    if row is not None:
+                        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*row))
+                        row = session.execute(query).fetchone()
+                    if row is not None:
+                        found[name] = (row[0], row[1])
+                session.execute("SET LOCAL search_path TO ''")
+            except BaseException:
+                self._restore(session)
+                raise
+            self._give_back(session)
+        return found
+
     @contextmanager
     def _reader(self, table: TablePlan) -> Generator[Session]:
         """A session in the snapshot, back in the pool afterwards unless it was lost."""
