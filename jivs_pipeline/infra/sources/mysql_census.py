@@ -17,7 +17,7 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types_mysql import MysqlType, MysqlValues, mysql_type
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 
-__all__ = ["Census", "chunk_condition", "source_rows", "take_census"]
+__all__ = ["Census", "chunk_condition", "conditions_of", "source_rows", "take_census"]
 
 _FIXED_BYTES = 8  # of a value that is neither text nor bytes, in Arrow
 _AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
@@ -90,8 +90,8 @@ def _utf8_inside(c: str) -> str:
     return f"CAST({read} AS BINARY) = {raw} AND CHAR_LENGTH({read}) < LENGTH({raw})"
 
 
-def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
-    """Name of a count -> condition of the values that are counted."""
+def conditions_of(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
+    """What `MysqlValues` calls a kind of value -> its condition in SQL; `c` is SQL of the column."""
     found: dict[str, str] = {}
     if declared.family == "tinyint(1)":
         found["beyond"] = f"{c} NOT IN (0, 1)"
@@ -158,7 +158,7 @@ def _look(
     sizes: list[str] = []
     for name, declared in types.items():
         c = quoted(name)
-        counted = _counted(c, declared, charsets.get(name, ""), numbered=name in numbered)
+        counted = conditions_of(c, declared, charsets.get(name, ""), numbered=name in numbered)
         for what, condition in counted.items():
             totals.asked[name, what] = f"SUM({condition})"
         if (size := _size(c, declared)) is not None:

@@ -35,7 +35,8 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Sifted, TablePla
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
-from jivs_pipeline.infra.sources.sqlite_again import find, read_again
+from jivs_pipeline.infra.sources.rows_again import judge
+from jivs_pipeline.infra.sources.sqlite_again import find
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
     any_of,
@@ -335,7 +336,7 @@ class SqliteSnapshot:
         address = self._address(table)
         with self._lent_plain(table) as connection, _texts(connection):
             places = [find(connection, table, address, row) for row in rows]
-        return read_again(self, table, rows, places, apart=apart)
+        return judge(self, table, rows, places, apart=apart)
 
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
