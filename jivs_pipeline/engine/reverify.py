@@ -69,6 +69,8 @@ def reverify(
         snapshot = with_retries(
             lambda: opened.enter_context(source.snapshot(readers)), guard, _tell_nobody, only=Crowded
         )
+        if spec.quarantine.max_rows and isinstance(snapshot, Sieve):
+            snapshot.relate(plan.carried)
 
         def one(table: TablePlan) -> None:
             sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 
 import pymysql
 
@@ -30,7 +31,7 @@ from jivs_pipeline.infra.sources.mysql_columns import losses, tolerate, wired
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
-from jivs_pipeline.infra.sources.mysql_sieve import charsets
+from jivs_pipeline.infra.sources.mysql_sieve import address_of, charsets
 from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, begin_all
 
 __all__ = ["MysqlSource"]
@@ -119,6 +120,7 @@ class MysqlSource:
             self.catalog(table.schema)
         numbered = (self._numbered or {}).get(table.name, frozenset[str]())
         tolerated: Tolerated | None = None
+        addressed = False
         with self._asking(table.qualified) as session:
             if where is not None:
                 _check(session, table, where)
@@ -139,14 +141,14 @@ class MysqlSource:
                 ]
             else:
                 refused = _too_large(census, limit)
+                addressed = bool(address_of(session, table.schema, table.name))
                 if not refused:
                     tolerated = tolerate(session, table, columns, where, census.values, known)
-        return self._survey(columns, census, refused, tolerated)
+        survey = self._survey(columns, census, refused)
+        return replace(survey, tolerated=tolerated, addressed=addressed)
 
     @staticmethod
-    def _survey(
-        columns: Sequence[Column], census: Census, refused: list[Refusal], tolerated: Tolerated | None
-    ) -> Survey:
+    def _survey(columns: Sequence[Column], census: Census, refused: list[Refusal]) -> Survey:
         planned: list[ColumnPlan] = []
         lossy: list[Refusal] = []
         for column in columns:
@@ -172,7 +174,6 @@ class MysqlSource:
             refused=tuple(refused),
             lossy=tuple(lossy),
             broken_keys=census.broken_keys or None,
-            tolerated=tolerated,
         )
 
     @contextmanager

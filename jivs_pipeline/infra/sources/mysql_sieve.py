@@ -11,16 +11,23 @@ is a text needed that its character set cannot read. Tables without such a key h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan
+from jivs_pipeline.core.ports import Refusal
 from jivs_pipeline.core.quarantine import BadRow, RawText
 from jivs_pipeline.core.types_mysql import MysqlType, mysql_type
+from jivs_pipeline.infra.sources.key_breaks import Reference
 from jivs_pipeline.infra.sources.mysql_carriers import printed
-from jivs_pipeline.infra.sources.mysql_census import chunk_condition, conditions_of, source_rows
+from jivs_pipeline.infra.sources.mysql_census import (
+    chunk_condition,
+    conditions_of,
+    orphan_conditions,
+    source_rows,
+)
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 
-__all__ = ["address_of", "bad_conditions", "bad_rows", "charsets", "chunk_rows", "present"]
+__all__ = ["address_of", "bad_conditions", "bad_rows", "charsets", "chunk_rows", "orphans", "present"]
 
 _WHY = {
     "zero_dates": "no day of the calendar, which PostgreSQL cannot hold",
@@ -134,35 +141,71 @@ def bad_rows(
     chunk: Chunk,
     address: Mapping[str, MysqlType],
     known: Mapping[str, str],
+    broken: Mapping[str, Refusal],
 ) -> Iterator[BadRow]:
-    """The chunk's bad rows in the order of their keys; `known` are the character sets of its columns."""
+    """The chunk's rows that are bad or `broken` by their keys, in the order of their addresses.
+
+    Args:
+        known: character set of each text column.
+    """
     cases = [
         (n, *bad)
         for n, c in enumerate(table.columns)
         for bad in bad_conditions(c, known.get(c.source, "")).items()
     ]
-    if not cases:
+    wrong = [condition for _, condition, _ in cases] + ([_among(tuple(broken))] if broken else [])
+    if not wrong:
         return
     which = " ".join(f"WHEN {condition} THEN {n}" for n, (_, condition, _) in enumerate(cases))
     values = [_shown(c, known.get(c.source, "")) for c in table.columns]
-    wanted = ", ".join([*_parts(address), f"CASE {which} END", *values])
-    rows = chunk_rows(table, chunk, " OR ".join(f"({condition})" for _, condition, _ in cases))
+    wanted = ", ".join([*_parts(address), f"CASE {which} END" if cases else "NULL", *values])
+    rows = chunk_rows(table, chunk, " OR ".join(f"({condition})" for condition in wrong))
     stream = session.stream(f"SELECT {wanted} {rows} ORDER BY {', '.join(map(quoted, address))}", rows=1_000)
     at = len(address)
     try:
         for columns in stream:
             for row in zip(*columns, strict=True):
-                number, _, why = cases[int(row[at] or 0)]
-                column = table.columns[number]
+                place = _position(address, row[:at])
+                why = _reason(table, cases, row[at]) or broken[place]
                 found = {
-                    c.source: _value(c, value, raw=why == _WHY["unreadable"] and c is column)
+                    c.source: _value(c, value, raw=why == Refusal(c.source, _WHY["unreadable"]))
                     for c, value in zip(table.columns, row[at + 1 :], strict=True)
                 }
-                place = _position(address, row[:at])
                 key = {name: found.get(name, json.loads(place)[name]) for name in address}
-                yield BadRow.of(place, key, column.source, why, found)
+                yield BadRow.of(place, key, why.column, why.reason, found)
     finally:
         stream.close()
+
+
+def _reason(table: TablePlan, cases: Sequence[tuple[int, str, str]], number: bytes | None) -> Refusal | None:
+    if number is None:
+        return None
+    column, _, why = cases[int(number)]
+    return Refusal(table.columns[column].source, why)
+
+
+def orphans(
+    session: Session,
+    reference: Reference,
+    address: Mapping[str, MysqlType],
+    without: Collection[str],
+    known: Mapping[str, str],
+) -> list[str]:
+    """Positions of rows whose parent is not among those that are loaded; `known` are the parent's character sets."""
+    table, parent = reference.table, reference.parent
+    bad = [c for p in parent.columns for c in bad_conditions(p, known.get(p.source, ""))]
+    those = [parent.where, f"({' OR '.join(f'({c})' for c in bad)}) IS NOT TRUE" if bad else None]
+    if without:
+        those.append(f"NOT ({_among(tuple(without))})")
+    missing = orphan_conditions(
+        table.source_table,
+        [(c.source, mysql_type(c.source_type)) for c in reference.columns],
+        (parent.source_schema, parent.source_table),
+        [c.source for c in reference.parent_columns],
+        those,
+    )
+    rows = source_rows(table.source_schema, table.source_table, [table.where, *missing])
+    return [_position(address, row) for row in session.table(f"SELECT {', '.join(_parts(address))} {rows}")]
 
 
 def _shown(column: ColumnPlan, charset: str) -> str:

@@ -205,6 +205,9 @@ class ParquetSnapshot:
 
     # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
 
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """Files have no keys."""
+
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
         """The chunk's rows that the plan's columns cannot hold."""
         with self._open(table, chunk) as (parquet, member, groups):
