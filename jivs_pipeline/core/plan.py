@@ -213,6 +213,11 @@ class Rules(_Value):
     checks: tuple[Check, ...] = ()
     key_hash: str | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether rows or values become others, and are not only checked."""
+        return bool(self.made or self.dedupe or self.python)
+
 
 class PlanWarning(_Value):
     """Something that is not carried exactly (`lossy`) or not at all (`refused`)."""
@@ -287,9 +292,16 @@ class TablePlan(_Value):
     @property
     def as_read(self) -> TablePlan:
         """The table as its source hands it over: without what rules make of it."""
-        if self.rules is None:
+        rules = self.rules
+        if rules is None:
             return self
-        return self.model_copy(update={"columns": self.rules.read, "wire": self.rules.wire, "rules": None})
+        names = {c.source: c.target for c in self.columns if c.carrier != RULED}
+        read = tuple(c.model_copy(update={"target": names.get(c.source, c.source)}) for c in rules.read)
+        # Keys are those of what the rules make.
+        definition = None if rules.active else self.definition
+        return self.model_copy(
+            update={"columns": read, "wire": rules.wire, "rules": None, "definition": definition}
+        )
 
     @property
     def chunk_key(self) -> str | None:

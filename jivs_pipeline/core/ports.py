@@ -115,6 +115,7 @@ class Survey:
         lossy: columns carried with a loss that the survey has seen and names.
         broken_keys: source columns of foreign keys whose rows break them -> number of such rows.
         tolerated: the way out of `refused` by a quarantine, where there is one.
+        addressed: single rows can be taken out, so that also those that break keys can.
     """
 
     rows: int
@@ -131,6 +132,7 @@ class Survey:
     lossy: tuple[Refusal, ...] = ()
     broken_keys: Mapping[tuple[str, ...], int] | None = None
     tolerated: Tolerated | None = None
+    addressed: bool = False
 
 
 class Snapshot(Protocol):
@@ -184,6 +186,10 @@ class Standing(Protocol):
 @runtime_checkable
 class Sieve(Protocol):
     """A snapshot that can tell bad rows from good ones. Its other methods then take a `Sifted` chunk, too."""
+
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """From here on rows that break a key between these tables are bad, too, as far as the source can tell."""
+        ...
 
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
         """The chunk's rows that the plan's columns cannot hold, one after the other, always in the same order."""

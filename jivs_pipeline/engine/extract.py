@@ -27,7 +27,7 @@ from jivs_pipeline.core.errors import (
     TerminalError,
 )
 from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
-from jivs_pipeline.core.ports import Snapshot, Standing
+from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
@@ -62,6 +62,9 @@ def extract(run: Run) -> None:
             lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
         )
         sequences = with_retries(partial(_sequences, run, snapshot), run.guard, told, but=(SnapshotLost,))
+        if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve):
+            # Of all of them: a row may be missed by one of a table that is already staged.
+            snapshot.relate([t.as_read for t in run.plan.carried])
         tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in tables}
         jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
         run_all(jobs, readers, run.guard)

@@ -74,6 +74,8 @@ def reverify(
         snapshot = with_retries(
             lambda: opened.enter_context(source.snapshot(readers)), guard, _tell_nobody, only=Crowded
         )
+        if spec.quarantine.max_rows and isinstance(snapshot, Sieve):
+            snapshot.relate([t.as_read for t in plan.carried])
 
         refined = services.rules.refined(snapshot, room)
 

@@ -30,8 +30,11 @@ _PORTION_ROWS, _PORTION_BYTES = 1_000, 8 << 20
 
 def tolerated(survey: Survey, budget: int) -> Survey:
     """The survey with the table's bad rows left out, where they fit into the budget; it says how many they are."""
+    if budget == 0:
+        return survey
+    survey = _without_orphans(survey, budget)
     out = survey.tolerated
-    if budget == 0 or not survey.refused:
+    if not survey.refused:
         return survey
     if out is None:
         first, *others = survey.refused
@@ -53,6 +56,24 @@ def tolerated(survey: Survey, budget: int) -> Survey:
         bytes=survey.bytes if out.bytes is None else out.bytes,
         chunks=survey.chunks if out.chunks is None else out.chunks,
     )  # fmt: skip
+
+
+def _without_orphans(survey: Survey, budget: int) -> Survey:
+    """The survey whose foreign keys stay, because the rows that break them are taken out."""
+    broken = survey.broken_keys or {}
+    if not broken or not survey.addressed:
+        return survey
+    reasons = [
+        (n, Refusal(columns[0], f"{_rows(n)} without the row that foreign key ({', '.join(columns)}) needs"))
+        for columns, n in broken.items()
+    ]
+    most, first = max(reasons, key=lambda pair: pair[0])
+    survey = replace(survey, broken_keys=None)
+    if most > budget:
+        reason = f"{first.reason}, and quarantine.max_rows is {budget:,}"
+        return replace(survey, tolerated=None, refused=(Refusal(first.column, reason), *survey.refused))
+    told = tuple(Refusal(r.column, f"{r.reason}; to be quarantined") for _, r in reasons)
+    return replace(survey, lossy=(*survey.lossy, *told))
 
 
 def _rows(count: int) -> str:
