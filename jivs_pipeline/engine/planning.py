@@ -96,7 +96,9 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     ruled = _ruled(spec, chosen)
     tables = [
         _with_extensions(
-            _plan_table(spec, t, names, source, rules if t.name in ruled else None, existing, warnings),
+            _plan_table(
+                spec, t, catalog, names, source, rules if t.name in ruled else None, existing, warnings
+            ),
             t,
             checked.objects,
         )
@@ -171,7 +173,7 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
             )
         for column, change in rule.columns.items():
             # With an expression it is a column that is added, and a python rule may have added it before.
-            if change.expression or rule.python:
+            if change.expression or change.lookup or rule.python:
                 continue
             if column not in (known := [c.name for c in table.columns]):
                 raise SpecError(
@@ -243,6 +245,7 @@ def _missed(spec: Spec, catalog: Catalog, thing: LeftOut) -> TablePlan:
 def _plan_table(
     spec: Spec,
     table: Table,
+    catalog: Catalog,
     names: Mapping[str, str],
     source: Source,
     rules: RuleBook | None,
@@ -277,7 +280,7 @@ def _plan_table(
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
     )
-    plan = rules.compile(plan, rule) if rules else plan
+    plan = rules.compile(plan, rule, _looked_into(spec, rule, catalog, source, names)) if rules else plan
     survey = _of_read(survey, plan)
     warnings += [
         PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
@@ -302,11 +305,39 @@ def _plan_table(
     return plan
 
 
+def _looked_into(
+    spec: Spec, rule: TableRule, catalog: Catalog, source: Source, names: Mapping[str, str]
+) -> dict[str, TablePlan]:
+    """The tables of a table's lookups, with the columns that are looked at; what is not there or dropped is missing."""
+    found: dict[str, TablePlan] = {}
+    for change in rule.columns.values():
+        asked = change.lookup
+        table = catalog.table(asked.table) if asked else None
+        if asked is None or table is None or asked.table not in names:
+            continue
+        other = spec.rule(table.name).columns
+        columns = [
+            c
+            for c in table.columns
+            if c.name in {asked.key, asked.value} and not (c.name in other and other[c.name].drop)
+        ]
+        survey = as_texts(source.survey(table, columns, None, spec.chunk_bytes))
+        before = found.get(asked.table)
+        found[asked.table] = TablePlan(
+            source_schema=table.schema, source_table=table.name, target_schema=spec.target_schema,
+            target_table=names[table.name], columns=(*(before.columns if before else ()), *survey.columns),
+            lane=survey.lane, wire=survey.wire, spelling=survey.spelling,
+        )  # fmt: skip
+    return found
+
+
 def _ruled(spec: Spec, chosen: Sequence[Table]) -> frozenset[str]:
     """Source tables whose rows are worked with between reading and loading: changed, checked, or checked against."""
     targets = {spec.rule(t.name).rename or t.name: t for t in chosen}
     by_name = {**{t.name: t for t in chosen}, **targets}
     ruled = {t.name for t in chosen if spec.rule(t.name).changes}
+    lookups = [c.lookup for t in chosen for c in spec.rule(t.name).columns.values() if c.lookup]
+    ruled |= {lookup.table for lookup in lookups}
     for check in spec.validation:
         if (table := by_name.get(check.table)) is None:
             raise SpecError(
