@@ -257,7 +257,7 @@ def _plan_table(
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     # Expressions may use what is dropped.
-    asked = table.columns if rules else kept
+    asked = [replace(c, as_text=_takes_text(c.name, rule)) for c in table.columns] if rules else kept
     survey = tolerated(source.survey(table, asked, rule.where, spec.chunk_bytes), spec.quarantine.max_rows)
     survey = as_texts(survey) if rules else survey
     made = {c.name for c in asked if c.made}
@@ -378,6 +378,11 @@ def _apart(checks: Sequence[Check]) -> tuple[Check, ...]:
         seen[check.name] = count = seen.get(check.name, 0) + 1
         named.append(check if count == 1 else check.model_copy(update={"name": f"{check.name} #{count}"}))
     return tuple(named)
+
+
+def _takes_text(name: str, rule: TableRule) -> bool:
+    change = rule.columns.get(name)
+    return bool(rule.python or (change and change.changes))
 
 
 def _of_read(survey: Survey, plan: TablePlan) -> Survey:
