@@ -132,7 +132,7 @@ def misfits(array: Array, carrier: str) -> dict[str, int]:
     bad: dict[str, int] = {}
     if carrier == "date":
         if pa.types.is_date64(array.type):
-            bad["dates that are not at midnight"] = int((values % 86_400_000 != 0).sum())
+            bad["dates not at midnight"] = int((values % 86_400_000 != 0).sum())
             values = values // 86_400_000
         bad["dates that PostgreSQL's date does not reach"] = int(
             ((values < _FIRST_DAY) | (values > _LAST_DAY)).sum()
@@ -161,7 +161,7 @@ def _text_misfits(array: Array) -> dict[str, int]:
         array.validate(full=True)
     except pa.ArrowInvalid:
         binary = array.cast(pa.large_binary()).to_pylist()
-        return {"texts that are not UTF-8": sum(v is not None and not _is_utf8(v) for v in binary)}
+        return {"texts of invalid UTF-8": sum(v is not None and not _is_utf8(v) for v in binary)}
     nuls = _pc.sum(_pc.match_substring(array, "\0")).as_py()
     return {"texts with a NUL character, which PostgreSQL's text cannot hold": int(nuls or 0)}
 
