@@ -54,6 +54,11 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
     """
     _refuse_unavailable(spec)
+    if spec.grants and (dialect := source.info().dialect) != "postgresql":
+        raise SpecError(
+            f"grants: true is for sources that are PostgreSQL, and {spec.source!r} is {dialect}",
+            hint="Remove grants from the spec",
+        )
     catalog = source.catalog(spec.source_schema)
     ledger = target.ledger(spec.key, since)
     ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
