@@ -64,7 +64,7 @@ _LOSSY = frozenset(
         "unlogged sequence",
     }
 )
-_OF_THE_DATABASE = frozenset({"cast", "event trigger", "large objects", "publication", "subscription"})
+_OF_THE_DATABASE = frozenset({"event trigger", "large objects", "publication", "subscription"})
 """Kinds of what is in no schema."""
 
 
