@@ -198,6 +198,40 @@ def test_a_reader_to_whom_rows_are_hidden(
     assert (table["error"]["message"], table["target_rows"]) == (reason, 0)
 
 
+@pytest.mark.parametrize("mode", ["append", "truncate"])
+def test_a_table_of_the_target_that_hides_rows_from_us(
+    jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str, mode: str
+) -> None:
+    """It could neither be verified nor be given back: it is refused before anything is written."""
+    source, target = ends
+    for url, rows in ((source, 5), (target, 1)):
+        run_sql(
+            url,
+            f"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series({rows}, 2 * {rows})",
+            {},
+        )
+    run_sql(
+        target,
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY; ALTER TABLE t OWNER TO {reader};"
+        "GRANT CREATE ON SCHEMA public TO {reader}",
+        quoted(people),
+    )
+    before = catalog(target)
+    with psycopg.connect(target, autocommit=True) as db:
+        grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}")
+        db.execute(grant.format(sql.Identifier(db.info.dbname), quoted(people)["reader"]))
+    spec = jivs.spec(key=key, source="a", target="b", on_existing=mode)
+    env = jivs.connections(a=source, b=with_parts(target, user=people["reader"], password="x"))
+    document = jivs("run", spec, "--json", code=1, env=env).document
+    [table] = document["tables"]
+    assert table["error"]["message"] == (
+        "row-level security of the target's table hides rows from the target's role; give it BYPASSRLS"
+    )
+    after = catalog(target)
+    assert [o for o in after["objects"] if o[0] != "jivs_ledger"] == before["objects"]
+    assert [r for r in after["rows"] if r[0][0] == "public"] == before["rows"]
+
+
 # Rights
 
 RIGHTS = """
