@@ -41,7 +41,8 @@ SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
            (2, CASE to_jsonb(a) ->> 'attcompression' WHEN 'p' THEN 'SET COMPRESSION pglz' END),
            (3, CASE WHEN a.attstattarget >= 0 THEN format('SET STATISTICS %%s', a.attstattarget) END),
            (4, 'SET (' || (SELECT string_agg(format('%%I=%%L', o.option_name, o.option_value), ', ')
-                           FROM pg_options_to_table(a.attoptions) o) || ')')) v (n, s) WHERE s IS NOT NULL ORDER BY n)
+                           FROM pg_options_to_table(a.attoptions) o WHERE o.option_name IN ('n_distinct', 'n_distinct_inherited'))
+               || ')')) v (n, s) WHERE s IS NOT NULL ORDER BY n)
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = t.typbasetype
@@ -246,6 +247,11 @@ SELECT 'comment', nspname, NULL FROM here WHERE obj_description(oid, 'pg_namespa
 UNION ALL
 SELECT 'compression', format('%%s.%%s', r.relname, a.attname), r.relname FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
 WHERE r.relkind = 'r' AND to_jsonb(a) ->> 'attcompression' = 'l' AND NOT a.attisdropped
+UNION ALL
+-- Some builds mark every column with one of their own, which no other server takes: one line for all of them.
+SELECT 'column option', o.option_name, NULL FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
+CROSS JOIN LATERAL pg_options_to_table(a.attoptions) o
+WHERE r.relkind = 'r' AND o.option_name NOT IN ('n_distinct', 'n_distinct_inherited') GROUP BY o.option_name
 UNION ALL
 SELECT 'statistics target', format('%%s.%%s', r.relname, x.relname), r.relname FROM relations r JOIN pg_index i ON i.indrelid = r.oid
 JOIN pg_class x ON x.oid = i.indexrelid
