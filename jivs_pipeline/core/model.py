@@ -219,6 +219,8 @@ class SchemaObject:
         needs: (kind, name) of other objects that it uses, and of extensions.
         uses: (table, column or None) of tables that it uses.
         roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
+        optional: should the target not take it, it is left out aloud, and the run goes on.
+        on_update: of a trigger that the spec has to ask for (`on_update`), the column that it sets.
     """
 
     kind: str
@@ -229,6 +231,8 @@ class SchemaObject:
     needs: frozenset[tuple[str, str]] = frozenset()
     uses: frozenset[tuple[str, str | None]] = frozenset()
     roots: frozenset[str] = frozenset()
+    optional: bool = False
+    on_update: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

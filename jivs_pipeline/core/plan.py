@@ -132,6 +132,8 @@ class ObjectPlan(_Value):
     statements: tuple[str, ...]
     drop: str
     before: bool = False
+    optional: bool = False
+    """Should the target not take it, it is left out aloud."""
 
     @property
     def label(self) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from jivs_pipeline.core.errors import ConfigError, ResourceError, TerminalError
 from jivs_pipeline.core.model import Catalog, SchemaObject
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.core.plan import ObjectPlan, PlanWarning, TableMode, TablePlan
@@ -49,6 +50,10 @@ def choose(
         if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
+        if one.on_update:
+            warnings.append(_on_update(one, one.on_update, spec))
+            if spec.on_update == "warn":
+                continue
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
             reason = f"{one.kind}: the target has one of that name already, which is kept"
@@ -59,13 +64,25 @@ def choose(
             usable.add(label)
             chosen.append(
                 ObjectPlan(
-                    kind=one.kind, name=one.name, statements=one.statements, drop=one.drop, before=one.before
+                    kind=one.kind,
+                    name=one.name,
+                    statements=one.statements,
+                    drop=one.drop,
+                    before=one.before,
+                    optional=one.optional,
                 )
             )
             if _names_schema(one, spec, catalog):
                 reason = f"{one.kind}: its body may name schema {catalog.schema}, and stays as it is"
                 warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
     return tuple(chosen)
+
+
+def _on_update(one: SchemaObject, column: str, spec: Spec) -> PlanWarning:
+    reason = "on update: ON UPDATE CURRENT_TIMESTAMP is not carried; on_update: trigger in the spec makes a trigger of it"
+    if spec.on_update == "trigger":
+        reason = "on update: a trigger; other than in MySQL it also fires where an UPDATE sets the column to what it was"
+    return PlanWarning(table=f"{_bare(one)}.{column}", kind="lossy", reason=reason)
 
 
 def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
@@ -146,9 +163,20 @@ def make_after(run: Run) -> None:
 
 
 def _make(run: Run, objects: Sequence[ObjectPlan]) -> None:
-    for step in run.builder.make_objects(run.plan.target_schema, objects):
+    for step, made in zip(run.builder.make_objects(run.plan.target_schema, objects), objects, strict=True):
         run.guard.check()
-        _retried(run, partial(run.target.apply, step, ""))
+        try:
+            _retried(run, partial(run.target.apply, step, ""))
+        except TerminalError as error:
+            if not made.optional or isinstance(error, ResourceError | ConfigError):
+                raise
+            _leave_out(run, made, error.message)
+
+
+def _leave_out(run: Run, made: ObjectPlan, reason: str) -> None:
+    """Name what the target does not take among the warnings of the run."""
+    name = qualified(run.plan.target_schema, made.name)
+    run.checkpoints.left_out(PlanWarning(table=name, kind="refused", reason=f"{made.kind}: {reason}"))
 
 
 def _retried(run: Run, job: Callable[[], object]) -> None:
