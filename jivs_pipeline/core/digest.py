@@ -25,6 +25,7 @@ class Canon(StrEnum):
     INTEGER = "integer"  # decimal digits
     NUMERIC = "numeric"  # decimal digits without exponent and without trailing zeros after the point
     FLOAT = "float"  # the eight bytes of the IEEE 754 double, big-endian hex: tells -0 from 0
+    FLOATS = "floats"  # an array of them, as PostgreSQL prints one: {3ff8000000000000,NULL}
     BOOLEAN = "boolean"  # 0 or 1
     BYTES = "bytes"  # lower-case hex
     DATE = "date"  # YYYY-MM-DD

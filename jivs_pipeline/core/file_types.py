@@ -132,6 +132,7 @@ PARQUET_TYPES: tuple[TypeMapping, ...] = (
     TypeMapping("json", "text", "json", "text", "string", Canon.TEXT, "UTF-8 without NUL characters"),
     TypeMapping("uuid", "bytes", "uuid", "uuid", "string", Canon.TEXT),
     TypeMapping("binary", "bytes", "bytea", "native", "binary", Canon.BYTES),
+    TypeMapping("list of one of these", "list", "…[]", "list", "string", Canon.TEXT, "no lists in lists"),
     TypeMapping("null", "null", "text", "null", "string", Canon.TEXT, note="the column has no type and no values"),
 )  # fmt: skip
-"""Parquet: the type that Arrow reads, dictionaries aside. list, struct, map, duration and others are refused."""
+"""Parquet: the type that Arrow reads, dictionaries aside. Lists of lists, struct, map, duration and others are refused."""

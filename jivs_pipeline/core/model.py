@@ -229,6 +229,8 @@ class SchemaObject:
         uses: (table, column or None) of tables that it uses.
         roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
         sequences: SQL for the names of those in it; where they stand is read with the rows (`ports.Standing`).
+        optional: should the target not take it, it is left out aloud, and the run goes on.
+        on_update: of a trigger that the spec has to ask for (`on_update`), the column that it sets.
     """
 
     kind: str
@@ -240,6 +242,8 @@ class SchemaObject:
     uses: frozenset[tuple[str, str | None]] = frozenset()
     roots: frozenset[str] = frozenset()
     sequences: tuple[str, ...] = ()
+    optional: bool = False
+    on_update: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

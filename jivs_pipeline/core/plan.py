@@ -255,6 +255,8 @@ class ObjectPlan(_Value):
     drop: str
     before: bool = False
     sequences: tuple[str, ...] = ()
+    optional: bool = False
+    """Should the target not take it, it is left out aloud."""
 
     @property
     def label(self) -> str:

@@ -261,6 +261,9 @@ class Spec(_Model):
     quarantine: Quarantine = Quarantine()
     verify: Literal["count", "digest", "rows"] = "digest"
     on_failure: Literal["keep", "rollback"] = "keep"
+    on_update: Literal["warn", "trigger"] = Field(
+        default="warn", description="What becomes of MySQL's ON UPDATE CURRENT_TIMESTAMP"
+    )
     parallelism: int = Field(default=2, ge=1, le=64)
     chunk_bytes: int = Field(default=64 << 20, ge=1 << 16, le=4 << 30)
     staging: Literal["disk", "none"] = "disk"

@@ -8,6 +8,7 @@ from typing import Any
 
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.errors import JivsError
+from jivs_pipeline.core.plan import PlanWarning
 from jivs_pipeline.core.quarantine import BadRow, RejectedBy
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.ports import ControlDatabase
@@ -47,6 +48,12 @@ class ControlCheckpoints:
         """Record that the table failed in the phase."""
         self._control.checkpoint(self._claim, Checkpoint(table, phase, generation, ok=False, data=data))
         _LOG.error("Table failed: %s", data["message"], extra={"table": table, "phase": phase.value})
+
+    def left_out(self, warning: PlanWarning) -> None:
+        """Record that the target did not take something that is not needed."""
+        data = {"left_out": warning.model_dump(mode="json")}
+        self._control.checkpoint(self._claim, Checkpoint(warning.table, Phase.LOAD, "", ok=True, data=data))
+        _LOG.warning("Left out: %s", warning.reason, extra={"object": warning.table})
 
     def retried(
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float

@@ -69,7 +69,7 @@ def build_document(
         "timeline": _timeline(performance),
         "throughput": _throughput(performance),
         **met.document(),
-        "warnings": [w.model_dump(mode="json") for w in plan.warnings] if plan else [],
+        "warnings": _warnings(plan, points),
         "validation": _validation(points),
         "consistency": _consistency(points),
         "verify": row["spec"].get("verify", "digest"),
@@ -186,6 +186,12 @@ def _throughput(performance: Sequence[Mapping[str, Any]]) -> list[list[float]]:
         if p["samples"]:
             samples = p["samples"]
     return samples
+
+
+def _warnings(plan: Plan | None, points: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+    """Those of the plan, and what the target did not take in the end."""
+    planned = [w.model_dump(mode="json") for w in plan.warnings] if plan else []
+    return planned + [p.data["left_out"] for p in points if "left_out" in p.data]
 
 
 def _consistency(points: Sequence[Checkpoint]) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from jivs_pipeline.core.errors import ConfigError, ResourceError, TerminalError
 from jivs_pipeline.core.model import Catalog, SchemaObject
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.core.plan import ObjectPlan, PlanWarning, TableMode, TablePlan
@@ -70,6 +71,10 @@ def choose(
         if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
+        if one.on_update:
+            warnings.append(_on_update(one, one.on_update, spec))
+            if spec.on_update == "warn":
+                continue
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
             kept.add(label)
@@ -89,6 +94,7 @@ def choose(
                     drop=one.drop,
                     before=one.before,
                     sequences=one.sequences,
+                    optional=one.optional,
                 )
             )
             if _names_schema(one, spec, catalog):
@@ -109,6 +115,13 @@ def _tell_of_rights(
         more = f" and {len(roles) - _NAMED} more" if len(roles) > _NAMED else ""
         reason = f"grants: what {named}{more} may do is not carried; ask for it with grants: true"
         warnings.append(PlanWarning(table=catalog.schema, kind="lossy", reason=reason))
+
+
+def _on_update(one: SchemaObject, column: str, spec: Spec) -> PlanWarning:
+    reason = "on update: ON UPDATE CURRENT_TIMESTAMP is not carried; on_update: trigger in the spec makes a trigger of it"
+    if spec.on_update == "trigger":
+        reason = "on update: a trigger; other than in MySQL it also fires where an UPDATE sets the column to what it was"
+    return PlanWarning(table=f"{_bare(one)}.{column}", kind="lossy", reason=reason)
 
 
 def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
@@ -220,17 +233,29 @@ def make_after(run: Run) -> None:
         _make(run, [o for o in run.plan.objects if not o.before])
         stand = sorted({(s, *at) for m in run.extracted.values() for s, at in m.sequences.items()})
         if stand:
-            _apply(run, run.builder.stand(run.plan.target_schema, stand))
+            for step in run.builder.stand(run.plan.target_schema, stand):
+                _apply(run, step)
 
 
 def _make(run: Run, objects: Sequence[ObjectPlan]) -> None:
-    _apply(run, run.builder.make_objects(run.plan.target_schema, objects))
+    for step, made in zip(run.builder.make_objects(run.plan.target_schema, objects), objects, strict=True):
+        try:
+            _apply(run, step)
+        except TerminalError as error:
+            if not made.optional or isinstance(error, ResourceError | ConfigError):
+                raise
+            _leave_out(run, made, error.message)
 
 
-def _apply(run: Run, steps: Sequence[StepLike]) -> None:
-    for step in steps:
-        run.guard.check()
-        _retried(run, partial(run.target.apply, step, ""))
+def _apply(run: Run, step: StepLike) -> None:
+    run.guard.check()
+    _retried(run, partial(run.target.apply, step, ""))
+
+
+def _leave_out(run: Run, made: ObjectPlan, reason: str) -> None:
+    """Name what the target does not take among the warnings of the run."""
+    name = qualified(run.plan.target_schema, made.name)
+    run.checkpoints.left_out(PlanWarning(table=name, kind="refused", reason=f"{made.kind}: {reason}"))
 
 
 def _retried(run: Run, job: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import Check, Chunk, ColumnPlan, ObjectPlan, Plan, TablePlan
+from jivs_pipeline.core.plan import Check, Chunk, ColumnPlan, ObjectPlan, Plan, PlanWarning, TablePlan
 from jivs_pipeline.core.ports import ExistingTable, HashedRow, LedgerView, Piece, Refined, Snapshot
 from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.core.schedules import Scheduled
@@ -233,6 +233,7 @@ class Checkpoints(Protocol):
         data: Mapping[str, Any],
     ) -> None: ...
     def failed(self, table: str, phase: Phase, generation: str, data: Mapping[str, Any]) -> None: ...
+    def left_out(self, warning: PlanWarning) -> None: ...
     def retried(
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
     ) -> None: ...

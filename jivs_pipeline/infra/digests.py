@@ -161,6 +161,10 @@ _SPELLINGS: dict[Canon, sql.SQL] = {
     Canon.INTEGER: sql.SQL("{}::text"),
     Canon.NUMERIC: sql.SQL("trim_scale({}::numeric)::text"),
     Canon.FLOAT: sql.SQL("encode(float8send({}::float8), 'hex')"),
+    Canon.FLOATS: sql.SQL(
+        "CASE WHEN {0} IS NOT NULL THEN '{{' || (SELECT coalesce(string_agg(coalesce(encode(float8send(e::float8), 'hex'),"
+        " 'NULL'), ',' ORDER BY n), '') FROM unnest({0}) WITH ORDINALITY AS u (e, n)) || '}}' END"
+    ),
     Canon.BOOLEAN: sql.SQL("{}::int4::text"),
     Canon.BYTES: sql.SQL("encode({}, 'hex')"),
     Canon.DATE: sql.SQL("{}::text"),

@@ -169,7 +169,13 @@ PARQUET = [
     Sample("", pa.timestamp("us"), [datetime(9999, 12, 31)]),  # noqa: DTZ001
     Sample("", pa.timestamp("us", "UTC"), [datetime(2026, 3, 29)]),  # noqa: DTZ001
     Sample("nanoseconds", pa.timestamp("ns"), [1001]),
-    Sample("", pa.list_(pa.int64()), [[1]]),
+    Sample("NULLs, none", pa.list_(pa.int64()), [[1, None], [], None]),
+    Sample(
+        "quotes, blanks, NULL as text", pa.list_(pa.string()), [['a"b', "", " ", "NULL", "{,}", "\\", None]]
+    ),
+    Sample("NaN, -0", pa.list_(pa.float64()), [[float("nan"), -0.0, 0.1, None]]),
+    Sample("", pa.list_(pa.timestamp("us")), [[0, None]]),
+    Sample("of lists", pa.list_(pa.list_(pa.int64())), [[[1]]]),
     Sample("", pa.struct([("a", pa.int64())]), [{"a": 1}]),
 ]
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from jivs_pipeline_tests.acceptance.test_quarantine import spec_of
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.fix_mysql import connected
+from jivs_pipeline_tests.fix_odbc import through_odbc
 
 Make = Callable[..., str]
 
@@ -49,9 +51,18 @@ def _change(url: str, *statements: str) -> None:
             cursor.execute(statement)
 
 
-def test_every_kind_of_bad_row(jivs: Jivs, make_mysql: Make, target: str, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("through", [str, through_odbc], ids=["direct", "odbc"])
+def test_every_kind_of_bad_row(
+    jivs: Jivs,
+    make_mysql: Make,
+    odbc_drivers: set[str],  # installs them
+    target: str,
+    key: str,
+    tmp_path: Path,
+    through: Callable[[str], str],
+) -> None:
     source = make_mysql(_ODD)
-    env = jivs.connections(legacy=source, warehouse=target)
+    env = jivs.connections(legacy=through(source), warehouse=target)
     spec = spec_of(tmp_path / "spec.json", key, 6, chunk_bytes=1 << 16)
     planned = jivs("plan", spec, "--json", env=env, code=0).document
     lossy = {

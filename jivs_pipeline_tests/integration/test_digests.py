@@ -266,6 +266,9 @@ _SPELL: dict[Canon, Callable[[Any], str]] = {
     Canon.INTEGER: str,
     Canon.NUMERIC: _decimal,
     Canon.FLOAT: lambda value: struct.pack(">d", value).hex(),
+    Canon.FLOATS: lambda value: (
+        f"{{{','.join('NULL' if v is None else struct.pack('>d', v).hex() for v in value)}}}"
+    ),
     Canon.BOOLEAN: lambda value: str(int(value)),
     Canon.BYTES: bytes.hex,
     Canon.DATE: date.isoformat,
@@ -294,6 +297,7 @@ _VALUES: dict[Canon, tuple[str, list[Any]]] = {
                              "123456789012345678901234567890.123456789012345678901234567890")
     ]),
     Canon.FLOAT: ("double precision", [0.0, -0.0, 1.5, 0.1, -1e308, 5e-324, 2**53 + 1.0, float("inf"), float("-inf")]),
+    Canon.FLOATS: ("double precision[]", [[], [0.0, -0.0, None], [None], [0.1, 5e-324, float("inf")]]),
     Canon.BOOLEAN: ("boolean", [True, False]),
     Canon.BYTES: ("bytea", [b"", b"\0", b"\xff\x00\\", bytes(range(256))]),
     Canon.DATE: ("date", [date(1, 1, 1), date(1582, 10, 10), date(1970, 1, 1), date(2024, 2, 29), date(9999, 12, 31)]),

@@ -35,7 +35,7 @@ from jivs_pipeline.infra.sources.parquet_snapshot import (
     open_parquet,
     version_of,
 )
-from jivs_pipeline.infra.sources.parquet_types import choose
+from jivs_pipeline.infra.sources.parquet_types import LOOKED_AT, choose
 
 __all__ = ["ParquetSource"]
 
@@ -193,11 +193,7 @@ class ParquetSource:
         refused: frozenset[str],
         chunk_bytes: int,
     ) -> None:
-        looked = [
-            c
-            for c in planned
-            if c.carrier in ("text", "date", "time", "timestamp", "timestamptz") and c.source not in refused
-        ]
+        looked = [c for c in planned if c.carrier in LOOKED_AT and c.source not in refused]
         names = [c.source for c in looked]
         try:
             with open_parquet(self._connection, member) as (parquet, file):

@@ -17,9 +17,10 @@ from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.file_types import PARQUET_TYPES
 from jivs_pipeline.core.plan import ColumnPlan
 from jivs_pipeline.core.types import MAX_DECIMAL128, TypeChoice, arrow_type
+from jivs_pipeline.infra.sources.parquet_lists import array_texts, element_type, rows_of
 from jivs_pipeline.infra.sources.sqlite_values import numeric_text
 
-__all__ = ["choose", "input_text", "misfits", "native", "plain", "spelled"]
+__all__ = ["LOOKED_AT", "choose", "input_text", "misfits", "native", "plain", "spelled"]
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 Array = Any  # pyarrow has no stubs that a checker can follow
@@ -36,6 +37,10 @@ _DAY = 86_400_000_000
 _FIRST_MOMENT = _FIRST_DAY * _DAY
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FRACTION = re.compile(r"\.?0+$")
+
+
+LOOKED_AT = frozenset({"text", "date", "time", "timestamp", "timestamptz", "list"})
+"""Carriers of values that may not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,11 @@ def _name(type_: Any) -> str | None:
 
 def choose(type_: Any) -> TypeChoice:
     """What becomes of a column of this Arrow type."""
+    if (inner := element_type(type_)) is not None and element_type(inner) is None:
+        element = choose(inner)
+        if element.refused is None:
+            canon = Canon.FLOATS if element.canon is Canon.FLOAT else Canon.TEXT
+            return TypeChoice(f"{element.target}[]", "list", "string", canon, element.note)
     name = _name(type_)
     if name is None:
         reason = f"its type {str(type_)[:80]} is not one that this version carries"
@@ -123,7 +133,13 @@ def _days(array: Array) -> _Moments:
 
 def misfits(array: Array, carrier: str) -> dict[str, Array]:
     """Values that PostgreSQL's type does not hold: reason -> mask of them, where there are any. The array is plain."""
-    if carrier == "text":
+    if carrier == "list":
+        elements = plain(array.flatten())
+        found = {
+            f"lists with {reason}": rows_of(array, mask)
+            for reason, mask in misfits(elements, choose(elements.type).carrier).items()
+        }
+    elif carrier == "text":
         found = _text_misfits(array)
     elif carrier in ("date", "time", "timestamp", "timestamptz"):
         numbers = _numbers(array)
@@ -203,6 +219,8 @@ def native(array: Array, column: ColumnPlan) -> Array:
 
 def input_text(array: Array, column: ColumnPlan) -> Array:
     """A plain array as PostgreSQL's input reads it, for COPY as CSV."""
+    if column.carrier == "list":
+        return array_texts(array, _printed)
     if column.canon is Canon.FLOAT:
         single = pa.types.is_float16(array.type)
         return (array.cast(pa.float32()) if single else array).cast(pa.string())
@@ -215,6 +233,8 @@ def input_text(array: Array, column: ColumnPlan) -> Array:
 
 def spelled(array: Array, column: ColumnPlan) -> Array:
     """Canonical texts of a plain array, from whichever reader it is."""
+    if column.carrier == "list":
+        return array_texts(array, _elements)
     if column.carrier in ("date", "time", "timestamp", "timestamptz"):
         return _moments(array, column.carrier)
     if column.carrier == "uuid" and not pa.types.is_string(array.type):
@@ -229,6 +249,38 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
+
+
+def _elements(array: Array) -> list[str | None]:
+    """Elements of lists as PostgreSQL prints them in an array; floats as their bytes, because digits may differ."""
+    array = plain(array)
+    if pa.types.is_floating(array.type):
+        return _floats(array).to_pylist()
+    return _printed(array)
+
+
+def _printed(array: Array) -> list[str | None]:
+    """Elements of lists as PostgreSQL's input reads them."""
+    array = plain(array)
+    kinds, type_ = pa.types, array.type
+    if kinds.is_floating(type_):
+        single = kinds.is_float16(type_)
+        return (array.cast(pa.float32()) if single else array).cast(pa.string()).to_pylist()
+    if kinds.is_boolean(type_):
+        return [None if v is None else "t" if v else "f" for v in array.to_pylist()]
+    if kinds.is_decimal(type_):
+        return [None if v is None else f"{v:f}" for v in array.to_pylist()]
+    choice = choose(type_)
+    column = ColumnPlan(
+        source="",
+        target="",
+        source_type="",
+        target_type=choice.target,
+        carrier=choice.carrier,
+        canon=choice.canon,
+    )
+    texts = spelled(array, column).to_pylist()
+    return [f"\\x{t}" if t is not None and choice.canon is Canon.BYTES else t for t in texts]
 
 
 def _uuids(array: Array) -> Array:
