@@ -104,7 +104,7 @@ class FakeTarget:
         return {n: t for n, t in self._existing.items() if n in names}
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        return frozenset()
+        return frozenset(("table", name) for name in self._existing)
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         return LedgerView(epoch=1, steps={(table, "create"): ("g1", {}) for table in self._made})

@@ -104,6 +104,7 @@ def _table(
         "planned_bytes": table.bytes,
         "lane": table.lane,
         "verified": checked.get("equal"),
+        **{k: checked[k] for k in ("moved_rows", "inserted", "updated", "deleted") if k in checked},
         "bytes": loaded.bytes if loaded and loaded.ok else 0,
         "seconds": round(sum(p.seconds for p in mine.values()), 3),
         **_rates(loaded),

@@ -52,7 +52,8 @@ def choose(
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
             reason = f"{one.kind}: the target has one of that name already, which is kept"
-            warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
+            if spec.type == "full":  # an incremental migration is about rows
+                warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
         elif problem := _problem(one, carried, usable) or _name_problem(one, there):
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
         else:
@@ -102,7 +103,7 @@ def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tu
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:
             return f"it uses table {table}, which is not carried"
-        if plan.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
+        if plan.beside:
             return f"table {plan.target} was there before and keeps what hangs on it"
         if plan.target_table != table:
             return f"it uses table {table}, which is renamed"

@@ -459,7 +459,6 @@ def test_a_pattern_may_match_nothing_but_not_all_of_them():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"type": "incremental"}, "type: incremental"),
         ({"validation": [{"kind": "schema", "table": "film"}]}, "validation"),
         ({"staging": "none"}, "staging: none"),
         ({"rules": {"film": {"load": "upsert"}}}, "rules.film.load: upsert"),
