@@ -53,7 +53,7 @@ def update_problem(plan: TablePlan, existing: ExistingTable | None) -> str | Non
     """Why the table that is there cannot be changed into the source's."""
     if existing is None:
         return None
-    if plan.upsert and plan.mode is TableMode.APPEND and not plan.existing_key:
+    if plan.upsert and not plan.existing_key:
         return "load: upsert needs a primary key, or a unique key without NULLs, of the target's table among its columns"
     if plan.mode is not TableMode.UPDATE:
         return None

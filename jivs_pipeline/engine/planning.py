@@ -130,9 +130,6 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("validation")
     if spec.staging == "none":
         absent.append("staging: none")
-    for table, rule in spec.rules.items():
-        if rule.load != "copy":
-            absent.append(f"rules.{table}.load: {rule.load}")
     if absent:
         raise SpecError(f"This version cannot do {absent[0]} yet", hint=f"Remove {absent[0]} from the spec")
 
@@ -275,7 +272,7 @@ def _plan_table(
         update={
             "definition": definition,
             "existing_key": _existing_key(there, plan.columns),
-            "upsert": rule.load == "upsert" and there is not None,
+            "upsert": rule.load == "upsert" and plan.mode is TableMode.APPEND,
         }
     )
     if plan.mode is TableMode.UPDATE:

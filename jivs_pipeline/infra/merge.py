@@ -62,7 +62,7 @@ def merge(
     emptied = [t for t in tables if t.mode is TableMode.TRUNCATE]
     ranges = ranges or {}
     updated = [t for t in tables if t.mode is TableMode.UPDATE and ranges.get(t.target)]
-    upserted = [t for t in tables if t.mode is TableMode.APPEND and t.upsert]
+    upserted = [t for t in tables if t.upsert]
     beside = [t for t in tables if t.beside and (t.mode is not TableMode.UPDATE or t in updated)]
     if not beside:
         return []

@@ -157,10 +157,13 @@ def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
         db.execute(statement)
     for m in reversed(merged):
         table = qualified(*m["table"])
-        if "updated" in m:
+        if "updated" in m and not m["key"]:
             db.execute(take_out(key, table, m["updated"]))
         elif not m["emptied"]:
             _take_out(db, key, table, m["key"])
+            # Somebody may have brought a row back that was deleted.
+            if "updated" in m:
+                _take_out(db, key, table, m["key"], "kept")
     emptied = [qualified(*m["table"]) for m in merged if m["emptied"]]
     if emptied:
         db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names[t] for t in emptied)))
@@ -176,11 +179,11 @@ def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
         db.execute(sql.SQL("DROP TABLE {}").format(_side(key, table, "kept")))
 
 
-def _take_out(db: Session, key: str, table: str, columns: Sequence[str]) -> None:
-    """Delete the rows that were appended; their key tells them from the others."""
+def _take_out(db: Session, key: str, table: str, columns: Sequence[str], what: str = "side") -> None:
+    """Delete the rows that were added, or those in the place of which others come; their key tells them from the rest."""
     same = sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in columns)
     delete = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
-    db.execute(delete.format(_name(table), _side(key, table, "side"), same))
+    db.execute(delete.format(_name(table), _side(key, table, what), same))
 
 
 def _restore_numbers(db: Session, key: str, table: str) -> None:

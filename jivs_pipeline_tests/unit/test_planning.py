@@ -461,7 +461,6 @@ def test_a_pattern_may_match_nothing_but_not_all_of_them():
     [
         ({"validation": [{"kind": "schema", "table": "film"}]}, "validation"),
         ({"staging": "none"}, "staging: none"),
-        ({"rules": {"film": {"load": "upsert"}}}, "rules.film.load: upsert"),
     ],
 )
 def test_what_this_version_cannot_do_is_said_and_never_skipped(changes, named):
