@@ -4,8 +4,8 @@ What belongs here: halving a difference until it is small, and reading some rang
 them (`extract.py`), and changing the target (`infra/updating.py`).
 
 A range that differs is cut at the target's own keys into sixteen parts of equally many rows, again and again, down to
-about a thousand. So what is read is what has changed, and for each place that has, at most a thousand rows around it;
-rows that the source has added beyond the target's last key are in one range, and all of them are needed.
+256. So what is read is what has changed, and for each place that has, at most 256 rows around it; rows that the source has
+added beyond the target's last key are in one range, and all of them are needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jivs_pipeline.engine.ports import Target
 __all__ = ["Comparison", "joined_copies", "part_of", "updates"]
 
 _PARTS = 16
-_FEW_ROWS = 1_000
+_FEW_ROWS = 256
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -84,11 +84,20 @@ class Comparison:
         if not cuts:
             yield within
             return
-        edges = [within[0], *cuts, within[1]]
-        parts = list(pairwise(edges))
-        for part, here in zip(parts, self._target.digests_within(self._table, within, cuts), strict=True):
-            if self._snapshot.digest(self._table, part_of(chunk, part)) != here:
-                yield from self._narrowed(chunk, part, here.rows)
+        parts = list(pairwise([within[0], *cuts, within[1]]))
+        here = self._target.digests_within(self._table, within, cuts)
+        there = (self._snapshot.digest(self._table, part_of(chunk, part)) for part in parts)
+        differing = [(p, h.rows) for p, h, t in zip(parts, here, there, strict=True) if h != t]
+        known: dict[Range, list[Range]] = {}
+        if len(differing) == len(parts):
+            # Where one part differs all over, cutting up the others would take longer than reading them.
+            probe, some = differing[len(parts) // 2]
+            known[probe] = list(_connected(self._narrowed(chunk, probe, some)))
+            if known[probe] == [probe]:
+                yield within
+                return
+        for part, some in differing:
+            yield from known.get(part) or self._narrowed(chunk, part, some)
 
 
 def part_of(chunk: Chunk, within: Range) -> Chunk:

@@ -7,12 +7,14 @@ the rest of the plan (`planning.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from jivs_pipeline.core.model import Catalog, Table
 from jivs_pipeline.core.names import qualified
-from jivs_pipeline.core.plan import RULED, Chunk, ChunkBy, PlanWarning, TableMode, TablePlan
+from jivs_pipeline.core.plan import RULED, Chunk, ChunkBy, PlanWarning, Range, TableMode, TablePlan
 from jivs_pipeline.core.ports import ExistingTable
 from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.engine.incremental import part_of
 from jivs_pipeline.engine.ports import Target
 
 __all__ = ["chunked_by_key", "gone_tables", "mode_of", "update_problem"]
@@ -27,7 +29,7 @@ def mode_of(spec: Spec, there: ExistingTable | None) -> TableMode:
     return TableMode.UPDATE if spec.type == "incremental" else TableMode(spec.on_existing)
 
 
-def chunked_by_key(plan: TablePlan, table: Table, warnings: list[PlanWarning]) -> TablePlan:
+def chunked_by_key(plan: TablePlan, table: Table, target: Target, warnings: list[PlanWarning]) -> TablePlan:
     """The table in ranges of an integer key that both ends have an index on, where there is one."""
     column = next((c for c in plan.columns if (c.target,) == plan.existing_key and c.carrier != RULED), None)
     keys = [k.columns for k in (table.primary_key, *table.unique_keys) if k]
@@ -37,9 +39,9 @@ def chunked_by_key(plan: TablePlan, table: Table, warnings: list[PlanWarning]) -
         by_key = plan.model_copy(
             update={"chunk_by": ChunkBy.KEY, "chunk_columns": (column.source,), "chunks": (Chunk(index=0),)}
         )
-        if by_key.chunk_key is not None:
-            return by_key
-    reason = "incremental: no integer key tells ranges of it apart, so all rows are read and compared when any differs"
+        if by_key.chunk_key is not None and (chunks := _chunks(by_key, len(plan.chunks), target)):
+            return by_key.model_copy(update={"chunks": chunks})
+    reason = "incremental: no integer key of both ends divides it, so it is read and compared as a whole when it differs"
     warnings.append(PlanWarning(table=table.qualified, kind="lossy", reason=reason))
     if plan.chunk_key is None:
         return plan
@@ -47,6 +49,17 @@ def chunked_by_key(plan: TablePlan, table: Table, warnings: list[PlanWarning]) -
     return plan.model_copy(
         update={"chunk_by": ChunkBy.WHOLE, "chunk_columns": (), "chunks": (Chunk(index=0),)}
     )
+
+
+def _chunks(table: TablePlan, wanted: int, target: Target) -> tuple[Chunk, ...]:
+    """About as many chunks as the source would make, cut at the target's keys; none where the target has too few rows for
+    that, because one chunk would be much too large then.
+    """
+    whole: Range = (None, None)
+    cuts = target.cuts(table, whole, max(1, table.rows // wanted)) if wanted > 1 else ()
+    if len(cuts) + 1 < wanted // 2:
+        return ()
+    return tuple(part_of(Chunk(index=n), part) for n, part in enumerate(pairwise([None, *cuts, None])))
 
 
 def update_problem(plan: TablePlan, existing: ExistingTable | None) -> str | None:

@@ -89,6 +89,12 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         _with_extensions(_plan_table(spec, t, names, source, rules, existing, warnings), t, checked.objects)
         for t in chosen
     ]
+    tables = [
+        chunked_by_key(t, source_table, target, warnings)
+        if t.mode is TableMode.UPDATE and not t.refused
+        else t
+        for t, source_table in zip(tables, chosen, strict=True)
+    ]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
     tables = [
         t.model_copy(update={"mode": TableMode.REPLACE}) if t.target_table in checked.aside else t
@@ -275,8 +281,6 @@ def _plan_table(
             "upsert": rule.load == "upsert" and plan.mode is TableMode.APPEND,
         }
     )
-    if plan.mode is TableMode.UPDATE:
-        plan = chunked_by_key(plan, table, warnings)
     if plan.mode is TableMode.APPEND and not plan.existing_key:
         reason = (
             "append: the target's table has no key among these columns, so there is no rollback of these rows"

@@ -41,15 +41,20 @@ def exchange(key: str, table: TablePlan, ranges: Sequence[Range]) -> tuple[list[
     remove: list[Statement] = [
         sql.SQL("CREATE TABLE {} (LIKE {})").format(old, relation),
         sql.SQL("ANALYZE {}").format(side),
+        # How many rows are in some ranges is a guess of the planner's that is far too high: it would read the whole table,
+        # and compare each row with each range.
+        sql.SQL("SET LOCAL enable_seqscan = off"),
         sql.SQL(
-            "WITH gone AS (DELETE FROM ONLY {relation} WHERE ctid = ANY (ARRAY(SELECT h.place FROM {here} h"
-            " LEFT JOIN {there} s USING (hash, number) WHERE s.hash IS NULL)) RETURNING *)"
+            "WITH gone AS (DELETE FROM ONLY {relation} AS o USING (SELECT h.place FROM {here} h"
+            " LEFT JOIN {there} s USING (hash, number) WHERE s.hash IS NULL) AS g WHERE o.ctid = g.place RETURNING o.*)"
             " INSERT INTO {old} SELECT * FROM gone"
         ).format(relation=relation, here=here, there=there, old=old),
         # What is left of the table in these ranges is in the side table, too: no need to insert it.
         sql.SQL(
-            "DELETE FROM {side} WHERE ctid = ANY (ARRAY(SELECT s.place FROM {there} s JOIN {here} h USING (hash, number)))"
+            "DELETE FROM {side} AS o USING (SELECT s.place FROM {there} s JOIN {here} h USING (hash, number)) AS g"
+            " WHERE o.ctid = g.place"
         ).format(side=side, here=here, there=there),
+        sql.SQL("SET LOCAL enable_seqscan = DEFAULT"),
     ]
     return remove, [_insert(relation, side, columns)]
 
@@ -81,8 +86,8 @@ def take_out(key: str, table: str, columns: Sequence[str]) -> Statement:
     relation = table_name(*table.split(".", 1))
     side = table_name(LEDGER, side_name(key, table, "side"))
     return sql.SQL(
-        "DELETE FROM ONLY {relation} WHERE ctid = ANY (ARRAY(SELECT h.place FROM {here} h"
-        " JOIN {there} s USING (hash, number)))"
+        "DELETE FROM ONLY {relation} AS o USING (SELECT h.place FROM {here} h JOIN {there} s USING (hash, number)) AS g"
+        " WHERE o.ctid = g.place"
     ).format(relation=relation, here=_numbered(relation, columns), there=_numbered(side, columns))
 
 

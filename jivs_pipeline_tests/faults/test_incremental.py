@@ -95,7 +95,7 @@ def test_the_target_converges(
                 assert (counted > 0) == (changed[name] > 0), table
                 if name in {"people", "orders", "items"}:
                     assert counted == changed[name], table
-                    assert table["moved_rows"] <= 1200 * changed[name], table
+                    assert table["moved_rows"] <= 257 * changed[name], table
 
 
 _PLACES = (

@@ -80,7 +80,7 @@ def _compared(source: Rows, target: Rows, table: TablePlan = TABLE) -> tuple[lis
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_difference_is_in_a_range_and_little_else(seed: int) -> None:
-    """Whatever is outside of the ranges is the same; inside are about a thousand rows for each change."""
+    """Whatever is outside of the ranges is the same; inside are at most 256 rows for each change, and it."""
     rng = random.Random(seed)
     target = dict.fromkeys(rng.sample(range(100000), 30000), "v")
     source = dict(target)
@@ -97,14 +97,15 @@ def test_every_difference_is_in_a_range_and_little_else(seed: int) -> None:
     assert all(a[1] is not None and b[0] is not None and a[1] <= b[0] for a, b in itertools.pairwise(ranges))
     inside = [k for k in {**source, **target} if any(_inside(k, r) for r in ranges)]
     assert {k for k in {**source, **target} if source.get(k) != target.get(k)} <= set(inside)
-    assert len(inside) <= 1_001 * changes + changes
+    assert len(inside) <= 257 * changes + changes
     assert asked <= 2 + 3 * 16 * changes
 
 
 def test_neighbours_are_read_at_once() -> None:
     source = dict.fromkeys(range(100_000), "new")
-    ranges, _ = _compared(source, dict.fromkeys(source, "old"))
+    ranges, asked = _compared(source, dict.fromkeys(source, "old"))
     assert ranges == [(None, 50000), (50000, None)]
+    assert asked < 120, "what differs all over was cut up"
 
 
 def test_rows_of_an_empty_target_are_all_read() -> None:
@@ -170,12 +171,12 @@ TITLE = ExistingColumn("title", "text", required=False, generated=False, filled=
 MORE = ExistingColumn("more", "text", required=False, generated=False, filled=True)
 
 
-def _planned(*existing: ExistingTable, **changes: Any) -> Any:
+def _planned(*existing: ExistingTable, rows: int = 0, survey: Any = None, **changes: Any) -> Any:
     spec = parse_spec(
         {"key": "k", "source": "legacy", "target": "warehouse", "type": "incremental", **changes}
     )
-    source: Any = FakeSource(Catalog("main", (FILM,)))
-    target: Any = FakeTarget(existing)
+    source: Any = FakeSource(Catalog("main", (FILM,)), {"film": survey or {}})
+    target: Any = FakeTarget(existing, rows=rows)
     return build_plan(spec, source, target, RuleBook(PythonRules()))
 
 
@@ -185,11 +186,24 @@ def test_a_table_that_is_there_is_compared_by_its_key_and_a_new_one_is_made() ->
     assert (table.mode, table.chunk_key, len(table.chunks)) == (TableMode.UPDATE, "id", 1)
 
 
+@pytest.mark.parametrize(("rows", "chunks"), [(1000, 10), (600, 6), (40, None)])
+def test_chunks_are_cut_at_the_targets_keys(rows: int, chunks: int | None) -> None:
+    """Where the target has few of the source's rows, the source's own chunks stay, and all of them are compared."""
+    blocks = tuple(Chunk(index=n) for n in range(10))
+    survey = {"chunk_by": ChunkBy.CTID, "chunk_columns": (), "chunks": blocks, "rows": 1000}
+    film = ExistingTable("film", "r", (ID, TITLE), key=("id",))
+    table = _planned(film, rows=rows, survey=survey).tables[0]
+    assert table.chunk_key == ("id" if chunks else None)
+    assert len(table.chunks) == (chunks or 10)
+    if chunks:
+        assert [c.lower for c in table.chunks][:2] == [None, ("100",)]
+
+
 def test_a_table_without_an_integer_key_is_said_to_be_compared_whole() -> None:
     plan = _planned(ExistingTable("film", "r", (ID, TITLE)))
     assert plan.tables[0].chunk_key is None
     assert [(w.table, w.kind) for w in plan.warnings] == [("main.film", "lossy")]
-    assert "no integer key" in plan.warnings[0].reason
+    assert "as a whole" in plan.warnings[0].reason
 
 
 def test_a_table_that_the_source_has_no_more_is_named_and_left_alone() -> None:
