@@ -43,7 +43,7 @@ from jivs_pipeline.engine.chart import (
     size,
     windows,
 )
-from jivs_pipeline.engine.report_tables import incidents, phase_table, plan_and_actual
+from jivs_pipeline.engine.report_tables import changes, incidents, phase_table, plan_and_actual
 from jivs_pipeline.engine.verdict import (
     LONGEST,
     Detail,
@@ -99,6 +99,7 @@ def render_report(document: Document) -> str:
         _tiles(document, tables),
         _facts(document),
         _table_of_tables(tables),
+        *changes(tables),
         plan_and_actual(tables),
         _throughput(document),
         _timeline(document),

@@ -835,3 +835,11 @@ def test_markup_escapes_whatever_is_not_markup() -> None:
         '<p class="a&quot;&#x27;&lt;" stroke-width="1"><b>&lt;&amp;&gt;</b>&quot;x&quot;</p>'
     )
     assert "<b>" not in el("p", str(inner) + "")
+
+
+def test_tables_that_were_changed_say_how_much():
+    page = render_report(
+        document(tables=[table("a", moved_rows=257, inserted=1, updated=20, deleted=3000), table("b")])
+    )
+    assert all(text in page for text in ("Rows moved", "257", "3,000"))
+    assert "Rows moved" not in render_report(document(tables=[table("b")]))
