@@ -10,12 +10,12 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 import yaml
@@ -47,7 +47,7 @@ from jivs_pipeline.infra.exporter import Exporter, Places
 from jivs_pipeline.infra.failpoints import arm
 from jivs_pipeline.infra.leases import Leases
 from jivs_pipeline.infra.logs import write_logs
-from jivs_pipeline.infra.past_runs import read_past_runs
+from jivs_pipeline.infra.past_runs import read_past_runs, read_since
 from jivs_pipeline.infra.permits import EndpointPermits, PermitBook
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.rates import Rates
@@ -64,6 +64,8 @@ from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
 from jivs_pipeline.infra.webhook import HttpWebhook
 
 __all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime", "versions"]
+
+_T = TypeVar("_T")
 
 DEMO_SOURCE, DEMO_TARGET = "demo-flights", "demo-warehouse"
 """Connections that every home has: the bundled sample and the embedded PostgreSQL."""
@@ -250,13 +252,20 @@ class Runtime:
 
     def past_runs(self) -> Sequence[PastRun]:
         """What migrations took before; nothing where no control database can be asked at once, which is not changed."""
+        return self._glance(read_past_runs, ())
+
+    def since(self, spec: Spec) -> int:
+        """The epoch before which all that the migration has made in its target would be there before its next run."""
+        return self._glance(lambda db: read_since(db, spec.key), 0) if spec.type == "incremental" else 0
+
+    def _glance(self, read: Callable[[psycopg.Connection[Any]], _T], otherwise: _T) -> _T:
         if self.settings.control_url is None and not was_started(self.settings.home):
-            return ()
+            return otherwise
         try:
             with self.control_connection() as db:
-                return read_past_runs(db)
+                return read(db)
         except (JivsError, psycopg.Error):
-            return ()
+            return otherwise
 
     @property
     def sample_path(self) -> Path:

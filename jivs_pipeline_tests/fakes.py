@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from jivs_pipeline.core.digest import Canon, Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Range, TablePlan, Wire
 from jivs_pipeline.core.ports import ExistingTable, LedgerView, Piece, Snapshot, Survey
 
 __all__ = ["FakeSource", "FakeTarget", "survey_of"]
@@ -89,9 +89,13 @@ class FakeTarget:
     Args:
         existing: what is there, by name.
         made: `schema.table` of those that this migration made.
+        rows: of each table, with keys from 0 on.
     """
 
-    def __init__(self, existing: Iterable[ExistingTable] = (), made: Iterable[str] = ()) -> None:
+    def __init__(
+        self, existing: Iterable[ExistingTable] = (), made: Iterable[str] = (), rows: int = 0
+    ) -> None:
+        self.rows = rows
         self._existing = {t.name: t for t in existing}
         self._made = tuple(made)
         self.inspected: tuple[str, tuple[str, ...]] = ("", ())
@@ -104,7 +108,7 @@ class FakeTarget:
         return {n: t for n, t in self._existing.items() if n in names}
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        return frozenset()
+        return frozenset(("table", name) for name in self._existing)
 
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         return LedgerView(epoch=1, steps={(table, "create"): ("g1", {}) for table in self._made})
@@ -141,6 +145,9 @@ class FakeTarget:
 
     def digest_now(self, table: TablePlan) -> Digest:
         _touched("digest_now")
+
+    def cuts(self, table: TablePlan, within: Range, rows: int) -> tuple[int, ...]:
+        return tuple(range(rows, self.rows, rows))
 
     def count(self, table: TablePlan) -> int:
         _touched("count")

@@ -54,6 +54,7 @@ ROWS: dict[int, tuple[str, int]] = {
     19: ("random schemas and rows, round trip", 2500),
     21: ("mutants killed", len(MUTANTS)),
     22: ("kill -9 of a whole `jivs run`, through Dagster", 200),
+    24: ("incremental runs between random changes, killed and rolled back", 860),
     23: ("daemon, code server, Redis, PostgreSQL killed under a queue", 60),
 }
 """Rows of RELIABILITY.md (22 and 23 are the issues' own): what, and how many rounds are asked for."""

@@ -35,6 +35,7 @@ __all__ = [
     "ObjectPlan",
     "Plan",
     "PlanWarning",
+    "Range",
     "Rules",
     "Sifted",
     "Step",
@@ -77,6 +78,12 @@ class TableMode(StrEnum):
     REPLACE = "replace"
     TRUNCATE = "truncate"
     APPEND = "append"
+    UPDATE = "update"
+    """Changed into what the source has."""
+
+
+Range = tuple[int | None, int | None]
+"""A half-open range of an integer chunk key; None means unbounded."""
 
 
 class _Value(BaseModel):
@@ -291,6 +298,8 @@ class TablePlan(_Value):
     refused_column: str | None = None
     existing_key: tuple[str, ...] = ()
     """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
+    upsert: bool = False
+    """Whether rows whose key the target's existing table has take the place of those."""
     definition: Table | None = None
     """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
     rules: Rules | None = None
@@ -305,6 +314,11 @@ class TablePlan(_Value):
     def target(self) -> str:
         """`schema.table` of the target; the table's name in checkpoints and in the ledger."""
         return qualified(self.target_schema, self.target_table)
+
+    @property
+    def beside(self) -> bool:
+        """Whether the table was there before, so that its chunks are copied beside it and merged at the end."""
+        return self.mode in {TableMode.TRUNCATE, TableMode.APPEND, TableMode.UPDATE}
 
     @property
     def as_read(self) -> TablePlan:

@@ -274,10 +274,24 @@ class Spec(_Model):
 
     @model_validator(mode="after")
     def _schedule_can_load_again(self) -> Self:
-        if self.schedule is not None and self.on_existing == "fail":
+        if self.schedule is not None and self.on_existing == "fail" and self.type == "full":
             raise ValueError(
                 "a schedule loads tables again that are there, and on_existing is fail;"
                 " set it to replace, truncate or append"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _incremental_stands_alone(self) -> Self:
+        if self.type == "full":
+            return self
+        if self.on_existing != "fail":
+            raise ValueError("type: incremental changes the tables that are there; leave out on_existing")
+        if self.quarantine.max_rows:
+            raise ValueError("type: incremental has no quarantine yet; leave out quarantine.max_rows")
+        if table := next((t for t, rule in self.rules.items() if rule.load == "upsert"), None):
+            raise ValueError(
+                f"type: incremental compares whole rows; leave out rules.{table}.load, or use type: full"
             )
         return self
 

@@ -11,7 +11,7 @@ from typing import Any
 from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.estimates import Estimate
 from jivs_pipeline.core.incidents import Incidents
-from jivs_pipeline.core.plan import Plan, TablePlan
+from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.core.validation import CheckResult, score
 
@@ -104,9 +104,11 @@ def _table(
         "planned_chunks": len(table.chunks),
         "planned_rows": table.rows,
         "planned_rows_exact": table.rows_exact,
-        "planned_bytes": table.bytes,
+        # How much of a table differs is found while it is read.
+        "planned_bytes": None if table.mode is TableMode.UPDATE else table.bytes,
         "lane": table.lane,
         "verified": checked.get("equal"),
+        **{k: checked[k] for k in ("moved_rows", "inserted", "updated", "deleted") if k in checked},
         "bytes": loaded.bytes if loaded and loaded.ok else 0,
         "seconds": round(sum(p.seconds for p in mine.values()), 3),
         **_rates(loaded),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -21,17 +21,20 @@ from structlog.contextvars import bound_contextvars
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import (
     ConflictError,
+    DataError,
     JivsError,
     ResourceError,
     SnapshotLost,
     TerminalError,
 )
-from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
+from jivs_pipeline.core.plan import Chunk, Lane, TableMode, TablePlan
 from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
+from jivs_pipeline.engine.incremental import Comparison, joined_copies, part_of, updates
+from jivs_pipeline.engine.load import claim
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
-from jivs_pipeline.engine.ports import Sink
+from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 from jivs_pipeline.engine.sifting import Sifting
 
@@ -54,9 +57,12 @@ def extract(run: Run) -> None:
         run.key, run.epoch, keep={run.generation, *(m.generation for m in run.extracted.values())}
     )
     run.staging.prepare(run.key, run.generation)
-    _check_room(run, sum(t.bytes for t in tables))
+    _check_room(run, sum(map(_needed, tables)))
     readers = min(run.spec.parallelism, run.spec.limits.source_connections)
     told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
+    if updates(tables):
+        # Whatever is compared must not be changed any more by a run that was overtaken.
+        with_retries(partial(claim, run), run.guard, told)
     with ExitStack() as opened:
         snapshot = with_retries(
             lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
@@ -79,6 +85,11 @@ def _sequences(run: Run, snapshot: Snapshot) -> Mapping[str, tuple[int, bool]]:
     return snapshot.sequences(run.plan.tables[0].source_schema, names)
 
 
+def _needed(table: TablePlan) -> int:
+    """Bytes that a table may take in staging; of one that is compared, nobody knows how many rows differ."""
+    return 0 if table.mode is TableMode.UPDATE else table.bytes
+
+
 def _check_room(run: Run, needed: int) -> None:
     # At the beginning, and before each chunk: others fill disks, too, and estimates are wrong.
     if needed > (free := run.staging.free_bytes()):
@@ -96,9 +107,17 @@ class _TableTask:
     ) -> None:
         self._run = run
         self._table = table
-        self._read = table.as_read
-        self._snapshot = snapshot
         self._sequences = sequences
+        self._read, self._snapshot = table.as_read, snapshot
+        self._refined: RefinedSnapshot | None = None
+        self._comparison: Comparison | None = None
+        if table.mode is TableMode.UPDATE:
+            if table.rules is not None:
+                self._refined = run.rules.refined(
+                    snapshot, run.plan.tables, run.staging.path(run.key, run.generation, ".")
+                )
+                self._read, self._snapshot = table, self._refined
+            self._comparison = Comparison(self._read, self._snapshot, run.target, run.guard)
         self._files: dict[int, ChunkFile] = {}
         self._sifting = Sifting(run, self._read, snapshot)
         self._lock = threading.Lock()
@@ -126,14 +145,25 @@ class _TableTask:
 
     def _stage(self, chunk: Chunk) -> None:
         run, table = self._run, self._table
-        name = run.file_name(table, chunk)
-        _check_room(run, max(1, table.bytes // len(table.chunks)))
+        name = run.file_name(table, chunk, refined=self._read.rules is not None)
+        _check_room(run, max(1, _needed(table) // len(table.chunks)))
         # Bad rows first: whoever kills the run now finds them in quarantine and the chunk not staged, and reads it anew.
         chunk, rejected = self._sifting.sift(chunk)
+        whole, ranges, parts = None, (), [chunk]
+        if self._comparison is not None:
+            whole, ranges = self._comparison.differing(chunk)
+            whole = Digest(whole.rows) if run.spec.verify == "count" else whole
+            parts = [part_of(chunk, within) for within in ranges]
+        if self._refined is not None and (bad := self._refined.bad(table)):
+            raise DataError(
+                f"{table.source} has {bad:,} rows that its rules cannot be applied to",
+                hint="Correct the rules or the source; type: incremental has no quarantine yet",
+                table=table.source,
+            )
         with run.staging.writing(run.key, run.generation, name) as sink:
-            rows = self._write(chunk, sink)
+            rows = self._write(parts, sink)
             size, file_hash = sink.bytes, sink.digest
-        digest = self._digest(chunk)
+        digest = sum(map(self._digest, parts), Digest())
         if rows != digest.rows:
             raise TerminalError(
                 f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
@@ -142,7 +172,7 @@ class _TableTask:
             )
         with self._lock:
             self._files[chunk.index] = ChunkFile(
-                chunk.index, name, digest.rows, size, file_hash, digest, rejected
+                chunk.index, name, rows, size, file_hash, whole or digest, rejected, ranges
             )
         _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
 
@@ -151,12 +181,12 @@ class _TableTask:
             return Digest(self._snapshot.count(self._read, chunk))
         return self._snapshot.digest(self._read, chunk)
 
-    def _write(self, chunk: Chunk, sink: Sink) -> int:
+    def _write(self, parts: Sequence[Chunk], sink: Sink) -> int:
         """Rows written."""
         run, table = self._run, self._table
         rows = size = 0
         try:
-            for more_rows, more in self._staged(chunk, sink):
+            for more_rows, more in self._staged(parts, sink):
                 rows, size = rows + more_rows, size + more
                 run.progress.add(table.target, more_rows, more)
                 run.pace.took(more_rows, more)
@@ -166,16 +196,20 @@ class _TableTask:
             raise
         return rows
 
-    def _staged(self, chunk: Chunk, sink: Sink) -> Iterator[tuple[int, int]]:
-        """Write the chunk, and say of each piece how many rows and bytes it was."""
+    def _staged(self, parts: Sequence[Chunk], sink: Sink) -> Iterator[tuple[int, int]]:
+        """Write the chunk, or the parts of it that differ, and say of each piece how many rows and bytes it was."""
         table, guard = self._read, self._run.guard
         if table.lane is Lane.COPY:
-            for piece in guard.watched(self._snapshot.copy(table, chunk)):
+            streams = (self._snapshot.copy(table, part) for part in parts)
+            copied = next(streams) if self._comparison is None else joined_copies(table.wire, streams)
+            for piece in guard.watched(copied):
                 sink.write(piece.data)
                 yield piece.rows, len(piece.data)
             return
-        with pa.ipc.new_file(sink, arrow_schema(table.columns)) as writer:
-            for batch in guard.watched(self._snapshot.batches(table, chunk)):
+        ruled = pa.schema([pa.field(c.target, pa.string()) for c in table.columns])
+        schema = arrow_schema(table.columns) if table.rules is None else ruled
+        with pa.ipc.new_file(sink, schema) as writer:
+            for batch in guard.watched(b for part in parts for b in self._snapshot.batches(table, part)):
                 writer.write_batch(batch)
                 yield batch.num_rows, batch.nbytes
 
@@ -188,6 +222,7 @@ class _TableTask:
             manifest = Extracted(
                 run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency,
                 sequences=self._sequences,
+                refined=None if self._read.rules is None else {},
             )  # fmt: skip
             run.extracted[table.target] = manifest
         run.checkpoints.done(

@@ -15,7 +15,7 @@ from functools import partial
 from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError
-from jivs_pipeline.core.plan import Lane, TableMode, TablePlan
+from jivs_pipeline.core.plan import Lane, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.encode import encode
@@ -27,8 +27,6 @@ from jivs_pipeline.engine.run import ChunkFile, Run
 __all__ = ["claim", "load", "parents_first"]
 
 _LOG = logging.getLogger(__name__)
-_BESIDE = frozenset({TableMode.TRUNCATE, TableMode.APPEND})
-"""Modes in which chunks are copied beside a table that was there before, and merged at the end."""
 
 
 def load(run: Run) -> None:
@@ -40,7 +38,7 @@ def load(run: Run) -> None:
         with_retries(partial(run.target.ensure_schema, schema), run.guard, told)
     _conclude(run, told)
     ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
-    take_back_for(run, [t for t in tables if t.mode not in _BESIDE], ledger)
+    take_back_for(run, [t for t in tables if not t.beside], ledger)
     make_before(run)
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
@@ -48,7 +46,7 @@ def load(run: Run) -> None:
     merged = _merge(run, _sound(run, tables))
     _build(run, tables)
     make_after(run)
-    run.loaded = {t.target for t in _sound(run, tables) if merged or t.mode not in _BESIDE}
+    run.loaded = {t.target for t in _sound(run, tables) if merged or not t.beside}
 
 
 def claim(run: Run) -> None:
@@ -106,7 +104,7 @@ def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
     generation = run.extracted[table.target].generation
     if ledger.stale(table.target, generation):
-        if table.mode in _BESIDE and ledger.merged:
+        if table.beside and ledger.merged:
             raise RefusedError(
                 f"Rows of an earlier extraction were already merged into {table.target}",
                 hint=f"Take them back first, with: jivs rollback {run.key}",
@@ -199,11 +197,12 @@ class _TableTask:
 
 def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     """Move side tables into place: all of them or none, because foreign keys among them must always hold."""
-    beside = [t for t in tables if t.mode in _BESIDE]
-    if len(beside) != len([t for t in run.plan.carried if t.mode in _BESIDE]):
+    beside = [t for t in tables if t.beside]
+    if len(beside) != len([t for t in run.plan.carried if t.beside]):
         return False
     told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
-    for step in run.builder.merge(run.key, parents_first(beside)):
+    ranges = {t.target: run.extracted[t.target].ranges for t in beside}
+    for step in run.builder.merge(run.key, parents_first(beside), ranges):
         apply = partial(_apply_step, run, step, "")
         run_all([partial(with_retries, apply, run.guard, told)], 1, run.guard)
     return True
@@ -231,7 +230,7 @@ def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
 
 def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     builder = run.builder
-    made = [t for t in tables if t.mode not in _BESIDE]
+    made = [t for t in tables if not t.beside]
     _stage(run, [(t, builder.build_keys(t)) for t in made])
     _stage(run, [(t, builder.build_indexes(t)) for t in made])
     # A key to a table that failed waits for the run that repairs it.

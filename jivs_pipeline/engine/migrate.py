@@ -104,6 +104,7 @@ class Migration:
         return bool(
             row
             and row["status"] == Status.COMPLETED
+            and self._spec.type == "full"
             and row["spec_hash"] == self._spec.hash
             and row["epoch"] > 0
         )

@@ -81,7 +81,8 @@ def choose(
             if one.kind == "grant":
                 continue  # the schema gives this right already, and goes on to
             reason = f"{one.kind}: the target has one of that name already, which is kept"
-            warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
+            if spec.type == "full":  # an incremental migration is about rows
+                warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
         elif problem := _problem(one, carried, usable, kept) or _name_problem(one, there):
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
         else:
@@ -178,7 +179,7 @@ def _problem(
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:
             return f"it uses table {table}, which is not carried"
-        if plan.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
+        if plan.beside:
             return f"table {plan.target} was there before and keeps what hangs on it"
         if plan.target_table != table:
             return f"it uses table {table}, which is renamed"

@@ -31,6 +31,7 @@ from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
+from jivs_pipeline.engine.planned_update import chunked_by_key, gone_tables, mode_of, update_problem
 from jivs_pipeline.engine.ports import RuleBook, Target
 from jivs_pipeline.engine.sifting import tolerated
 
@@ -95,7 +96,8 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     info, catalog, chosen = source.info(), checked.catalog, checked.chosen
     names, existing = checked.names, checked.existing
     missed = [o for o in catalog.left_out if o.holds_rows and spec.tables.takes(_bare(catalog, o))]
-    warnings = [
+    warnings = gone_tables(spec, catalog, names, target) if spec.type == "incremental" else []
+    warnings += [
         _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
     ]
     ruled = _ruled(spec, chosen)
@@ -108,6 +110,12 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
             checked.objects,
         )
         for t in chosen
+    ]
+    tables = [
+        chunked_by_key(t, source_table, target, warnings)
+        if t.mode is TableMode.UPDATE and not t.refused
+        else t
+        for t, source_table in zip(tables, chosen, strict=True)
     ]
     # What an earlier attempt has set aside is still to be replaced, although its name is free now.
     tables = [
@@ -147,13 +155,8 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
 def _refuse_unavailable(spec: Spec) -> None:
     """Parts of the contract that this version reads but cannot do: said, never skipped."""
     absent: list[str] = []
-    if spec.type == "incremental":
-        absent.append("type: incremental")
     if spec.staging == "none":
         absent.append("staging: none")
-    for table, rule in spec.rules.items():
-        if rule.load != "copy":
-            absent.append(f"rules.{table}.load: {rule.load}")
     if absent:
         raise SpecError(f"This version cannot do {absent[0]} yet", hint=f"Remove {absent[0]} from the spec")
 
@@ -212,7 +215,7 @@ def _check_existing(spec: Spec, existing: Mapping[str, ExistingTable]) -> None:
                 f"The target has {kinds.get(table.kind, 'something')} called {spec.target_schema}.{name}",
                 hint="Rename the table in the spec, or move the other object away",
             )
-    if existing and spec.on_existing == "fail":
+    if existing and spec.on_existing == "fail" and spec.type == "full":
         first = min(existing)
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise ConfigError(
@@ -276,7 +279,7 @@ def _plan_table(
         lane=survey.lane,
         wire=survey.wire,
         spelling=survey.spelling,
-        mode=TableMode.CREATE if there is None else TableMode(spec.on_existing),
+        mode=mode_of(spec, there),
         where=rule.where,
         chunk_by=survey.chunk_by,
         chunk_columns=survey.chunk_columns,
@@ -295,7 +298,11 @@ def _plan_table(
     definer = Definer(table, kept, renamed, plan.columns, survey.broken_keys or {}, warnings, plan.rules)
     definition = definer.define(spec.target_schema, names[table.name])
     plan = plan.model_copy(
-        update={"definition": definition, "existing_key": _existing_key(there, plan.columns)}
+        update={
+            "definition": definition,
+            "existing_key": _existing_key(there, plan.columns),
+            "upsert": rule.load == "upsert" and plan.mode is TableMode.APPEND,
+        }
     )
     if plan.mode is TableMode.APPEND and not plan.existing_key:
         reason = (
@@ -305,7 +312,7 @@ def _plan_table(
     if survey.refused:
         first = survey.refused[0]
         return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
-    if problem := _name_problem(plan) or _fit_problem(plan, there, existing):
+    if problem := _name_problem(plan) or _fit_problem(plan, there, existing) or update_problem(plan, there):
         return plan.model_copy(update={"refused": problem})
     return plan
 
@@ -485,7 +492,7 @@ def _held(plan: TablePlan, existing: ExistingTable, all_existing: Mapping[str, E
         # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
         together = other.schema == plan.target_schema and other.table in all_existing
         in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
-        if plan.mode is not TableMode.APPEND and in_the_way:
+        if plan.mode not in {TableMode.APPEND, TableMode.UPDATE} and in_the_way:
             return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     return None
 

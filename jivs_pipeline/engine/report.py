@@ -44,7 +44,7 @@ from jivs_pipeline.engine.chart import (
     windows,
 )
 from jivs_pipeline.engine.report_rules import rules_and_validation
-from jivs_pipeline.engine.report_tables import incidents, phase_table, plan_and_actual
+from jivs_pipeline.engine.report_tables import changes, incidents, phase_table, plan_and_actual
 from jivs_pipeline.engine.verdict import (
     LONGEST,
     Detail,
@@ -100,6 +100,7 @@ def render_report(document: Document) -> str:
         _tiles(document, tables),
         _facts(document),
         _table_of_tables(tables),
+        *changes(tables),
         plan_and_actual(tables),
         *rules_and_validation(document),
         _throughput(document),

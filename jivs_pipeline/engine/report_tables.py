@@ -34,7 +34,7 @@ from jivs_pipeline.engine.verdict import (
     sum_of,
 )
 
-__all__ = ["incidents", "phase_table", "plan_and_actual"]
+__all__ = ["changes", "incidents", "phase_table", "plan_and_actual"]
 
 # --- plan and actual --------------------------------------------------------------------------------------
 
@@ -115,6 +115,33 @@ def _totals(tables: Sequence[TableView]) -> Iterator[Markup]:
         for key, about in ((f"planned_{what}", "~" if what == "bytes" else ""), (done, "")):
             total = sum_of(tables, key)
             yield number_cell(DASH if total is None else about + show(total))
+
+
+# --- changes ----------------------------------------------------------------------------------------------
+
+_CHANGES: Final = ("moved_rows", "inserted", "updated", "deleted")
+
+
+def changes(tables: Sequence[TableView]) -> Iterator[Markup]:
+    """What became of tables that were there before and were changed; no section where there are none."""
+    changed = [t for t in tables if t.number("inserted") is not None]
+    if not changed:
+        return
+    columns: list[Column] = [
+        ("Table", None),
+        *((what, "n") for what in ("Rows moved", "Inserted", "Updated", "Deleted")),
+    ]
+    rows = (
+        el(
+            "tr",
+            el("th", isolated(table.source), scope="row"),
+            *(number_cell(DASH if (n := table.number(what)) is None else count(n)) for what in _CHANGES),
+        )
+        for table in changed[:MOST_ROWS]
+    )
+    legend = "Rows moved are those of the ranges that differ; the others in there were the same already."
+    shown = first_of(min(len(changed), MOST_ROWS), len(changed))
+    yield card("Changes", grid("Changes", columns, rows), el("p", f"{legend} {shown}".strip(), class_="note"))
 
 
 # --- what phases took -------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 
 from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.errors import TerminalError
-from jivs_pipeline.core.plan import Plan, TablePlan
+from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.core.validation import CheckResult
+from jivs_pipeline.engine.incremental import updates
 from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
@@ -76,8 +77,14 @@ def _stands(run: Run, table: TablePlan) -> bool:
 
 
 def renew(run: Run, fresh: Plan, generation: str) -> None:
-    """Go on by a new plan. Loaded tables keep the plan they were loaded by, where they are still the same."""
+    """Go on by a new plan. Loaded tables keep the plan they were loaded by, where they are still the same.
+
+    Tables that are compared are read again together, until their changes are merged: rows of one could refer to rows that
+    another, read earlier, has not.
+    """
     loaded = {t.target: t for t in run.plan.tables if t.target in run.loaded}
+    if updates(loaded.values()) and not run.target.ledger(run.key, run.since).merged:
+        loaded = {target: t for target, t in loaded.items() if t.mode is not TableMode.UPDATE}
 
     def same(table: TablePlan) -> TablePlan:
         old = loaded.get(table.target)

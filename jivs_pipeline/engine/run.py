@@ -13,7 +13,7 @@ from typing import Any
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import Crowded, JivsError
 from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
+from jivs_pipeline.core.plan import Chunk, Lane, Plan, Range, TablePlan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
@@ -30,7 +30,9 @@ __all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_pe
 class ChunkFile:
     """One staged chunk: how many rows and bytes, the hash of the file, and the source's digest of the rows.
 
-    `rejected` rows of the source are in none of these: they were taken out, and are in quarantine.
+    `rejected` rows of the source are in none of these: they were taken out, and are in quarantine. Where only rows that may
+    differ from the target's are staged, `ranges` are those of the chunk key that they are from, and the digest is still
+    that of all rows.
     """
 
     index: int
@@ -40,22 +42,24 @@ class ChunkFile:
     hash: str
     digest: Digest
     rejected: int = 0
+    ranges: tuple[Range, ...] = ()
 
     def stored(self) -> dict[str, Any]:
         """JSON form for the manifest."""
         return {
             "index": self.index, "name": self.name, "rows": self.rows, "bytes": self.bytes,
-            "hash": self.hash, "digest": self.digest.stored(), "rejected": self.rejected,
+            "hash": self.hash, "digest": self.digest.stored(), "rejected": self.rejected, "ranges": self.ranges,
         }  # fmt: skip
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> ChunkFile:
         """From the JSON form."""
         digest = Digest.parse(value["digest"])
-        rejected = value.get("rejected", 0)
+        ranges = tuple((low, up) for low, up in value.get("ranges", ()))
         return cls(
-            value["index"], value["name"], value["rows"], value["bytes"], value["hash"], digest, rejected
-        )
+            value["index"], value["name"], value["rows"], value["bytes"], value["hash"], digest,
+            value.get("rejected", 0), ranges,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,11 @@ class Extracted:
     def rows(self) -> int:
         """Rows in the staged chunks."""
         return sum(c.rows for c in self.chunks)
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Of the chunk key, where the target may differ."""
+        return tuple(r for c in self.chunks for r in c.ranges)
 
     @property
     def rejected(self) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.plan import TablePlan
+from jivs_pipeline.core.plan import TableMode, TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.run import Run
@@ -38,6 +38,8 @@ def _compare(run: Run, table: TablePlan) -> None:
     found = (Digest(run.target.count(table)),) if counts_only else run.target.digests(table)
     expected = [c.digest for c in manifest.chunks]
     result = compare(expected, found, counts_only=counts_only, rejected=manifest.rejected)
+    if table.mode is TableMode.UPDATE or table.upsert:
+        result |= {"moved_rows": manifest.rows, **run.target.changes(table)}
     run.progress.add(table.target, result["target_rows"], 0)
     run.checkpoints.done(
         table.target,

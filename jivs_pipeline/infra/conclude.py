@@ -45,8 +45,10 @@ def _remove_kept(db: Session, key: str, table: str, undo: Mapping[str, Any]) -> 
         if undo.get("numbers"):
             _drop(db, numbers(key, table), table)
     elif merged := undo.get("merged"):
-        for emptied in (qualified(*m["table"]) for m in merged if m["emptied"]):
-            _drop(db, table_name(LEDGER, side_name(key, emptied, "kept")), emptied)
+        for m in merged:
+            if m["emptied"] or "updated" in m or "upserted" in m:
+                table = qualified(*m["table"])
+                _drop(db, table_name(LEDGER, side_name(key, table, "kept")), table)
     else:
         return False
     return True

@@ -43,6 +43,7 @@ SELECT status, attempt FROM jivs.migration_requests WHERE request_id = %(request
 UPDATE jivs.migrations
    SET status = 'running', phase = 'plan', requested = NULL, error = NULL, result = NULL,
        epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,
+       begun_epoch = CASE WHEN %(anew)s THEN greatest(epoch, %(floor)s) + 1 ELSE begun_epoch END,
        spec = %(spec)s, spec_hash = %(spec_hash)s,
        plan = CASE WHEN %(fresh)s THEN NULL ELSE plan END, plan_hash = CASE WHEN %(fresh)s THEN NULL ELSE plan_hash END,
        source_name = %(source)s, target_name = %(target)s,
@@ -155,6 +156,10 @@ ON CONFLICT (key, table_name, phase) DO UPDATE
 SELECT table_name, phase, generation, state, rows, bytes, chunks, seconds, data
   FROM jivs.migration_checkpoints WHERE key = %(key)s ORDER BY table_name, phase;
 
+-- name: forget_checkpoints
+-- Of a load that is over, when the next one begins.
+DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s;
+
 -- name: forget_tables
 -- Checkpoints of tables that will be read again.
 DELETE FROM jivs.migration_checkpoints
@@ -244,6 +249,11 @@ SELECT table_name AS "table", sum(rows)::bigint AS rows, count(*) AS kinds,
        json_agg(json_build_object('column', column_name, 'reason', reason, 'rows', rows) ORDER BY first)
            FILTER (WHERE number <= 3) AS reasons
   FROM numbered GROUP BY table_name ORDER BY table_name;
+
+-- name: begins_with
+-- The epoch that an incremental migration's next load has, or that of the load which it goes on with.
+SELECT CASE WHEN status IN ('completed', 'mismatch') THEN epoch + 1 ELSE begun_epoch END FROM jivs.migrations
+ WHERE key = %(key)s;
 
 -- name: past_runs
 -- The latest migrations that one run completed: what its plan saw, and how long each phase took.

@@ -133,21 +133,25 @@ class Claims:
             if holder is not None and not holder.gone:
                 raise held(spec.key, holder)
             before = Status(row["status"])
-            if before is Status.COMPLETED and row["spec_hash"] == spec.hash and row["epoch"] > 0:
+            # What is compared can be compared again: what stands in the target is what it begins with.
+            anew = spec.type == "incremental" and before in {Status.COMPLETED, Status.MISMATCH}
+            if before is Status.COMPLETED and row["spec_hash"] == spec.hash and row["epoch"] > 0 and not anew:
                 return None
-            _check_claim(row, before, spec, ends)
+            _check_claim(row, before, spec, ends, anew=anew)
             _check_request(db, spec.key, request)
             _check_slots(db, spec.key)
             # One that was queued again goes on from its plan, as it would have without the queue.
-            fresh = row["plan"] is None if before is Status.QUEUED else before not in RESUMABLE
+            fresh = row["plan"] is None if before is Status.QUEUED else before not in RESUMABLE or anew
             plan = None if fresh else row["plan"]
-            taken = {**names, "floor": floor, "run_id": run_id, "fresh": fresh}
+            taken = {**names, "floor": floor, "run_id": run_id, "fresh": fresh, "anew": anew}
+            if anew:
+                db.execute(SQL["forget_checkpoints"], {"key": spec.key})
             epoch: int = one(db, "take", taken)["epoch"]
             _write_lock(db, spec.key, owner, epoch, run_id, lease_seconds)
             kind = EventType.STARTED if plan is None else EventType.RESUMED
             add_event(db, spec.key, kind, {"run_id": run_id, "epoch": epoch}, token())
             failpoint("claim_before_commit")
-            return _claim(spec, owner, run_id, epoch, plan, row["begun_epoch"])
+            return _claim(spec, owner, run_id, epoch, plan, epoch if anew else row["begun_epoch"])
 
         claim = self._link.do(work)
         self._told(spec.key)
@@ -378,7 +382,7 @@ def _claim(
     return Claim(spec.key, epoch, run_id, owner, plan is not None, plan, same_spec, since)
 
 
-def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:
+def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends, *, anew: bool) -> None:
     """A key stands for one migration: what was planned for it is not silently replaced by something else."""
     if before is not Status.ROLLED_BACK and row["plan"] is not None:
         for end, connection in (("source", ends.source), ("target", ends.target)):
@@ -387,7 +391,7 @@ def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends) -> None:
                     f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
                     hint="Use another --key",
                 )
-    if before is Status.COMPLETED:
+    if before is Status.COMPLETED and not anew:
         raise ConflictError(
             f"Migration {spec.key!r} is completed, and its spec was another one",
             hint="Use another key for it, or take it back first: jivs rollback",

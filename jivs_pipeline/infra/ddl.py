@@ -109,7 +109,7 @@ def create(key: str, table: TablePlan) -> list[Step]:
     """Steps that make the landing table; a table that is replaced is set aside first."""
     steps: list[Step] = []
     name = table_name(table.target_schema, table.target_table)
-    if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
+    if table.beside:
         return [side(key, table)]
     if table.mode is TableMode.REPLACE:
         schema = sql.Identifier(kept_schema(key, table))

@@ -28,7 +28,7 @@ SELECT m.spec FROM jivs.migrations m
 WITH gone AS (DELETE FROM jivs.migration_checkpoints WHERE key = %(key)s)
 UPDATE jivs.migrations
    SET status = 'queued', phase = NULL, last_due = %(due)s,
-       begun_epoch = CASE WHEN status = 'completed' THEN epoch + 1 ELSE begun_epoch END,
+       begun_epoch = CASE WHEN status = 'completed' OR status = 'mismatch' AND spec ->> 'type' = 'incremental' THEN epoch + 1 ELSE begun_epoch END,
        plan = NULL, plan_hash = NULL, result = NULL, error = NULL, requested = NULL, started_at = NULL, finished_at = NULL,
        rows_total = 0, rows_done = 0, bytes_done = 0
  WHERE key = %(key)s;

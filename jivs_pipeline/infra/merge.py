@@ -5,12 +5,13 @@ What belongs here: the side table, and the one step that merges. What does not: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
-from jivs_pipeline.core.plan import TableMode, TablePlan
+from jivs_pipeline.core.plan import Range, TableMode, TablePlan
 from jivs_pipeline.infra.steps import Step, kept, landing, names, numbers, raw, table_name
+from jivs_pipeline.infra.updating import check_references, exchange, loosen_references, upsert
 
 __all__ = ["merge", "quiet_triggers", "side", "wake_triggers"]
 
@@ -47,14 +48,22 @@ def _keep_number(table: TablePlan, column: str, where: sql.Identifier) -> sql.Co
     return sql.SQL("DO {}").format(sql.Literal(body.as_string()))
 
 
-def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
+def merge(
+    key: str, tables: Sequence[TablePlan], ranges: Mapping[str, Sequence[Range]] | None = None
+) -> list[Step]:
     """One step that moves side tables into the tables that existed before, in the given order.
 
     One transaction for all: readers of the target see everything or nothing, and foreign keys among
     the tables hold at every statement when the order is parents first.
+
+    Args:
+        ranges: of the chunk key, by target table, where one that is updated may differ; none where it does not.
     """
     emptied = [t for t in tables if t.mode is TableMode.TRUNCATE]
-    beside = [t for t in tables if t.mode in {TableMode.TRUNCATE, TableMode.APPEND}]
+    ranges = ranges or {}
+    updated = [t for t in tables if t.mode is TableMode.UPDATE and ranges.get(t.target)]
+    upserted = [t for t in tables if t.upsert]
+    beside = [t for t in tables if t.beside and (t.mode is not TableMode.UPDATE or t in updated)]
     if not beside:
         return []
     statements: list[sql.SQL | sql.Composed] = [
@@ -63,7 +72,15 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
     statements += quiet_triggers([_relation(t) for t in beside])
     if emptied:
         statements.append(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(_relation, emptied))))
-    for table in beside:
+    if updated:
+        statements += loosen_references(map(_relation, updated))
+    exchanged = [exchange(key, t, ranges[t.target]) for t in updated]
+    statements += [s for remove, _ in exchanged for s in remove]
+    statements += [s for _, insert in exchanged for s in insert]
+    statements += [s for t in upserted for s in upsert(key, t)]
+    if updated:
+        statements += check_references()
+    for table in [t for t in beside if t not in updated and t not in upserted]:
         columns = names(c.target for c in table.columns)
         statements.append(
             sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
@@ -80,6 +97,8 @@ def merge(key: str, tables: Sequence[TablePlan]) -> list[Step]:
                 "table": [t.target_schema, t.target_table],
                 "emptied": t.mode is TableMode.TRUNCATE,
                 "key": list(t.existing_key),
+                **({"updated": [c.target for c in t.columns]} if t in updated else {}),
+                **({"upserted": True} if t in upserted else {}),
             }
             for t in beside
         ]

@@ -91,7 +91,7 @@ def side_name(key: str, table: str, what: str) -> str:
 
 def landing(key: str, table: TablePlan) -> sql.Identifier:
     """Where the chunks are copied to: the table itself, or beside it when it existed before."""
-    if table.mode in {TableMode.TRUNCATE, TableMode.APPEND}:
+    if table.beside:
         return table_name(LEDGER, side_name(key, table.target, "side"))
     return table_name(table.target_schema, table.target_table)
 

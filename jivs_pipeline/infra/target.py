@@ -295,7 +295,7 @@ class PostgresqlTarget(TargetView):
         right = self._claimed()
         names = {
             "key": right.key, "table": table.target, "schema": table.target_schema, "name": table.target_table,
-            "beside": table.mode in {TableMode.TRUNCATE, TableMode.APPEND},
+            "beside": table.beside,
         }  # fmt: skip
         with self._fenced(f"reset of {table.target}") as db:
             if db.execute(SQL["made"], names).fetchone() is not None:

@@ -11,11 +11,12 @@ from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import ColumnPlan, TablePlan
+from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
 from jivs_pipeline.infra import ddl, digests
 from jivs_pipeline.infra.postgresql import mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
+from jivs_pipeline.infra.steps import kept
 from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, value
 
 __all__ = ["TargetView"]
@@ -113,6 +114,54 @@ class TargetView(TargetSessions):
             for hashed, *texts in db.cursor().stream(query, size=1000):
                 yield bytes(hashed), tuple(texts)
 
+    def digests_within(self, table: TablePlan, within: Range, cuts: Sequence[int]) -> tuple[Digest, ...]:
+        """Digests of a range of the table's chunk key as it is now: of each part, where it is cut. Of all rows where the
+        table has no such key.
+        """
+        column = table.chunk_key
+        groups = digests.Groups(column, cuts) if column and cuts else None
+        query = self._digest_query(table, _relation(table), groups, _within(column, within))
+        # Parts of a range are many short questions, for which a connection each would take longer than the answer.
+        with self._reading() if groups else self._session_of_its_own("jivs compare", read_only=True) as db:
+            rows = db.execute(query).fetchall()
+        if groups is None:
+            return tuple(Digest(*map(int, row)) for row in rows)
+        found = {part: Digest(*map(int, parts)) for part, *parts in rows}
+        return tuple(found.get(part, Digest()) for part in range(len(cuts) + 1))
+
+    def cuts(self, table: TablePlan, within: Range, rows: int) -> tuple[int, ...]:
+        """Values of the chunk key that cut a range into parts of so many rows each."""
+        if (column := table.chunk_key) is None:
+            return ()
+        query = sql.SQL(
+            "SELECT k FROM (SELECT {column}::int8 AS k, row_number() OVER (ORDER BY {column}) - 1 AS n FROM ONLY {table}"
+            " {where}) AS s WHERE n > 0 AND n % {rows} = 0 ORDER BY k"
+        ).format(
+            column=sql.Identifier(column), table=_relation(table), rows=sql.Literal(rows),
+            where=sql.SQL("WHERE {}").format(p) if (p := _within(column, within)) else sql.SQL(""),
+        )  # fmt: skip
+        with self._reading() as db:
+            return tuple(int(k) for (k,) in db.execute(query).fetchall())
+
+    def changes(self, table: TablePlan) -> Mapping[str, int]:
+        """How many rows of a table that was there before this load has inserted, updated and deleted. Where no key tells
+        them apart, none is an update.
+        """
+        right = self._claimed()
+        side, old = ddl.landing(right.key, table), kept(right.key, table)
+        same = sql.SQL(" AND ").join(
+            sql.SQL("s.{0} = k.{0}").format(sql.Identifier(c)) for c in table.existing_key
+        )
+        query = sql.SQL(
+            "SELECT (SELECT count(*) FROM {side}), (SELECT count(*) FROM {old}),"
+            " (SELECT count(*) FROM {side} s JOIN {old} k ON {same})"
+        ).format(side=side, old=old, same=same if table.existing_key else sql.SQL("false"))
+        with self._session_of_its_own("jivs compare", read_only=True) as db, mapped(table.target):
+            there = db.execute("SELECT to_regclass(%s) IS NOT NULL", (old.as_string(),)).fetchone()
+            row = db.execute(query).fetchone() if there and there[0] else None
+        new, gone, both = row or (0, 0, 0)
+        return {"inserted": new - both, "updated": both, "deleted": gone - both}
+
     def count(self, table: TablePlan) -> int:
         """Rows of the loaded table."""
         right = self._right
@@ -122,19 +171,27 @@ class TargetView(TargetSessions):
         return int(row[0]) if row else 0
 
     def _digests_of(self, table: TablePlan, relation: sql.Composable) -> tuple[Digest, ...]:
-        only = sql.SQL("ONLY {}").format(relation)
         groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
-        if table.spelling is Spelling.RECORD:
-            query = digests.record_digest(only, [c.target for c in table.columns], groups=groups)
-        else:
-            spelled = [(c.target, c.canon) for c in table.columns]
-            query = digests.canonical_digest(only, spelled, groups=groups, utf8=self._encoding == "UTF8")
+        query = self._digest_query(table, relation, groups)
         with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
             rows = db.execute(query).fetchall()
         if groups is None:
             return tuple(Digest(*map(int, row)) for row in rows)
         found = {chunk: Digest(*map(int, parts)) for chunk, *parts in rows}
         return tuple(found.get(c.index, Digest()) for c in table.chunks)
+
+    def _digest_query(
+        self,
+        table: TablePlan,
+        relation: sql.Composable,
+        groups: digests.Groups | None,
+        predicate: sql.Composable | None = None,
+    ) -> sql.Composed:
+        only = sql.SQL("ONLY {}").format(relation)
+        if table.spelling is Spelling.RECORD:
+            return digests.record_digest(only, [c.target for c in table.columns], predicate, groups)
+        spelled = [(c.target, c.canon) for c in table.columns]
+        return digests.canonical_digest(only, spelled, predicate, groups, utf8=self._encoding == "UTF8")
 
 
 def _bounds(table: TablePlan) -> list[int]:
@@ -143,3 +200,16 @@ def _bounds(table: TablePlan) -> list[int]:
 
 def _relation(table: TablePlan) -> sql.Identifier:
     return sql.Identifier(table.target_schema, table.target_table)
+
+
+def _within(column: str | None, within: Range) -> sql.Composable | None:
+    """The condition of a range's rows; None when it is all rows."""
+    lower, upper = within
+    if column is None:
+        return None
+    bounds = [
+        sql.SQL("{} {} {}").format(sql.Identifier(column), sign, sql.Literal(bound))
+        for sign, bound in ((sql.SQL(">="), lower), (sql.SQL("<"), upper))
+        if bound is not None
+    ]
+    return sql.SQL(" AND ").join(bounds) if bounds else None

@@ -21,6 +21,7 @@ from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.steps import LEDGER, look_in, numbers, raw, side_name, table_name
 from jivs_pipeline.infra.target_sessions import SQL
+from jivs_pipeline.infra.updating import check_references, loosen_references, take_out
 
 __all__ = ["check", "undo_latest", "undo_objects"]
 
@@ -32,7 +33,7 @@ def check(undo: Mapping[str, Any]) -> None:
         ConflictError: rows were appended to a table whose rows no key tells apart.
     """
     for merged in undo.get("merged", ()):
-        if not merged["emptied"] and not merged["key"]:
+        if not merged["emptied"] and not merged["key"] and "updated" not in merged:
             raise ConflictError(
                 f"The rows appended to {qualified(*merged['table'])} cannot be told from those that were there before,"
                 " because the table has no key",
@@ -147,33 +148,42 @@ def _drop_schema(db: Session, schema: str) -> None:
 
 
 def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
-    """Put back what was emptied and take out what was appended, children first, in one go."""
+    """Put back what was emptied or changed and take out what was added, children first, in one go."""
     names = {qualified(*m["table"]): table_name(*m["table"]) for m in merged}
+    changed = [qualified(*m["table"]) for m in merged if "updated" in m or "upserted" in m]
     for statement in quiet_triggers(list(names.values())):
         db.execute(statement)
+    for statement in loosen_references(names[t] for t in changed) if changed else ():
+        db.execute(statement)
     for m in reversed(merged):
-        if not m["emptied"]:
-            _take_out(db, key, qualified(*m["table"]), m["key"])
+        table = qualified(*m["table"])
+        if "updated" in m and not m["key"]:
+            db.execute(take_out(key, table, m["updated"]))
+        elif not m["emptied"]:
+            _take_out(db, key, table, m["key"])
+            # Somebody may have brought a row back that was deleted.
+            if "updated" in m:
+                _take_out(db, key, table, m["key"], "kept")
     emptied = [qualified(*m["table"]) for m in merged if m["emptied"]]
     if emptied:
         db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names[t] for t in emptied)))
-    for table in emptied:
+    for table in [*emptied, *changed]:
         kept, name = _side(key, table, "kept"), names[table]
         found = db.execute(SQL["plain_columns"], {"relation": name.as_string()}).fetchall()
         columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in found)
         insert = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}")
         db.execute(insert.format(name, columns, columns, kept))
-    for statement in wake_triggers():
+    for statement in [*(check_references() if changed else ()), *wake_triggers()]:
         db.execute(statement)
-    for table in emptied:
+    for table in [*emptied, *changed]:
         db.execute(sql.SQL("DROP TABLE {}").format(_side(key, table, "kept")))
 
 
-def _take_out(db: Session, key: str, table: str, columns: Sequence[str]) -> None:
-    """Delete the rows that were appended; their key tells them from the others."""
+def _take_out(db: Session, key: str, table: str, columns: Sequence[str], what: str = "side") -> None:
+    """Delete the rows that were added, or those in the place of which others come; their key tells them from the rest."""
     same = sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in columns)
     delete = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
-    db.execute(delete.format(_name(table), _side(key, table, "side"), same))
+    db.execute(delete.format(_name(table), _side(key, table, what), same))
 
 
 def _restore_numbers(db: Session, key: str, table: str) -> None:

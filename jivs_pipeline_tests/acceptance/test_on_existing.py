@@ -225,3 +225,59 @@ def test_triggers_on_truncate_and_deferred_references_are_in_nobodys_way(
     assert (
         one(target, "SELECT string_agg(tgenabled::text, '') FROM pg_trigger WHERE NOT tgisinternal") == "OO"
     )
+
+
+UPSERT = {"parents": {"load": "upsert"}, "children": {"load": "upsert"}}
+OLD = """
+INSERT INTO parents SELECT i, 'other' FROM generate_series(1, 20) i;
+INSERT INTO children SELECT i, i, 'other' FROM generate_series(1, 20) i;
+DELETE FROM fired;
+"""
+
+
+def test_upsert_changes_the_rows_that_are_there_and_adds_the_others(
+    jivs: Jivs, target: str, key: str, source: Path
+) -> None:
+    """Once, also after kills at commits; a rollback gives the old versions back."""
+    prepare(target, EXISTING + OLD)
+    before = catalog(target)["rows"]
+    env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
+    path = jivs.spec(
+        key=key, source="legacy", target="warehouse", on_existing="append", chunk_bytes=65536, rules=UPSERT
+    )
+    for failpoint in ("after_copy_before_commit@3:kill", "inside_step:kill", "before_commit@3:kill"):
+        killed = jivs("run", path, "--json", env={**env, "JIVS_FAILPOINT": failpoint})
+        assert killed.code == -9, killed
+    document = jivs("run", path, "--json", code=0, env=env).document
+    check_run(document)
+    counted = {t["target_table"]: (t["inserted"], t["updated"], t["deleted"]) for t in document["tables"]}
+    assert counted == {"public.parents": (480, 20, 0), "public.children": (3980, 20, 0)}
+    jivs("rollback", key, code=0, env=env)
+    ours = [r for r in catalog(target)["rows"] if r[0][0] == "public"]
+    assert ours == [r for r in before if r[0][0] == "public"]
+    check_run(jivs("run", path, "--json", code=0, env=env).document)
+    with psycopg.connect(target) as db:
+        assert db.execute("SELECT count(*) FROM children WHERE id > 10000").fetchone() == (20,)
+        db.execute("DELETE FROM children WHERE id > 10000; DELETE FROM parents WHERE id > 10000")
+    for table in ("parents", "children"):
+        assert_same_table(source, target, table)
+    assert one(target, "SELECT count(*) FROM fired") == 0
+
+
+def test_upsert_into_new_tables_is_a_copy(jivs: Jivs, target: str, key: str, source: Path) -> None:
+    env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
+    path = jivs.spec(key=key, source="legacy", target="warehouse", rules=UPSERT)
+    check_run(jivs("run", path, "--json", code=0, env=env).document)
+    assert_same_database(source, target)
+
+
+def test_upsert_needs_a_key(jivs: Jivs, target: str, key: str, source: Path) -> None:
+    """Without one the table is refused and stays as it is; the other goes on."""
+    prepare(target, EXISTING.replace("id bigint PRIMARY KEY, parent_id", "id bigint, parent_id"))
+    env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
+    path = jivs.spec(key=key, source="legacy", target="warehouse", on_existing="append", rules=UPSERT)
+    document = jivs("run", path, "--json", code=1, env=env).document
+    errors = {t["target_table"]: t["error"] for t in document["tables"]}
+    assert "load: upsert needs a primary key" in errors["public.children"]["message"]
+    assert errors["public.parents"] is None
+    assert one(target, "SELECT count(*) FROM children") == 20

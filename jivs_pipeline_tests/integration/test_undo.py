@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from jivs_pipeline.core.connections import parse_url
-from jivs_pipeline.core.errors import ConflictError, TerminalError, TransientError
+from jivs_pipeline.core.errors import ConflictError, DataError, TerminalError, TransientError
 from jivs_pipeline.core.model import Column, Identity
 from jivs_pipeline.core.plan import ObjectPlan, TableMode, TablePlan
 from jivs_pipeline.infra import ddl
@@ -218,6 +218,84 @@ def test_rows_that_came_since_stay_where_rows_were_appended(target: PostgresqlTa
     db.execute("UPDATE public.t SET b = 'changed' WHERE a = 1")
     _all(target)
     assert _rows(db) == [(0, "old"), (7, "since")]
+
+
+@pytest.mark.parametrize("key", [("a",), ()])
+def test_an_exchange_is_taken_back(target: PostgresqlTarget, db: Db, key: tuple[str, ...]) -> None:
+    """Changed, deleted and doubled rows are what they were; of a table with a key, also when others changed them since."""
+    db.execute("CREATE TABLE public.t (a integer, b text)")
+    db.execute("INSERT INTO public.t VALUES (0, 'same'), (1, 'old'), (2, 'gone')")
+    db.execute("ALTER TABLE public.t ADD UNIQUE (a)" if key else "INSERT INTO public.t VALUES (2, 'gone')")
+    before = _rows(db)
+    table = _table(mode=TableMode.UPDATE).model_copy(update={"existing_key": key})
+    _made(target, table, [(0, "same"), (1, "new"), (3, "added")])
+    assert _apply(target, ddl.merge("shop", [table], {table.target: [(None, None)]}), "") == [True]
+    assert _rows(db) == [(0, "same"), (1, "new"), (3, "added")]
+    wanted = (
+        {"inserted": 1, "updated": 1, "deleted": 1} if key else {"inserted": 2, "updated": 0, "deleted": 3}
+    )
+    assert target.changes(table) == wanted
+    if key:
+        db.execute("UPDATE public.t SET b = 'since' WHERE a = 1; INSERT INTO public.t VALUES (2, 'since')")
+    target.undoable("shop")
+    _all(target)
+    assert _rows(db) == before
+
+
+def test_an_update_without_differences_is_no_merge(target: PostgresqlTarget) -> None:
+    assert ddl.merge("shop", [_table(mode=TableMode.UPDATE)], {"public.t": []}) == []
+
+
+def test_an_upsert_is_taken_back(target: PostgresqlTarget, db: Db) -> None:
+    """Rows of the same key are changed, in the source's columns only, and get their old values back."""
+    db.execute("CREATE TABLE public.t (a integer PRIMARY KEY, b text, mine text DEFAULT 'mine')")
+    db.execute("INSERT INTO public.t VALUES (0, 'same', 'x'), (1, 'old', 'y')")
+    table = _table(mode=TableMode.APPEND).model_copy(update={"existing_key": ("a",), "upsert": True})
+    _made(target, table, [(1, "new"), (3, "added")])
+    assert _apply(target, ddl.merge("shop", [table]), "") == [True]
+    everything = "SELECT array_agg(t::text ORDER BY a) FROM public.t"
+    assert _one(db, everything) == ["(0,same,x)", "(1,new,y)", "(3,added,mine)"]
+    assert target.changes(table) == {"inserted": 1, "updated": 1, "deleted": 0}
+    _all(target)
+    assert _one(db, everything) == ["(0,same,x)", "(1,old,y)"]
+    left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'jivs_ledger'::regnamespace AND relname ~ '^(side|kept)_'"
+    assert _one(db, left) == 0
+
+
+@pytest.mark.parametrize("action", ["NO ACTION", "CASCADE", "SET NULL", "RESTRICT"])
+@pytest.mark.parametrize("more", ["", "DEFERRABLE", "NOT VALID"])
+def test_references_are_put_off_and_come_back_as_they_were(
+    target: PostgresqlTarget, db: Db, action: str, more: str
+) -> None:
+    """A parent that changes keeps its child; one that goes while a child stays is an error, and nothing has happened."""
+    db.execute(
+        "CREATE TABLE public.t (a integer PRIMARY KEY, b text); INSERT INTO public.t VALUES (1, 'old'), (2, 'old')"
+    )
+    db.execute(
+        "CREATE TABLE public.child (a integer); INSERT INTO public.child VALUES (1);"
+        f" ALTER TABLE public.child ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES public.t ON DELETE {action} {more};"
+        " COMMENT ON CONSTRAINT k ON public.child IS 'kept'".encode()
+    )
+    shown = (
+        "SELECT pg_get_constraintdef(oid) || condeferred || convalidated || obj_description(oid, 'pg_constraint')"
+        " FROM pg_constraint WHERE conname = 'k'"
+    )
+    before = _one(db, shown)
+    table = _table(mode=TableMode.UPDATE).model_copy(update={"existing_key": ("a",)})
+    _made(target, table, [(1, "new")])
+    _apply(target, ddl.merge("shop", [table], {table.target: [(None, None)]}), "")
+    assert _rows(db) == [(1, "new")]
+    assert _one(db, "SELECT a FROM public.child") == 1
+    assert _one(db, shown) == before
+    _all(target)
+    assert _rows(db) == [(1, "old"), (2, "old")]
+    assert _one(db, shown) == before
+    if more != "NOT VALID":
+        _made(target, table, [(2, "new")])
+        with pytest.raises(DataError):
+            _apply(target, ddl.merge("shop", [table], {table.target: [(None, None)]}), "")
+        assert _rows(db) == [(1, "old"), (2, "old")]
+        assert _one(db, shown) == before
 
 
 def test_rows_that_no_key_tells_apart_are_said_before(target: PostgresqlTarget, db: Db) -> None:

@@ -463,9 +463,7 @@ def test_rights_of_other_databases_are_not_carried_and_that_is_said():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"type": "incremental"}, "type: incremental"),
         ({"staging": "none"}, "staging: none"),
-        ({"rules": {"film": {"load": "upsert"}}}, "rules.film.load: upsert"),
     ],
 )
 def test_what_this_version_cannot_do_is_said_and_never_skipped(changes, named):

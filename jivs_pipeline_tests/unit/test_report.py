@@ -862,3 +862,11 @@ def test_rules_and_validations_are_told():
         "5,000",
     ):
         assert said in page, said
+
+
+def test_tables_that_were_changed_say_how_much():
+    page = render_report(
+        document(tables=[table("a", moved_rows=257, inserted=1, updated=20, deleted=3000), table("b")])
+    )
+    assert all(text in page for text in ("Rows moved", "257", "3,000"))
+    assert "Rows moved" not in render_report(document(tables=[table("b")]))

@@ -98,7 +98,7 @@ class SqliteSnapshot:
         self._slots = slots
         self._batch_bytes = batch_bytes
         self._portion = portion
-        self._known: dict[tuple[str, int], int] = {}
+        self._known: dict[tuple[str, Chunk], int] = {}
         self._addresses: dict[str, list[str]] = {}
         self._breaks = KeyBreaks(self, ())
         self._arrow: queue.Queue[adbc.Connection] = queue.Queue()
@@ -231,7 +231,7 @@ class SqliteSnapshot:
         if not sizes:
             return 0
         # Batches and digest of a chunk both ask.
-        if (known := self._known.get((table.target, chunk.index))) is not None:
+        if (known := self._known.get((table.target, chunk))) is not None:
             return known
         # Of the whole chunk, should rows be sifted out of it: an upper bound is all that is needed.
         rows = _chunk_rows(table, chunk)
@@ -239,8 +239,8 @@ class SqliteSnapshot:
             found = connection.execute(
                 f"SELECT max({any_of(sizes, ' + ')}) {rows.sql}", rows.parameters
             ).fetchone()
-        self._known[table.target, chunk.index] = int(found[0] or 0)
-        return self._known[table.target, chunk.index]
+        self._known[table.target, chunk] = int(found[0] or 0)
+        return self._known[table.target, chunk]
 
     def _read(self, table: TablePlan, readings: Sequence[Reading], rows: _Rows) -> Iterator[pa.RecordBatch]:
         parts = [part for r in readings for part in r.parts]
