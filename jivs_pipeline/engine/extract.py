@@ -2,8 +2,9 @@
 
 What belongs here: the order of chunks, staging, the manifest. What does not: how a source reads.
 
-A manifest is recorded per table once all its chunks are on disk. Only when every table has one may
-anything be loaded, so a crash in here makes the next run begin a new snapshot and use nothing of this.
+A manifest is recorded per table once all its chunks are on disk. Only when every table has one, but for those that are
+streamed (`streaming.py`), may anything be loaded, so a crash in here makes the next run begin a new snapshot and use
+nothing of this.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from jivs_pipeline.engine.ports import Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 from jivs_pipeline.engine.sifting import Sifting
 
-__all__ = ["extract"]
+__all__ = ["extract", "source_digest"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,18 +54,31 @@ def extract(run: Run) -> None:
     run.staging.discard(
         run.key, run.epoch, keep={run.generation, *(m.generation for m in run.extracted.values())}
     )
-    run.staging.prepare(run.key, run.generation)
-    _check_room(run, sum(t.bytes for t in tables))
-    readers = min(run.spec.parallelism, run.spec.limits.source_connections)
+    if staged := [t for t in tables if not t.streamed]:
+        run.staging.prepare(run.key, run.generation)
+        _check_room(run, sum(t.bytes for t in staged))
+    streaming = len(staged) < len(tables)
+    workers = min(run.spec.parallelism, run.spec.limits.source_connections)
+    # Where chunks are streamed, a target that stumbles costs each reader its session: one more keeps the snapshot alive.
+    readers = min(workers + streaming, run.spec.limits.source_connections)
     told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
     with ExitStack() as opened:
         snapshot = with_retries(
             lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
         )
-        tasks = {t.target: _TableTask(run, t, snapshot) for t in tables}
-        jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
-        run_all(jobs, readers, run.guard)
+        tasks = {t.target: _TableTask(run, t, snapshot) for t in staged}
+        jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
+        run_all(jobs, workers, run.guard)
         run.pace.settle()
+        if streaming:
+            run.hold(snapshot, opened.pop_all())
+
+
+def source_digest(run: Run, snapshot: Snapshot, table: TablePlan, chunk: Chunk) -> Digest:
+    """What the source says of the chunk's rows, as far as the spec wants it verified."""
+    if run.spec.verify == "count":
+        return Digest(snapshot.count(table, chunk))
+    return snapshot.digest(table, chunk)
 
 
 def _check_room(run: Run, needed: int) -> None:
@@ -117,7 +131,7 @@ class _TableTask:
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(chunk, sink)
             size, file_hash = sink.bytes, sink.digest
-        digest = self._digest(chunk)
+        digest = source_digest(run, self._snapshot, table, chunk)
         if rows != digest.rows:
             raise TerminalError(
                 f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
@@ -129,11 +143,6 @@ class _TableTask:
                 chunk.index, name, digest.rows, size, file_hash, digest, rejected
             )
         _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
-
-    def _digest(self, chunk: Chunk) -> Digest:
-        if self._run.spec.verify == "count":
-            return Digest(self._snapshot.count(self._table, chunk))
-        return self._snapshot.digest(self._table, chunk)
 
     def _write(self, chunk: Chunk, sink: Sink) -> int:
         """Rows written."""

@@ -22,6 +22,7 @@ from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.sifting import tolerated
+from jivs_pipeline.engine.streaming import unstaged
 
 __all__ = ["build_plan", "check"]
 
@@ -99,6 +100,7 @@ def build_plan(spec: Spec, source: Source, target: Target, since: int = 0) -> Pl
         for t in tables
         if t.refused
     ]
+    warnings += unstaged(spec, tables)
     objects = choose(spec, catalog, tables, checked.objects, warnings)
     receiver = target.info()
     if receiver.encoding != "UTF8":
@@ -127,8 +129,6 @@ def _refuse_unavailable(spec: Spec) -> None:
         absent.append("type: incremental")
     if spec.validation:
         absent.append("validation")
-    if spec.staging == "none":
-        absent.append("staging: none")
     for table, rule in spec.rules.items():
         if rule.python:
             absent.append(f"rules.{table}.python")
@@ -265,6 +265,7 @@ def _plan_table(
         lane=survey.lane,
         wire=survey.wire,
         spelling=survey.spelling,
+        streamed=spec.staging == "none" and survey.lane is Lane.COPY,
         mode=TableMode.CREATE if there is None else TableMode(spec.on_existing),
         where=rule.where,
         chunk_by=survey.chunk_by,

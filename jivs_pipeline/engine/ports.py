@@ -85,7 +85,7 @@ class Target(Protocol):
         chunk: Chunk,
         generation: str,
         rows: int,
-        size: int,
+        size: int | None,
         digest: str,
         pieces: Iterable[Piece],
     ) -> bool: ...

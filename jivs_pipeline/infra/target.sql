@@ -159,6 +159,10 @@ INSERT INTO jivs_ledger.chunks (key, "table", chunk, generation, epoch, rows, by
 VALUES (%(key)s, %(table)s, %(chunk)s, %(generation)s, %(epoch)s, %(rows)s, %(bytes)s, %(digest)s)
 ON CONFLICT (key, "table", chunk) DO NOTHING;
 
+-- name: note_bytes
+-- Of a chunk that was streamed, which only its end tells.
+UPDATE jivs_ledger.chunks SET bytes = %(bytes)s WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;
+
 -- name: chunk_generation
 SELECT generation FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;
 
