@@ -76,6 +76,10 @@ class Column:
     """The extension that its type belongs to, with its schema."""
     numbers_from: str | None = None
     """The sequence among the catalog's objects that its default takes numbers from."""
+    required_by: str | None = None
+    """The name of its NOT NULL, where somebody has given it one."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER COLUMN sets before there are rows: `SET STORAGE EXTERNAL`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Check:
     expression: str
     valid: bool = True
     no_inherit: bool = False
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,8 @@ class Table:
     needs: tuple[Need, ...] = ()
     root: str | None = None
     """The partitioned table that it is a part of, in the end."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER TABLE sets before there are rows: `SET (fillfactor='70')`."""
 
     @property
     def qualified(self) -> str:
@@ -219,6 +226,7 @@ class SchemaObject:
         needs: (kind, name) of other objects that it uses, and of extensions.
         uses: (table, column or None) of tables that it uses.
         roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
+        sequences: SQL for the names of those in it; where they stand is read with the rows (`ports.Standing`).
     """
 
     kind: str
@@ -229,6 +237,7 @@ class SchemaObject:
     needs: frozenset[tuple[str, str]] = frozenset()
     uses: frozenset[tuple[str, str | None]] = frozenset()
     roots: frozenset[str] = frozenset()
+    sequences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

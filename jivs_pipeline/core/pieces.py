@@ -1,4 +1,4 @@
-"""Parts of a COPY stream. What does not belong here: who makes them. The watchdog, which has to start fast, gets by with it."""
+"""Parts of a COPY stream, apart from the ports so that the watchdog starts fast. Who makes them does not belong here."""
 
 from __future__ import annotations
 

@@ -29,16 +29,39 @@ __all__ = [
     "HashedRow",
     "LedgerView",
     "Piece",
+    "Refined",
     "Refusal",
     "Sieve",
     "Snapshot",
     "Source",
+    "Standing",
     "Survey",
     "Tolerated",
 ]
 
 HashedRow = tuple[bytes, tuple[str | None, ...]]
 """The hash of a row, and its key as both ends spell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What rules have made of a batch.
+
+    Attributes:
+        batch: the rows that go on, every column as text that PostgreSQL reads.
+        canon: the same as digests spell it, column by column.
+        digest: of those rows as they should be in the target.
+        source: of the batch as it was read, rows that do not go on included.
+        bad: rows that a rule cannot be applied to.
+        changed: how many values each rule has changed, by `column: kind`; rows by `rows: kind`.
+    """
+
+    batch: pa.RecordBatch
+    canon: Sequence[Any]
+    digest: Digest
+    source: Digest
+    bad: Sequence[BadRow]
+    changed: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +105,7 @@ class Survey:
         lossy: columns carried with a loss that the survey has seen and names.
         broken_keys: source columns of foreign keys whose rows break them -> number of such rows.
         tolerated: the way out of `refused` by a quarantine, where there is one.
+        addressed: single rows can be taken out, so that also those that break keys can.
     """
 
     rows: int
@@ -98,6 +122,7 @@ class Survey:
     lossy: tuple[Refusal, ...] = ()
     broken_keys: Mapping[tuple[str, ...], int] | None = None
     tolerated: Tolerated | None = None
+    addressed: bool = False
 
 
 class Snapshot(Protocol):
@@ -136,8 +161,25 @@ class Snapshot(Protocol):
 
 
 @runtime_checkable
+class Standing(Protocol):
+    """A snapshot of a source whose sequences need not belong to columns."""
+
+    def sequences(self, schema: str, names: Sequence[str]) -> Mapping[str, tuple[int, bool]]:
+        """The last number of each, and whether it was given out.
+
+        Args:
+            names: SQL for their names, as in `core.model.SchemaObject`.
+        """
+        ...
+
+
+@runtime_checkable
 class Sieve(Protocol):
     """A snapshot that can tell bad rows from good ones. Its other methods then take a `Sifted` chunk, too."""
+
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """From here on rows that break a key between these tables are bad, too, as far as the source can tell."""
+        ...
 
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
         """The chunk's rows that the plan's columns cannot hold, one after the other, always in the same order."""

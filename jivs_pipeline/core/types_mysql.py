@@ -167,6 +167,12 @@ class MysqlValues:
     disguised: int = 0
     malformed: int = 0
 
+    @property
+    def sound(self) -> MysqlValues:
+        """The census without the values that nothing of PostgreSQL's holds."""
+        beyond = 0 if self.numbered else self.beyond
+        return replace(self, beyond=beyond, zero_dates=0, nul=0, unreadable=0, malformed=0)
+
 
 def enum_members(arguments: str) -> tuple[str, ...]:
     """Members of `'a','it''s'`."""

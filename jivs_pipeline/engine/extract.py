@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -28,7 +28,7 @@ from jivs_pipeline.core.errors import (
     TerminalError,
 )
 from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
-from jivs_pipeline.core.ports import Snapshot
+from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
@@ -66,12 +66,16 @@ def extract(run: Run) -> None:
         snapshot = with_retries(
             lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
         )
-        tasks = {t.target: _TableTask(run, t, snapshot) for t in staged}
+        sequences = with_retries(partial(_sequences, run, snapshot), run.guard, told, but=(SnapshotLost,))
+        if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve):
+            # Of all of them: a row may be missed by one of a table that is already staged.
+            snapshot.relate([t.as_read for t in run.plan.carried])
+        tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
         jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
         run_all(jobs, workers, run.guard)
         run.pace.settle()
         if streaming:
-            run.hold(snapshot, opened.pop_all())
+            run.hold(snapshot, sequences, opened.pop_all())
 
 
 def source_digest(run: Run, snapshot: Snapshot, table: TablePlan, chunk: Chunk) -> Digest:
@@ -79,6 +83,14 @@ def source_digest(run: Run, snapshot: Snapshot, table: TablePlan, chunk: Chunk) 
     if run.spec.verify == "count":
         return Digest(snapshot.count(table, chunk))
     return snapshot.digest(table, chunk)
+
+
+def _sequences(run: Run, snapshot: Snapshot) -> Mapping[str, tuple[int, bool]]:
+    """Where those stand that are no column's own; after the snapshot was taken, so beyond every number in its rows."""
+    names = [name for one in run.plan.objects for name in one.sequences]
+    if not names or not isinstance(snapshot, Standing):
+        return {}
+    return snapshot.sequences(run.plan.tables[0].source_schema, names)
 
 
 def _check_room(run: Run, needed: int) -> None:
@@ -93,12 +105,16 @@ def _check_room(run: Run, needed: int) -> None:
 class _TableTask:
     """The chunks of one table on their way to disk; the last one to arrive records the manifest."""
 
-    def __init__(self, run: Run, table: TablePlan, snapshot: Snapshot) -> None:
+    def __init__(
+        self, run: Run, table: TablePlan, snapshot: Snapshot, sequences: Mapping[str, tuple[int, bool]]
+    ) -> None:
         self._run = run
         self._table = table
+        self._read = table.as_read
         self._snapshot = snapshot
+        self._sequences = sequences
         self._files: dict[int, ChunkFile] = {}
-        self._sifting = Sifting(run, table, snapshot)
+        self._sifting = Sifting(run, self._read, snapshot)
         self._lock = threading.Lock()
         self._began: float | None = None
 
@@ -131,7 +147,7 @@ class _TableTask:
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(chunk, sink)
             size, file_hash = sink.bytes, sink.digest
-        digest = source_digest(run, self._snapshot, table, chunk)
+        digest = source_digest(run, self._snapshot, self._read, chunk)
         if rows != digest.rows:
             raise TerminalError(
                 f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
@@ -161,7 +177,7 @@ class _TableTask:
 
     def _staged(self, chunk: Chunk, sink: Sink) -> Iterator[tuple[int, int]]:
         """Write the chunk, and say of each piece how many rows and bytes it was."""
-        table, guard = self._table, self._run.guard
+        table, guard = self._read, self._run.guard
         if table.lane is Lane.COPY:
             for piece in guard.watched(self._snapshot.copy(table, chunk)):
                 sink.write(piece.data)
@@ -179,8 +195,9 @@ class _TableTask:
                 return
             files = tuple(self._files[c.index] for c in table.chunks)
             manifest = Extracted(
-                run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency
-            )
+                run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency,
+                sequences=self._sequences,
+            )  # fmt: skip
             run.extracted[table.target] = manifest
         run.checkpoints.done(
             table.target, Phase.EXTRACT, run.generation, rows=manifest.rows, size=manifest.bytes,

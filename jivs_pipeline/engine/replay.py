@@ -26,6 +26,7 @@ from jivs_pipeline.core.quarantine import KeptRow, Regained
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
+from jivs_pipeline.engine.load import parents_first
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress
@@ -87,7 +88,7 @@ def replay(services: Services, key: str, run_id: str) -> Outcome:
             for p in points
             if p.phase is Phase.EXTRACT and p.ok and p.table in loaded
         }
-        for table in plan.carried:
+        for table in parents_first(plan.carried):
             if rows := waiting.get(table.target, 0):
                 if table.target in manifests:
                     one = _Table(services, claim, guard, source, target, table, manifests[table.target])
@@ -164,6 +165,10 @@ class _Table:
 
     def _try(self, rows: Sequence[KeptRow], outcome: Outcome) -> None:
         table, rest = self._table, self._manifest.digest
+        if table.rules is not None:
+            reason = "rules change or check the rows of its table: roll the migration back and run it again"
+            outcome.stays(table.target, None, reason, len(rows))
+            return
         with self._source.snapshot(1) as snapshot:
             if not isinstance(snapshot, Sieve):
                 outcome.stays(table.target, None, "its source cannot read single rows again", len(rows))
@@ -186,12 +191,22 @@ class _Table:
             with_retries(partial(self._store.stay, self._claim, stay), self._guard, _tell_nobody)
 
     def _one_by_one(self, rows: Sequence[Regained], outcome: Outcome) -> dict[int, tuple[str | None, str]]:
+        """Until none goes in any more: one may refer to another of its table."""
         stay: dict[int, tuple[str | None, str]] = {}
-        for row in rows:
-            try:
-                self._load(row, outcome)
-            except DataError as error:
-                stay[row.ids[0]] = (error.column, error.message)
+        waiting = list(rows)
+        while waiting:
+            left: list[Regained] = []
+            for row in waiting:
+                try:
+                    self._load(row, outcome)
+                except DataError as error:
+                    stay[row.ids[0]] = (error.column, error.message)
+                    left.append(row)
+                else:
+                    stay.pop(row.ids[0], None)
+            if len(left) == len(waiting):
+                break
+            waiting = left
         return stay
 
     def _load(self, good: Regained, outcome: Outcome) -> None:

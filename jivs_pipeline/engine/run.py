@@ -18,9 +18,10 @@ from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
 from jivs_pipeline.core.ports import Snapshot, Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.pool import Guard
-from jivs_pipeline.engine.ports import Builder, Checkpoints, StagingArea, Target
+from jivs_pipeline.engine.ports import Builder, Checkpoints, RuleBook, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 
 __all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_permits"]
@@ -66,6 +67,10 @@ class Extracted:
     chunks: tuple[ChunkFile, ...]
     next_values: Mapping[str, int]
     consistency: str
+    refined: Mapping[str, int] | None = None
+    """How many values and rows each rule has changed; None while the rows are as they were read."""
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
 
     @property
     def digest(self) -> Digest:
@@ -101,13 +106,18 @@ class Extracted:
             "chunks": [c.stored() for c in self.chunks],
             "next_values": dict(self.next_values),
             "consistency": self.consistency,
+            "refined": None if self.refined is None else dict(self.refined),
+            "sequences": {name: list(at) for name, at in self.sequences.items()},
         }
 
     @classmethod
     def parse(cls, generation: str, value: Mapping[str, Any]) -> Extracted:
         """From the JSON form."""
         chunks = tuple(ChunkFile.parse(c) for c in value["chunks"])
-        return cls(generation, chunks, value["next_values"], value["consistency"])
+        sequences = {name: (last, called) for name, (last, called) in value.get("sequences", {}).items()}
+        return cls(
+            generation, chunks, value["next_values"], value["consistency"], value.get("refined"), sequences
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,7 @@ class Run:
     staging: StagingArea
     checkpoints: Checkpoints
     builder: Builder
+    rules: RuleBook
     guard: Guard
     progress: Progress
     pace: Pace
@@ -163,12 +174,15 @@ class Run:
     """Extraction that this run makes for the tables that have no manifest."""
     loaded: set[str] = field(default_factory=set[str])
     """Target tables whose load is finished."""
+    validated: dict[str, list[CheckResult]] = field(default_factory=dict[str, "list[CheckResult]"])
+    """Target table -> what its validations found, for tables that were checked as they are staged."""
     failures: dict[str, TableFailure] = field(default_factory=dict[str, TableFailure])
     claimed: bool = False
     since: int = 0
     """What the ledger has of earlier epochs was made by loads that are over."""
     snapshot: Snapshot | None = None
     """Held after the extraction until the last streamed chunk is loaded; None where nothing is streamed."""
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
     _held: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -193,18 +207,19 @@ class Run:
         manifest = self.extracted.get(table.target)
         return manifest.generation if manifest else self.generation
 
-    def hold(self, snapshot: Snapshot, opened: ExitStack) -> None:
-        """Keep the snapshot open for the load phase; `opened` closes it."""
-        self.snapshot, self._held = snapshot, opened
+    def hold(self, snapshot: Snapshot, sequences: Mapping[str, tuple[int, bool]], opened: ExitStack) -> None:
+        """Keep the snapshot open for the load phase; `opened` closes it. `sequences` belong into its manifests."""
+        self.snapshot, self.sequences, self._held = snapshot, sequences, opened
 
     def let_go(self) -> None:
         """Nothing more is read from the snapshot that is held, if one is."""
         self.snapshot, held = None, self._held
         held.close()
 
-    def file_name(self, table: TablePlan, chunk: Chunk) -> str:
+    def file_name(self, table: TablePlan, chunk: Chunk, *, refined: bool = False) -> str:
         """Name of a chunk's file: a hash, because table names are hostile."""
         ending = "copy" if table.lane is Lane.COPY else "arrow"
+        ending = f"rules.{ending}" if refined else ending
         return f"{short_hash(table.target)}-{chunk.index}.{ending}"
 
 

@@ -23,15 +23,18 @@ from jivs_pipeline.core.quarantine import BadRow
 if TYPE_CHECKING:
     from jivs_pipeline.engine.run import Run
 
-__all__ = ["Sifting", "tolerated"]
+__all__ = ["Sifting", "check_budget", "tolerated"]
 
 _PORTION_ROWS, _PORTION_BYTES = 1_000, 8 << 20
 
 
 def tolerated(survey: Survey, budget: int) -> Survey:
     """The survey with the table's bad rows left out, where they fit into the budget; it says how many they are."""
+    if budget == 0:
+        return survey
+    survey = _without_orphans(survey, budget)
     out = survey.tolerated
-    if budget == 0 or not survey.refused:
+    if not survey.refused:
         return survey
     if out is None:
         first, *others = survey.refused
@@ -53,6 +56,24 @@ def tolerated(survey: Survey, budget: int) -> Survey:
         bytes=survey.bytes if out.bytes is None else out.bytes,
         chunks=survey.chunks if out.chunks is None else out.chunks,
     )  # fmt: skip
+
+
+def _without_orphans(survey: Survey, budget: int) -> Survey:
+    """The survey whose foreign keys stay, because the rows that break them are taken out."""
+    broken = survey.broken_keys or {}
+    if not broken or not survey.addressed:
+        return survey
+    reasons = [
+        (n, Refusal(columns[0], f"{_rows(n)} without the row that foreign key ({', '.join(columns)}) needs"))
+        for columns, n in broken.items()
+    ]
+    most, first = max(reasons, key=lambda pair: pair[0])
+    survey = replace(survey, broken_keys=None)
+    if most > budget:
+        reason = f"{first.reason}, and quarantine.max_rows is {budget:,}"
+        return replace(survey, tolerated=None, refused=(Refusal(first.column, reason), *survey.refused))
+    told = tuple(Refusal(r.column, f"{r.reason}; to be quarantined") for _, r in reasons)
+    return replace(survey, lossy=(*survey.lossy, *told))
 
 
 def _rows(count: int) -> str:
@@ -98,20 +119,33 @@ class Sifting:
         return Sifted(**chunk.model_dump(), without=tuple(positions)), len(positions)
 
     def _count(self, chunk: Chunk, portion: list[BadRow]) -> None:
-        budget = self._run.spec.quarantine.max_rows
         with self._lock:
             self._taken[chunk.index] += len(portion)
             first = self._first = self._first or portion[0]
             taken = sum(self._taken.values())
-        if taken > budget:
-            where = f"column {first.column}" if first.column else "a row"
-            raise DataError(
-                f"{self._table.source} has more bad rows than quarantine.max_rows allows:"
-                f" {taken:,} were found and {budget:,} are allowed, the first in {where}: {first.reason}",
-                hint=f"See jivs quarantine list {self._run.key}; correct the source, or raise quarantine.max_rows",
-                table=self._table.source,
-                column=first.column,
-            )
+        check_budget(self._run, self._table, taken, first)
+
+
+def check_budget(run: Run, table: TablePlan, taken: int, first: BadRow) -> None:
+    """Whether a table may have so many bad rows.
+
+    Args:
+        first: of them, for the sentence.
+
+    Raises:
+        DataError: it may not.
+    """
+    budget = run.spec.quarantine.max_rows
+    if taken <= budget:
+        return
+    where = f"column {first.column}" if first.column else "a row"
+    raise DataError(
+        f"{table.source} has more bad rows than quarantine.max_rows allows:"
+        f" {taken:,} were found and {budget:,} are allowed, the first in {where}: {first.reason}",
+        hint=f"See jivs quarantine list {run.key}; correct the source, or raise quarantine.max_rows",
+        table=table.source,
+        column=first.column,
+    )
 
 
 def _portions(rows: Iterator[BadRow]) -> Iterator[list[BadRow]]:

@@ -112,7 +112,8 @@ class StreamedTable:
             return
         snapshot = self._snapshot()
         chunks = tuple(self._chunks[c.index] for c in table.chunks)
-        manifest = Extracted(run.generation, chunks, snapshot.next_values(table), snapshot.consistency)
+        numbers = snapshot.next_values(table)
+        manifest = Extracted(run.generation, chunks, numbers, snapshot.consistency, sequences=run.sequences)
         counted = {"rows": manifest.rows, "size": manifest.bytes, "chunks": len(chunks)}
         seconds = time.monotonic() - (self._began or 0)
         moved = {"rows": manifest.rows, "bytes": manifest.bytes}

@@ -131,7 +131,7 @@ def _run() -> tuple[Run, _Snapshot, _Target, _Checkpoints]:
         owner="o", source=cast("Any", None), target=cast("Any", target), staging=cast("Any", None),
         checkpoints=cast("Any", checkpoints), builder=cast("Any", _Builder()), guard=Guard(), progress=Progress(),
         pace=cast("Any", SimpleNamespace(took=lambda *_: None, settle=lambda: None)), plan=plan, generation="new",
-        snapshot=cast("Any", snapshot),
+        rules=cast("Any", None), snapshot=cast("Any", snapshot),
     )  # fmt: skip
     return run, snapshot, target, checkpoints
 

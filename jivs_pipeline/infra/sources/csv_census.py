@@ -142,6 +142,7 @@ def take_census(
     columns: Sequence[str],
     chunk_bytes: int,
     sieve: Sieve | None = None,
+    watch: Callable[[Group], None] | None = None,
 ) -> Census:
     """Look at every byte of a table's files.
 
@@ -149,6 +150,7 @@ def take_census(
         columns: those that will be carried.
         chunk_bytes: about how large a chunk is to be.
         sieve: counts bad rows of a group by column and reason; bytes that are not in the encoding are then NUL.
+        watch: is shown every group.
     """
     census = Census()
     looked = looked_at(table, columns)
@@ -158,6 +160,8 @@ def take_census(
         for group in scanned(texts, file, len(table.columns), census.problems, file.line):
             census.rows += group.rows
             cutter.take(group)
+            if watch is not None:
+                watch(group)
             if sieve is None:
                 _look(census, group, looked, table, file)
                 continue

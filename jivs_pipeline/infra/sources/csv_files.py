@@ -19,9 +19,11 @@ from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Survey, Tolerated
-from jivs_pipeline.infra.sources.csv_census import BOUNDS, take_census
-from jivs_pipeline.infra.sources.csv_open import CsvTable, Layout, read_layout
-from jivs_pipeline.infra.sources.csv_sieve import counted
+from jivs_pipeline.infra.sources.csv_census import BOUNDS, looked_at, scanned, take_census
+from jivs_pipeline.infra.sources.csv_keys import KeyHashes, twins
+from jivs_pipeline.infra.sources.csv_open import CsvTable, Layout, pieces, read_layout, tolerant
+from jivs_pipeline.infra.sources.csv_scan import Problems
+from jivs_pipeline.infra.sources.csv_sieve import DOUBLE, counted
 from jivs_pipeline.infra.sources.csv_snapshot import CsvSnapshot
 from jivs_pipeline.infra.sources.files_open import SCHEMA
 
@@ -85,8 +87,11 @@ class CsvSource:
         chunks: tuple[Chunk, ...] = (Chunk(index=0),)
         tolerated: Tolerated | None = None
         try:
-            census = take_census(self._connection, known, names, chunk_bytes)
+            hashes = KeyHashes(known)
+            census = take_census(self._connection, known, names, chunk_bytes, watch=hashes.take)
             rows, size, refused, chunks = census.rows, census.bytes, census.refusals(), tuple(census.chunks)
+            if not refused and (doubles := self._doubles(known, names, hashes)):
+                refused.append(_double_keys(known, doubles))
             if refused:
                 tolerated = self._tolerated(known, names, chunk_bytes, planned)
         except DataError as error:
@@ -111,17 +116,33 @@ class CsvSource:
         self, table: CsvTable, names: Sequence[str], chunk_bytes: int, columns: tuple[ColumnPlan, ...]
     ) -> Tolerated | None:
         """The table without its bad records; None where nobody can tell where a record ends."""
-        census = take_census(self._connection, table, names, chunk_bytes, partial(counted, table))
+        hashes = KeyHashes(table)
+        sieve = partial(counted, table)
+        census = take_census(self._connection, table, names, chunk_bytes, sieve, watch=hashes.take)
         if census.problems.fatal:
             return None
-        reasons = tuple(
+        reasons = [
             Refusal(column, f"{count:,} {'rows' if count > 1 else 'row'} with {reason}")
             for (column, reason), count in census.bad.items()
-        )
+        ]
+        if doubles := self._doubles(table, names, hashes):
+            reasons.append(_double_keys(table, doubles))
         return Tolerated(
-            sum(census.bad.values()), reasons, columns, _wire(columns),
+            sum(census.bad.values()) + doubles, tuple(reasons), columns, _wire(columns),
             total=census.rows, bytes=census.bytes, chunks=tuple(census.chunks),
         )  # fmt: skip
+
+    def _doubles(self, table: CsvTable, names: Sequence[str], hashes: KeyHashes) -> int:
+        """How many good records have the key of a record before them."""
+        doubled = hashes.doubled() if set(names).issuperset(table.schema.key) else ()
+        if not doubled:
+            return 0
+        looked, seen, count = looked_at(table, names), set[str](), 0
+        for file in table.files:
+            texts = pieces(self._connection, file, file.begin, errors=tolerant(file))
+            groups = scanned(texts, file, len(table.columns), Problems(), file.line)
+            count += sum(1 for _ in twins(table, looked, groups, doubled, seen))
+        return count
 
     @contextmanager
     def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[CsvSnapshot]:
@@ -131,6 +152,11 @@ class CsvSource:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+
+def _double_keys(table: CsvTable, count: int) -> Refusal:
+    key = ", ".join(table.schema.key)
+    return Refusal(table.schema.key[0], f"{count:,} {'rows' if count > 1 else 'row'} with {DOUBLE}: ({key})")
 
 
 def _wire(columns: Sequence[ColumnPlan]) -> Wire:

@@ -9,7 +9,7 @@ bytes without these ranges, so that neither has to know what is wrong with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from jivs_pipeline.infra.sources.csv_open import CsvFile, CsvTable, pieces, raw_
 from jivs_pipeline.infra.sources.csv_scan import Group
 from jivs_pipeline.infra.sources.csv_types import spelled
 
-__all__ = ["bad_rows", "counted", "judged", "row_of", "sifted"]
+__all__ = ["DOUBLE", "bad_rows", "counted", "judged", "row_of", "sifted"]
 
+DOUBLE = "a key that a record before it has"
 _NUL = "a NUL character, or bytes that are not in the file's encoding"
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
@@ -66,16 +67,21 @@ def bad_rows(
     plan: TablePlan,
     groups: Iterable[Group],
     start: int,
+    doubles: Collection[int],
 ) -> Iterator[BadRow]:
-    """The bad records of a chunk that begins at byte `start` of the file."""
+    """The bad records of a chunk that begins at byte `start` of the file, and those that begin at `doubles` in its text."""
     looked = looked_at(table, [c.source for c in plan.columns])
+    double = np.array(sorted(doubles), np.int64)
     at, place = 0, start
     above: int | None = None
     for group in groups:
         ends = np.append(group.begins[1:], group.end)
         rows = np.cumsum(group.good) - 1
         passed = 0
-        for record, (number, reason) in judged(group, looked).items():
+        wrong = judged(group, looked)
+        for record in np.flatnonzero(np.isin(group.begins + at, double)).tolist():
+            wrong.setdefault(record, (table.columns.index(table.schema.key[0]), DOUBLE))
+        for record, (number, reason) in sorted(wrong.items()):
             begin, end = int(group.begins[record]), int(ends[record])
             place += source_length(group.data[passed:begin], file.encoding)
             passed = begin
@@ -91,7 +97,8 @@ def bad_rows(
                 continue
             row = row_of(group, int(rows[record]), table, plan)
             key = {c: row[c] for c in table.schema.key if row.get(c) is not None}
-            named = key if table.schema.key and len(key) == len(table.schema.key) else where
+            # A double is not found by its key.
+            named = key if key and len(key) == len(table.schema.key) and reason != DOUBLE else where
             yield BadRow.of(position, named, table.columns[number], reason or misfit(table, number), row)
         place += source_length(group.data[passed : group.end], file.encoding)
         at += group.end

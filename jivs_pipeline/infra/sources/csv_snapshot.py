@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -28,7 +28,8 @@ from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.sources.csv_again import read_again
-from jivs_pipeline.infra.sources.csv_census import scanned, take_census
+from jivs_pipeline.infra.sources.csv_census import looked_at, scanned, take_census
+from jivs_pipeline.infra.sources.csv_keys import KeyHashes, twins
 from jivs_pipeline.infra.sources.csv_open import (
     BadText,
     CsvFile,
@@ -37,7 +38,7 @@ from jivs_pipeline.infra.sources.csv_open import (
     pieces,
     tolerant,
 )
-from jivs_pipeline.infra.sources.csv_scan import Problems
+from jivs_pipeline.infra.sources.csv_scan import Group, Problems
 from jivs_pipeline.infra.sources.csv_sieve import bad_rows, counted, sifted
 from jivs_pipeline.infra.sources.csv_types import spelled, speller, written
 from jivs_pipeline.infra.sources.files_open import changed
@@ -92,6 +93,8 @@ class CsvSnapshot:
         self._connection = connection
         self._layout = layout
         self._portion = portion
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, tuple[Chunk, ...]], dict[int, list[int]]] = {}
 
     @property
     def consistency(self) -> str:
@@ -236,6 +239,9 @@ class CsvSnapshot:
 
     # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
 
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """Keys are of one table here."""
+
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
         """The chunk's records that are no row of the table, or hold a field that is no value of its column."""
         known, file, start, *_ = self._place(table, chunk)
@@ -248,9 +254,36 @@ class CsvSnapshot:
             table,
             scanned(texts, file, len(known.columns), problems, file.line),
             start,
+            self._doubles(table, known).get(chunk.index, ()),
         )
         if problems.fatal:
             raise changed(self._connection, table.source, file.name, problems.reasons()[-1])
+
+    def _doubles(self, table: TablePlan, known: CsvTable) -> Mapping[int, Collection[int]]:
+        """Where records begin in the text of each chunk whose key a record before them has."""
+        if not known.schema.key or not (table.definition and table.definition.primary_key):
+            return {}
+        with self._lock:
+            # Of other files than before they are others.
+            place = table.source_table, table.chunks
+            if (found := self._found.get(place)) is None:
+                hashes, seen = KeyHashes(known), set[str]()
+                for chunk in table.chunks:
+                    for group in self._groups(table, chunk, known):
+                        hashes.take(group)
+                looked = looked_at(known, [c.source for c in table.columns])
+                doubled = hashes.doubled()
+                found = self._found[place] = {
+                    chunk.index: list(twins(known, looked, self._groups(table, chunk, known), doubled, seen))
+                    for chunk in (table.chunks if doubled else ())
+                }
+            return found
+
+    def _groups(self, table: TablePlan, chunk: Chunk, known: CsvTable) -> Iterator[Group]:
+        """The chunk with its bad records."""
+        _, file, *_ = self._place(table, chunk)
+        texts = self._all_texts(table, chunk, lenient=True)
+        return scanned(texts, file, len(known.columns), Problems(), file.line)
 
     def as_now(self, table: TablePlan) -> TablePlan:
         """The table with chunks of the files as they are now."""

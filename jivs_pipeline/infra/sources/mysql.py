@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 
 import pymysql
 
@@ -19,16 +20,18 @@ from jivs_pipeline.core.errors import ConfigError, Crowded, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
-from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane
+from jivs_pipeline.core.ports import Refusal, Survey, Tolerated
 from jivs_pipeline.core.type_mapping import TypeChoice, column_plan
 from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
 from jivs_pipeline.infra.sources.mysql_census import Census, source_rows, take_census
+from jivs_pipeline.infra.sources.mysql_columns import losses, tolerate, wired
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
+from jivs_pipeline.infra.sources.mysql_sieve import address_of, charsets
 from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, begin_all
 
 __all__ = ["MysqlSource"]
@@ -36,8 +39,6 @@ __all__ = ["MysqlSource"]
 _ASK_SECONDS = 5.0
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _PACKET_HEADROOM = 64 * 1024
-_AS_TEXT = frozenset({"bit", "interval", "uuid"})
-"""Types whose binary form pgpq cannot write."""
 _NO_RIGHT = frozenset({1142, 1143})
 
 
@@ -118,16 +119,18 @@ class MysqlSource:
         if self._numbered is None:
             self.catalog(table.schema)
         numbered = (self._numbered or {}).get(table.name, frozenset[str]())
+        tolerated: Tolerated | None = None
+        addressed = False
         with self._asking(table.qualified) as session:
             if where is not None:
                 _check(session, table, where)
             try:
                 # information_schema hides columns that this user may not read: then this fails.
                 session.table(f"SELECT * {source_rows(table.schema, table.name, ['FALSE'])}")
+                known = charsets(session, table.schema, table.name)
                 census = take_census(
-                    session, table, columns, where, chunk_bytes,
-                    charsets=_charsets(session, table), numbered=numbered,
-                )  # fmt: skip
+                    session, table, columns, where, chunk_bytes, charsets=known, numbered=numbered
+                )
                 limit = session.number("SELECT @@max_allowed_packet")
             except pymysql.Error as error:
                 if number_of(error) not in _NO_RIGHT:
@@ -138,7 +141,11 @@ class MysqlSource:
                 ]
             else:
                 refused = _too_large(census, limit)
-        return self._survey(columns, census, refused)
+                addressed = bool(address_of(session, table.schema, table.name))
+                if not refused:
+                    tolerated = tolerate(session, table, columns, where, census.values, known)
+        survey = self._survey(columns, census, refused)
+        return replace(survey, tolerated=tolerated, addressed=addressed)
 
     @staticmethod
     def _survey(columns: Sequence[Column], census: Census, refused: list[Refusal]) -> Survey:
@@ -150,12 +157,9 @@ class MysqlSource:
             if choice.refused is not None:
                 refused.append(Refusal(column.name, choice.refused))
                 choice = TypeChoice("text", "utf8", "string", choice.canon)
-            lossy += _losses(column, values)
+            lossy += losses(column, values)
             planned.append(column_plan(column, choice))
-        wire = Wire.BINARY
-        if any(_needs_text(c) for c in planned):
-            wire = Wire.CSV
-            planned = [c.model_copy(update={"arrow": "string"}) for c in planned]
+        planned, wire = wired(planned)
         return Survey(
             rows=census.rows,
             rows_exact=True,
@@ -305,14 +309,6 @@ def _check(session: Session, table: Table, where: str) -> None:
         ) from error
 
 
-def _charsets(session: Session, table: Table) -> Mapping[str, str]:
-    found = session.texts(
-        "SELECT COLUMN_NAME, CHARACTER_SET_NAME FROM information_schema.COLUMNS"
-        f" WHERE TABLE_SCHEMA = {literal(table.schema)} AND TABLE_NAME = {literal(table.name)}"
-    )
-    return {str(name): charset or "" for name, charset in found}
-
-
 def _too_large(census: Census, limit: int) -> list[Refusal]:
     if census.largest + _PACKET_HEADROOM <= limit:
         return []
@@ -321,28 +317,3 @@ def _too_large(census: Census, limit: int) -> list[Refusal]:
         " raise max_allowed_packet there"
     )
     return [Refusal("", reason)]
-
-
-def _losses(column: Column, values: MysqlValues) -> list[Refusal]:
-    """What is carried as it is, but may not be what it was meant to be, or is not told apart any more."""
-    found: list[Refusal] = []
-    if values.disguised:
-        reason = (
-            f"{values.disguised:,} texts in latin1 look like UTF-8 that was stored without conversion;"
-            " they are carried as MySQL reads them (Ã© for é)"
-        )
-        found.append(Refusal(column.name, reason))
-    if not values.invalid:
-        return found
-    reason = (
-        f"{values.invalid:,} values are the error value of the ENUM (index 0), which becomes the empty text"
-    )
-    if values.blank:
-        reason += f"; {values.blank:,} others are the member '' and become the same"
-    return [*found, Refusal(column.name, reason)]
-
-
-def _needs_text(column: ColumnPlan) -> bool:
-    base = column.target_type.partition("(")[0]
-    # pgpq cannot write numeric without a decimal of Arrow's.
-    return base in _AS_TEXT or (base == "numeric" and column.arrow == "string")

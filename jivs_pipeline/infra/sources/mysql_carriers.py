@@ -26,20 +26,21 @@ from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.core.types_mysql import mysql_type
 from jivs_pipeline.infra.sources.mysql_session import quoted
 
-__all__ = ["array_of", "canonical", "readable"]
+__all__ = ["array_of", "canonical", "printed", "readable"]
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 
 
 def readable(column: ColumnPlan) -> str:
     """SQL of the value as it crosses."""
-    value = _value(column)
+    value = printed(column)
     if column.carrier == "timestamptz" and column.arrow == "string":
         return f"CONCAT({value}, '+00')"
     return value
 
 
-def _value(column: ColumnPlan) -> str:
+def printed(column: ColumnPlan) -> str:
+    """SQL of the value as the server prints it."""
     c, declared = quoted(column.source), mysql_type(column.source_type)
     match column.carrier:
         case "integer" if declared.zerofill or declared.family == "year":
@@ -68,7 +69,7 @@ def _ewkb(c: str) -> str:
 
 def canonical(column: ColumnPlan) -> str:
     """SQL of the value as `Canon` spells it, in utf8mb4; NULL for NULL."""
-    value, declared = _value(column), mysql_type(column.source_type)
+    value, declared = printed(column), mysql_type(column.source_type)
     match column.canon:
         case Canon.FLOAT:
             return _float_bytes(value)

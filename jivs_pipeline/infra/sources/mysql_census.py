@@ -17,7 +17,7 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types_mysql import MysqlType, MysqlValues, mysql_type
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 
-__all__ = ["Census", "chunk_condition", "source_rows", "take_census"]
+__all__ = ["Census", "chunk_condition", "conditions_of", "orphan_conditions", "source_rows", "take_census"]
 
 _FIXED_BYTES = 8  # of a value that is neither text nor bytes, in Arrow
 _AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
@@ -90,8 +90,8 @@ def _utf8_inside(c: str) -> str:
     return f"CAST({read} AS BINARY) = {raw} AND CHAR_LENGTH({read}) < LENGTH({raw})"
 
 
-def _counted(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
-    """Name of a count -> condition of the values that are counted."""
+def conditions_of(c: str, declared: MysqlType, charset: str, *, numbered: bool) -> dict[str, str]:
+    """What `MysqlValues` calls a kind of value -> its condition in SQL; `c` is SQL of the column."""
     found: dict[str, str] = {}
     if declared.family == "tinyint(1)":
         found["beyond"] = f"{c} NOT IN (0, 1)"
@@ -158,7 +158,7 @@ def _look(
     sizes: list[str] = []
     for name, declared in types.items():
         c = quoted(name)
-        counted = _counted(c, declared, charsets.get(name, ""), numbered=name in numbered)
+        counted = conditions_of(c, declared, charsets.get(name, ""), numbered=name in numbered)
         for what, condition in counted.items():
             totals.asked[name, what] = f"SUM({condition})"
         if (size := _size(c, declared)) is not None:
@@ -183,18 +183,30 @@ def _key_columns(table: Table) -> frozenset[str]:
 
 def _broken(session: Session, table: Table, key: ForeignKey, where: str | None) -> int:
     """Rows whose reference PostgreSQL would not find: it compares texts byte by byte, whatever the collation here."""
-    present = [f"{quoted(table.name, c)} IS NOT NULL" for c in key.columns]
-    same: list[str] = []
-    for column, target in zip(key.columns, key.target_columns, strict=True):
-        child, parent = quoted(table.name, column), quoted("jivs parent", target)
-        same.append(f"{parent} = {child}")
-        if mysql_type(table.column(column).type).text:
-            same.append(f"{_bytes(parent)} = {_bytes(child)}")
-    parents = f"{quoted(key.target_schema, key.target_table)} AS {quoted('jivs parent')}"
-    missing = f"NOT EXISTS (SELECT 1 FROM {parents} WHERE {' AND '.join(same)})"
-    return session.number(
-        f"SELECT COUNT(*) {source_rows(table.schema, table.name, [where, *present, missing])}"
+    columns = [(c, mysql_type(table.column(c).type)) for c in key.columns]
+    orphaned = orphan_conditions(
+        table.name, columns, (key.target_schema, key.target_table), key.target_columns
     )
+    return session.number(f"SELECT COUNT(*) {source_rows(table.schema, table.name, [where, *orphaned])}")
+
+
+def orphan_conditions(
+    table: str,
+    columns: Sequence[tuple[str, MysqlType]],
+    parent: tuple[str, str],
+    parent_columns: Sequence[str],
+    those: Sequence[str | None] = (),
+) -> list[str]:
+    """Conditions of a row that refers to a parent which is not there; `those` are conditions of the parents that count."""
+    same: list[str] = []
+    for (column, declared), target in zip(columns, parent_columns, strict=True):
+        mine, theirs = quoted(table, column), quoted("jivs parent", target)
+        same.append(f"{theirs} = {mine}")
+        if declared.text:
+            same.append(f"{_bytes(theirs)} = {_bytes(mine)}")
+    wanted = " AND ".join(f"(\n{condition}\n)" for condition in [*same, *those] if condition)
+    missing = f"NOT EXISTS (SELECT 1 FROM {quoted(*parent)} AS {quoted('jivs parent')} WHERE {wanted})"
+    return [*(f"{quoted(table, column)} IS NOT NULL" for column, _ in columns), missing]
 
 
 def _bytes(c: str) -> str:

@@ -12,7 +12,7 @@ tables of engines that have no transactions and so no snapshot.
 from __future__ import annotations
 
 import queue
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import md5
 from typing import Any, Never
@@ -25,15 +25,26 @@ from jivs_pipeline.core.errors import DataError, JivsError, RefusedError, Snapsh
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
 from jivs_pipeline.core.ports import HashedRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
+from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
 from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
-from jivs_pipeline.infra.sources.mysql_census import chunk_condition, source_rows
+from jivs_pipeline.infra.sources.mysql_census import source_rows
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+from jivs_pipeline.infra.sources.mysql_sieve import (
+    address_of,
+    bad_rows,
+    charsets,
+    chunk_rows,
+    orphans,
+    present,
+)
+from jivs_pipeline.infra.sources.rows_again import judge
 from jivs_pipeline.infra.sources.sqlite_digests import total
 
-__all__ = ["MysqlSnapshot", "begin_all", "chunk_rows"]
+__all__ = ["MysqlSnapshot", "begin_all"]
 
 _BATCH_ROWS = 16_384
 _LONGEST = 1 << 28
@@ -136,6 +147,7 @@ class MysqlSnapshot:
         self._consistency = consistency
         self._batch_bytes = batch_bytes
         self._portion = portion
+        self._breaks = KeyBreaks(self, ())
         self._free: queue.Queue[Session | None] = queue.Queue()
         for session in sessions:
             self._free.put(session)
@@ -233,6 +245,53 @@ class MysqlSnapshot:
                 ) from None
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
+    # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
+
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """From here on rows that break a foreign key between these tables are bad, too."""
+        addressed: list[TablePlan] = []
+        for table in tables:
+            with self.lent(table) as session:
+                if address_of(session, table.source_schema, table.source_table):
+                    addressed.append(table)
+        self._breaks = KeyBreaks(self, addressed)
+
+    def twins(self, table: TablePlan, key: Sequence[ColumnPlan]) -> Sequence[str]:
+        """None: MySQL's keys compare more loosely than PostgreSQL's."""
+        del table, key
+        return ()
+
+    def orphans(self, reference: Reference, without: Collection[str]) -> Sequence[str]:
+        """See `key_breaks`."""
+        table, parent = reference.table, reference.parent
+        with self.lent(table) as session:
+            address = address_of(session, table.source_schema, table.source_table)
+            known = charsets(session, parent.source_schema, parent.source_table)
+            return orphans(session, reference, address, without, known)
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The chunk's rows that the plan's columns cannot hold, or that break a key; none where rows cannot be addressed."""
+        broken = self._breaks.of(table)
+        with self.lent(table) as session:
+            if address := address_of(session, table.source_schema, table.source_table):
+                known = charsets(session, table.source_schema, table.source_table)
+                yield from bad_rows(session, table, chunk, address, known, broken)
+
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """Chunks are ranges of keys, whatever becomes of the rows."""
+        return table
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew, by their keys."""
+        del rest
+        with self.lent(table) as session:
+            address = address_of(session, table.source_schema, table.source_table)
+            there = (
+                present(session, table, address, [row.position for row in rows]) if address else set[str]()
+            )
+        places = [row.position if row.position in there else None for row in rows]
+        return judge(self, table, rows, places, apart=apart)
+
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
@@ -287,12 +346,6 @@ class MysqlSnapshot:
                 largest = session.number(f"SELECT MAX({quoted(column.source)}) {rows}")
                 found[column.target] = max(counter, largest + 1, 1)
         return found
-
-
-def chunk_rows(table: TablePlan, chunk: Chunk, condition: str | None = None) -> str:
-    """`FROM … WHERE …` of the chunk's rows, narrowed down by one more condition where there is one."""
-    bounds = chunk_condition(table.chunk_columns, chunk)
-    return source_rows(table.source_schema, table.source_table, [bounds, table.where, condition])
 
 
 class _TooLongError(Exception):

@@ -30,7 +30,8 @@ from jivs_pipeline.infra.sources.mysql_carriers import readable
 from jivs_pipeline.infra.sources.mysql_errors import mapped
 from jivs_pipeline.infra.sources.mysql_open import pin
 from jivs_pipeline.infra.sources.mysql_session import Columns, Session, text_of
-from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, chunk_rows
+from jivs_pipeline.infra.sources.mysql_sieve import chunk_rows
+from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot
 from jivs_pipeline.infra.sources.odbc_link import Link, OdbcError
 from jivs_pipeline.infra.sources.odbc_rows import Cell, read_cells
 

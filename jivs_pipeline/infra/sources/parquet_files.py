@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+import numpy as np
 import pyarrow as pa
 
 from jivs_pipeline.core.breaker import Calling
@@ -20,9 +21,10 @@ from jivs_pipeline.core.errors import ConfigError, DataError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, LeftOut, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
-from jivs_pipeline.core.ports import Refusal, Survey
+from jivs_pipeline.core.ports import Refusal, Survey, Tolerated
 from jivs_pipeline.core.type_mapping import column_plan
 from jivs_pipeline.infra.sources.files_open import SCHEMA, Member, list_tables, unusable
+from jivs_pipeline.infra.sources.parquet_sieve import bad_in
 from jivs_pipeline.infra.sources.parquet_snapshot import (
     BOUNDS,
     ParquetSnapshot,
@@ -32,7 +34,7 @@ from jivs_pipeline.infra.sources.parquet_snapshot import (
     open_parquet,
     version_of,
 )
-from jivs_pipeline.infra.sources.parquet_types import choose, misfits, plain
+from jivs_pipeline.infra.sources.parquet_types import choose
 
 __all__ = ["ParquetSource"]
 
@@ -48,6 +50,8 @@ class _Census:
     bytes: int = 0
     chunks: list[Chunk] = field(default_factory=list[Chunk])
     bad: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict[str, dict[str, tuple[int, str]]])
+    bad_rows: int = 0
+    """Each once, however many of its values are bad."""
 
     def refusals(self) -> list[Refusal]:
         """A reason for each kind of value that does not fit."""
@@ -150,9 +154,12 @@ class ParquetSource:
         if wire is Wire.CSV:
             planned = [c.model_copy(update={"arrow": "string"}) for c in planned]
         census = _Census()
+        tolerated: Tolerated | None = None
         try:
             for member in known.files:
-                self._look(census, member, planned, chunk_bytes)
+                self._look(census, member, planned, frozenset(r.column for r in refused), chunk_bytes)
+            if census.bad_rows and not refused:
+                tolerated = Tolerated(census.bad_rows, tuple(census.refusals()), tuple(planned), wire)
             refused += census.refusals()
         except DataError as error:
             refused.append(Refusal("", error.message))
@@ -168,10 +175,22 @@ class ParquetSource:
             wire=wire,
             spelling=Spelling.CANONICAL,
             refused=tuple(refused),
+            tolerated=tolerated,
         )
 
-    def _look(self, census: _Census, member: Member, planned: Sequence[ColumnPlan], chunk_bytes: int) -> None:
-        looked = [c for c in planned if c.carrier in ("text", "date", "time", "timestamp", "timestamptz")]
+    def _look(
+        self,
+        census: _Census,
+        member: Member,
+        planned: Sequence[ColumnPlan],
+        refused: frozenset[str],
+        chunk_bytes: int,
+    ) -> None:
+        looked = [
+            c
+            for c in planned
+            if c.carrier in ("text", "date", "time", "timestamp", "timestamptz") and c.source not in refused
+        ]
         names = [c.source for c in looked]
         try:
             with open_parquet(self._connection, member) as (parquet, file):
@@ -206,14 +225,13 @@ class ParquetSource:
             return
         most = batch_rows(parquet, range(number, number + 1))
         for batch in parquet.iter_batches(most, row_groups=[number], columns=names, use_threads=False):
-            for column in looked:
-                if choose(batch.schema.field(column.source).type).refused is not None:
-                    continue
-                for reason, count in misfits(plain(batch.column(column.source)), column.carrier).items():
-                    if count:
-                        found = census.bad.setdefault(column.source, {})
-                        before, where = found.get(reason, (0, f"row group {number:,} of {member.name}"))
-                        found[reason] = (before + count, where)
+            any_bad = np.zeros(batch.num_rows, bool)
+            for column, reason, mask in bad_in(batch, looked):
+                any_bad |= mask
+                found = census.bad.setdefault(column.source, {})
+                before, where = found.get(reason, (0, f"row group {number:,} of {member.name}"))
+                found[reason] = (before + int(mask.sum()), where)
+            census.bad_rows += int(any_bad.sum())
 
     @contextmanager
     def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[ParquetSnapshot]:

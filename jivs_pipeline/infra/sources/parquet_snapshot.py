@@ -14,6 +14,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -24,9 +25,12 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan, Wire
+from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan, Wire
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.sources.files_open import Member, changed, opened
+from jivs_pipeline.infra.sources.parquet_again import read_again
+from jivs_pipeline.infra.sources.parquet_sieve import Numbered, bad_rows, kept, numbers, unreadable
 from jivs_pipeline.infra.sources.parquet_types import input_text, native, plain, spelled
 from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 
@@ -162,7 +166,7 @@ class ParquetSnapshot:
         convert = native if table.wire is Wire.BINARY else input_text
         with self._open(table, chunk) as (parquet, _, groups):
             most = min(batch_rows(parquet, groups), self._portion.rows_of(table) or _BATCH_ROWS)
-            for batch in _read(parquet, table, groups, most):
+            for batch in _sifted(_read(parquet, table, groups, most), chunk):
                 arrays = [convert(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, names=[c.target for c in table.columns])
 
@@ -181,10 +185,11 @@ class ParquetSnapshot:
         with self._open(table, chunk) as (parquet, member, groups):
             known = parquet.schema_arrow
             most = batch_rows(parquet, groups)
+            odd = isinstance(chunk, Sifted) and unreadable(_read(parquet, table, groups, most))
             batches = (
-                _duckdb(parquet, member, table, groups, most)
-                if _is_duckdbs(known, table)
-                else _read(parquet, table, groups, most)
+                _duckdb(parquet, member, table, groups, most, chunk)
+                if _is_duckdbs(known, table) and not odd
+                else _sifted(_read(parquet, table, groups, most), chunk)
             )
             for batch in batches:
                 texts = [spelled(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
@@ -193,16 +198,70 @@ class ParquetSnapshot:
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk, by the footer."""
         with self._open(table, chunk) as (parquet, _, groups):
-            return sum(parquet.metadata.row_group(n).num_rows for n in groups)
+            if isinstance(chunk, Sifted) and chunk.only is not None:
+                return len(chunk.only)
+            without = len(chunk.without) if isinstance(chunk, Sifted) else 0
+            return sum(parquet.metadata.row_group(n).num_rows for n in groups) - without
+
+    # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
+
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """Files have no keys."""
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The chunk's rows that the plan's columns cannot hold."""
+        with self._open(table, chunk) as (parquet, member, groups):
+            most = batch_rows(parquet, groups)
+            yield from bad_rows(_read(parquet, table, groups, most), table, member.name, _starts(parquet))
+
+    def as_now(self, table: TablePlan) -> TablePlan:
+        """The table with the files as they are now, each a chunk, should one be another than the plan's."""
+        known = self._tables.get(table.source_table)
+        if known is None or any(
+            c.source not in known.schema.names or str(known.schema.field(c.source).type) != c.source_type
+            for c in table.columns
+        ):
+            raise changed(self._connection, table.source, table.source_table, "it is no longer that table")
+        chunks: list[Chunk] = []
+        for member in known.files:
+            with open_parquet(self._connection, member) as (parquet, file):
+                first, end = (member.name, "0", version_of(file)), str(parquet.metadata.num_row_groups)
+            chunks.append(Chunk(index=len(chunks), lower=first, upper=(member.name, end, "")))
+        planned = {(c.lower[0], c.lower[2]) for c in table.chunks if c.lower is not None}
+        if planned == {(c.lower[0], c.lower[2]) for c in chunks if c.lower is not None}:
+            return table
+        return table.model_copy(update={"chunks": tuple(chunks)})
+
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], rest: Digest, *, apart: bool = False) -> Again:
+        """Read rows in quarantine anew, by file and number, as long as all other rows are those that were loaded."""
+        return read_again(self, self.as_now(table), rows, rest, apart=apart)
+
+    def place(self, table: TablePlan, chunk: Chunk) -> tuple[str, range]:
+        """File of a chunk, and the numbers of its rows there."""
+        with self._open(table, chunk) as (parquet, member, groups):
+            starts = [*_starts(parquet), parquet.metadata.num_rows]
+            return member.name, range(starts[groups.start], starts[groups.stop])
 
 
-def _read(parquet: pq.ParquetFile, table: TablePlan, groups: range, most: int) -> Iterator[Any]:
+def _starts(parquet: pq.ParquetFile) -> list[int]:
+    """Numbers of the first rows of all row groups."""
+    sizes = (parquet.metadata.row_group(n).num_rows for n in range(parquet.metadata.num_row_groups))
+    return list(accumulate(sizes, initial=0))[:-1]
+
+
+def _read(parquet: pq.ParquetFile, table: TablePlan, groups: range, most: int) -> Iterator[Numbered]:
     names = [c.source for c in table.columns]
     if not groups:
         return
+    first = _starts(parquet)[groups.start]
     for batch in parquet.iter_batches(most, row_groups=list(groups), columns=names, use_threads=False):
         # In the order of the plan: pyarrow gives that of the file.
-        yield batch.select(names)
+        yield first, batch.select(names)
+        first += batch.num_rows
+
+
+def _sifted(batches: Iterator[Numbered], chunk: Chunk) -> Iterator[Any]:
+    return kept(batches, chunk) if isinstance(chunk, Sifted) else (batch for _, batch in batches)
 
 
 def _is_duckdbs(schema: Any, table: TablePlan) -> bool:
@@ -215,10 +274,18 @@ def _is_duckdbs(schema: Any, table: TablePlan) -> bool:
 
 
 def _duckdb(
-    parquet: pq.ParquetFile, member: Member, table: TablePlan, groups: range, most: int
+    parquet: pq.ParquetFile, member: Member, table: TablePlan, groups: range, most: int, chunk: Chunk
 ) -> Iterator[Any]:
     import duckdb
 
+    sifting = ""
+    params: dict[str, Any] = {}
+    if isinstance(chunk, Sifted):
+        if chunk.only is not None:
+            sifting, params["only"] = f" AND {_OURS} IN (SELECT unnest($only))", numbers(chunk.only)
+        if chunk.without:
+            sifting += f" AND {_OURS} NOT IN (SELECT unnest($without))"
+            params["without"] = numbers(chunk.without)
     before = sum(parquet.metadata.row_group(n).num_rows for n in range(groups.start))
     rows = sum(parquet.metadata.row_group(n).num_rows for n in groups)
     names = ", ".join('"' + c.source.replace('"', '""') + '"' for c in table.columns)
@@ -233,8 +300,8 @@ def _duckdb(
         with duckdb.connect(config=config) as database:
             found: Any = database.sql(
                 f"SELECT {names} FROM read_parquet($path, file_row_number=true, hive_partitioning=false)"  # noqa: S608
-                f" WHERE {_OURS} >= $first AND {_OURS} < $last",
-                params={"path": [path], "first": before, "last": before + rows},
+                f" WHERE {_OURS} >= $first AND {_OURS} < $last{sifting}",
+                params={"path": [path], "first": before, "last": before + rows, **params},
             )
             yield from found.to_arrow_reader(most)
     except duckdb.Error as error:

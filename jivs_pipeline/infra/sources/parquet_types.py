@@ -121,49 +121,60 @@ def _days(array: Array) -> _Moments:
     return _Moments(found.values // 86_400_000, found.valid) if pa.types.is_date64(array.type) else found
 
 
-def misfits(array: Array, carrier: str) -> dict[str, int]:
-    """Values that PostgreSQL's type does not hold: reason -> count. The array is plain."""
+def misfits(array: Array, carrier: str) -> dict[str, Array]:
+    """Values that PostgreSQL's type does not hold: reason -> mask of them, where there are any. The array is plain."""
     if carrier == "text":
-        return _text_misfits(array)
-    if carrier not in ("date", "time", "timestamp", "timestamptz"):
+        found = _text_misfits(array)
+    elif carrier in ("date", "time", "timestamp", "timestamptz"):
+        numbers = _numbers(array)
+        masks = (
+            _day_misfits(array, numbers) if carrier == "date" else _moment_misfits(array, numbers, carrier)
+        )
+        found = {reason: mask & numbers.valid for reason, mask in masks.items()}
+    else:
         return {}
-    found = _numbers(array)
-    values = found.values[found.valid]
-    bad: dict[str, int] = {}
-    if carrier == "date":
-        if pa.types.is_date64(array.type):
-            bad["dates that are not at midnight"] = int((values % 86_400_000 != 0).sum())
-            values = values // 86_400_000
-        bad["dates that PostgreSQL's date does not reach"] = int(
-            ((values < _FIRST_DAY) | (values > _LAST_DAY)).sum()
-        )
-        return bad
-    unit = _PER_SECOND[array.type.unit]
+    return {reason: mask for reason, mask in found.items() if mask.any()}
+
+
+def _day_misfits(array: Array, found: _Moments) -> dict[str, Array]:
+    bad: dict[str, Array] = {}
+    values = found.values
+    if pa.types.is_date64(array.type):
+        bad["dates that are not at midnight"] = values % 86_400_000 != 0
+        values = values // 86_400_000
+    bad["dates that PostgreSQL's date does not reach"] = (values < _FIRST_DAY) | (values > _LAST_DAY)
+    return bad
+
+
+def _moment_misfits(array: Array, found: _Moments, carrier: str) -> dict[str, Array]:
+    bad: dict[str, Array] = {}
+    values, unit = found.values, _PER_SECOND[array.type.unit]
     if unit == _PER_SECOND["ns"]:
-        bad["values with nanoseconds, which PostgreSQL would cut to microseconds"] = int(
-            (values % 1_000 != 0).sum()
-        )
+        bad["values with nanoseconds, which PostgreSQL would cut to microseconds"] = values % 1_000 != 0
     if carrier == "time":
-        bad["times outside 00:00:00 to 23:59:59.999999"] = int(
-            ((values < 0) | (values >= 86_400 * unit)).sum()
-        )
+        bad["times outside 00:00:00 to 23:59:59.999999"] = (values < 0) | (values >= 86_400 * unit)
         return bad
     first = _FIRST_MOMENT // _PER_SECOND["us"] * unit
     last = ((1 << 63) - 1) // _PER_SECOND["us"] * unit if unit < _PER_SECOND["us"] else (1 << 63) - 1
     # Nanoseconds of 64 bits do not get so far back.
     early = values < first if first >= -(1 << 63) else np.zeros(len(values), bool)
-    bad["moments that PostgreSQL's timestamp does not reach"] = int((early | (values > last)).sum())
+    bad["moments that PostgreSQL's timestamp does not reach"] = early | (values > last)
     return bad
 
 
-def _text_misfits(array: Array) -> dict[str, int]:
+def _text_misfits(array: Array) -> dict[str, Array]:
+    bad: dict[str, Array] = {}
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
-        binary = array.cast(pa.large_binary()).to_pylist()
-        return {"texts that are not UTF-8": sum(v is not None and not _is_utf8(v) for v in binary)}
-    nuls = _pc.sum(_pc.match_substring(array, "\0")).as_py()
-    return {"texts with a NUL character, which PostgreSQL's text cannot hold": int(nuls or 0)}
+        octets = array.cast(pa.large_binary()).to_pylist()
+        bad["texts that are not UTF-8"] = np.array([v is not None and not _is_utf8(v) for v in octets], bool)
+    # As bytes: Arrow looks for nothing in a text that is not UTF-8.
+    nuls = _pc.fill_null(_pc.match_substring(array.cast(pa.binary()), b"\0"), False)
+    bad["texts with a NUL character, which PostgreSQL's text cannot hold"] = nuls.to_numpy(
+        zero_copy_only=False
+    )
+    return bad
 
 
 def _is_utf8(value: bytes) -> bool:

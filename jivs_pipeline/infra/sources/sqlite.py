@@ -21,7 +21,7 @@ from jivs_pipeline.core.ports import Refusal, Survey
 from jivs_pipeline.core.types import StoredValues, choose_sqlite, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_carriers import parts_of
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
-from jivs_pipeline.infra.sources.sqlite_census import source_rows, take_census
+from jivs_pipeline.infra.sources.sqlite_census import free_rowid_name, source_rows, take_census
 from jivs_pipeline.infra.sources.sqlite_columns import column_plan, tolerate, wired
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
@@ -132,6 +132,7 @@ class SqliteSource:
             refused=tuple(refused),
             broken_keys=census.broken_keys or None,
             tolerated=tolerated,
+            addressed=table.without_rowid or free_rowid_name(c.name for c in table.columns) is not None,
         )
 
     def _check(self, database: sqlite3.Connection, table: str, where: str) -> None:

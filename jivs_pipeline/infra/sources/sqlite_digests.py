@@ -19,7 +19,7 @@ from jivs_pipeline.core.ports import HashedRow
 from jivs_pipeline.infra.sources.sqlite_carriers import any_of
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
-__all__ = ["hashed_rows", "large_row_hashes", "row_hashes", "total"]
+__all__ = ["canonical", "hashed_rows", "large_row_hashes", "row_hashes", "total"]
 
 _PRINTF_COLUMNS = 30  # three arguments each; a function takes 100 in older libraries
 _GROUP = 4_096
@@ -31,7 +31,7 @@ def _without_zeros(c: str) -> str:
     return f"rtrim(rtrim({c}, '0'), '.')"
 
 
-def _canonical(table: str, column: ColumnPlan) -> str:
+def canonical(table: str, column: ColumnPlan) -> str:
     """SQL of the value as `Canon` spells it, or NULL."""
     c = column_name(table, column.source)
     if column.canon is Canon.FLOAT:
@@ -60,7 +60,7 @@ def _item(table: str, column: ColumnPlan) -> tuple[str, list[str]]:
         return "%s", [
             f"CASE typeof({c}) WHEN 'integer' THEN length({c}) || ':' || {c} ELSE jivs_numeric_item({c}) END"
         ]
-    value = _canonical(table, column)
+    value = canonical(table, column)
     if not column.nullable:
         return "%d:%s", [f"length({value})", value]
     return "%s%s%s", [f"ifnull(length({value}), '-')", f"CASE WHEN {c} NOT NULL THEN ':' END", value]
@@ -99,7 +99,7 @@ def hashed_rows(
     parameters: Sequence[Any],
 ) -> Iterator[HashedRow]:
     """The same with the canonical texts of the key's columns."""
-    keys = "".join(f", CAST({_canonical(table.source_table, c)} AS TEXT)" for c in key)
+    keys = "".join(f", CAST({canonical(table.source_table, c)} AS TEXT)" for c in key)
     for text, *texts in connection.execute(f"SELECT {_row_text(table)}{keys} {rows_sql}", parameters):
         hashed = md5(text, usedforsecurity=False).digest()
         yield hashed, tuple(None if t is None else t.decode() for t in texts)
@@ -113,7 +113,7 @@ def large_row_hashes(
     values = [
         column_name(table.source_table, c.source)
         if blob
-        else f"CAST({_canonical(table.source_table, c)} AS TEXT)"
+        else f"CAST({canonical(table.source_table, c)} AS TEXT)"
         for c, blob in zip(table.columns, blobs, strict=True)
     ]
     for row in connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters):

@@ -15,13 +15,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jivs_pipeline.core.plan import ColumnPlan, Sifted, TablePlan
+from jivs_pipeline.core.ports import Refusal
 from jivs_pipeline.core.quarantine import BadRow, RawText
 from jivs_pipeline.core.types import Family, sqlite_type
 from jivs_pipeline.infra.sources.sqlite_carriers import any_of
 from jivs_pipeline.infra.sources.sqlite_census import bound_text, bound_value, surprising
 from jivs_pipeline.infra.sources.sqlite_open import column_name, quoted
 
-__all__ = ["address_of", "any_bad", "bad_condition", "bad_rows", "sifting"]
+__all__ = ["address_of", "any_bad", "bad_condition", "bad_rows", "position", "sifting"]
 
 _TEXTS = 90  # arguments of one call; a function takes 100 in older libraries
 _STORED = {"integer": "integer", "boolean": "integer", "real": "real", "utf8": "text", "bytes": "blob"}
@@ -119,8 +120,9 @@ def bad_rows(
     rows_sql: str,
     parameters: Sequence[_Value],
     address: Sequence[str],
+    broken: Mapping[str, Refusal],
 ) -> Iterator[BadRow]:
-    """The rows that `rows_sql` selects, which are bad, in the order of their addresses."""
+    """The rows that `rows_sql` selects, which are bad or `broken` by their keys, in the order of their addresses."""
     name = table.source_table
     each = [bad_condition(name, c) for c in table.columns]
     which = " ".join(f"WHEN {e} THEN {n}" for n, e in enumerate(each))
@@ -131,15 +133,19 @@ def bad_rows(
         for found in connection.execute(query, parameters):
             place, number, row = found[: len(address)], found[len(address)], found[len(address) + 1 :]
             if number is None:
-                number = next(n for n, v in enumerate(row) if isinstance(v, RawText) and not _is_utf8(v))
-            column = table.columns[number]
+                odd = (n for n, v in enumerate(row) if isinstance(v, RawText) and not _is_utf8(v))
+                number = next(odd, None)
+            if number is None:
+                why = broken[position(place)]
+            else:
+                column = table.columns[number]
+                why = Refusal(column.source, _why(column, row[number]))
             named = dict(zip((c.source for c in table.columns), row, strict=True))
-            yield BadRow.of(
-                _position(place), _key(table, named, place), column.source, _why(column, row[number]), named
-            )
+            yield BadRow.of(position(place), _key(table, named, place), why.column, why.reason, named)
 
 
-def _position(place: Sequence[object]) -> str:
+def position(place: Sequence[object]) -> str:
+    """The address of a row, as text."""
     return json.dumps([bound_text(v.decode() if isinstance(v, RawText) else v) for v in place])
 
 

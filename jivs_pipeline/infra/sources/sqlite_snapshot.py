@@ -16,7 +16,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,7 +35,9 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Sifted, TablePla
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
-from jivs_pipeline.infra.sources.sqlite_again import find, read_again
+from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
+from jivs_pipeline.infra.sources.rows_again import judge
+from jivs_pipeline.infra.sources.sqlite_again import find
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
     any_of,
@@ -44,6 +46,7 @@ from jivs_pipeline.infra.sources.sqlite_carriers import (
 )
 from jivs_pipeline.infra.sources.sqlite_census import bound_text, free_rowid_name, key_condition, source_rows
 from jivs_pipeline.infra.sources.sqlite_digests import hashed_rows, large_row_hashes, row_hashes, total
+from jivs_pipeline.infra.sources.sqlite_keys import orphans, twins
 from jivs_pipeline.infra.sources.sqlite_open import (
     column_name,
     mapped_errors,
@@ -97,6 +100,7 @@ class SqliteSnapshot:
         self._portion = portion
         self._known: dict[tuple[str, int], int] = {}
         self._addresses: dict[str, list[str]] = {}
+        self._breaks = KeyBreaks(self, ())
         self._arrow: queue.Queue[adbc.Connection] = queue.Queue()
         self._plain: queue.Queue[sqlite3.Connection] = queue.Queue()
         for arrow, plain in slots:
@@ -316,14 +320,34 @@ class SqliteSnapshot:
 
     # ── bad rows ───────────────────────────────────────────────────────────────────────────────────────
 
+    def relate(self, tables: Sequence[TablePlan]) -> None:
+        """From here on rows that break a key between these tables are bad, too."""
+        self._breaks = KeyBreaks(self, [t for t in tables if self._address(t)])
+
+    def twins(self, table: TablePlan, key: Sequence[ColumnPlan]) -> Iterator[str]:
+        """See `key_breaks`."""
+        address = self._address(table)
+        with self._lent_plain(table) as connection, _texts(connection):
+            yield from twins(connection, table, key, address, _encoding(connection))
+
+    def orphans(self, reference: Reference, without: Collection[str]) -> Iterator[str]:
+        """See `key_breaks`."""
+        address, theirs = self._address(reference.table), self._address(reference.parent)
+        with self._lent_plain(reference.table) as connection, _texts(connection):
+            encoding = _encoding(connection)
+            yield from orphans(connection, reference, address, theirs, without, encoding)
+
     def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
-        """The chunk's rows that the plan's columns cannot hold; none where rows cannot be addressed."""
-        if address := self._address(table):
-            with self._lent_plain(table) as connection, _texts(connection):
-                encoding = str(connection.execute("PRAGMA encoding").fetchone()[0])
-            rows = self._rows(table, chunk, any_bad(table.source_table, table.columns, encoding))
-            with self._lent_plain(table) as connection:
-                yield from bad_rows(connection, table, rows.sql, rows.parameters, address)
+        """The chunk's rows that the plan's columns cannot hold, or that break a key; none where rows cannot be addressed."""
+        if not (address := self._address(table)):
+            return
+        broken = self._breaks.of(table)
+        with self._lent_plain(table) as connection, _texts(connection):
+            bad = any_bad(table.source_table, table.columns, _encoding(connection))
+        at, positions = sifting(address, Sifted(index=0, only=tuple(broken))) if broken else ([], [])
+        rows = self._rows(table, chunk, " OR ".join(f"({c})" for c in (bad, *at)), positions)
+        with self._lent_plain(table) as connection:
+            yield from bad_rows(connection, table, rows.sql, rows.parameters, address, broken)
 
     def as_now(self, table: TablePlan) -> TablePlan:
         """Chunks are ranges of keys, whatever becomes of the rows."""
@@ -335,7 +359,7 @@ class SqliteSnapshot:
         address = self._address(table)
         with self._lent_plain(table) as connection, _texts(connection):
             places = [find(connection, table, address, row) for row in rows]
-        return read_again(self, table, rows, places, apart=apart)
+        return judge(self, table, rows, places, apart=apart)
 
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -460,6 +484,10 @@ def _cuts(rows: Iterable[tuple[Any, ...]], batch_bytes: int) -> list[tuple[str, 
             filled = held = 0
         filled, held = filled + taken, held + 1
     return cuts
+
+
+def _encoding(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA encoding").fetchone()[0])
 
 
 def _address(connection: sqlite3.Connection, table: TablePlan) -> list[str]:
