@@ -243,7 +243,9 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     builder = run.builder
     made = [t for t in tables if t.mode not in _BESIDE]
     _stage(run, [(t, builder.build_keys(t)) for t in made])
-    _stage(run, [(t, builder.build_indexes(t)) for t in made])
+    # One by one: those of the largest table would else be built one after the other, with nothing beside them.
+    _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])
+    _stage(run, [(t, builder.build_checks(t)) for t in made])
     # A key to a table that failed waits for the run that repairs it.
     missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
     for table in made:
