@@ -67,7 +67,7 @@ def csv_files(directory: Path, scale: float) -> dict[str, Path]:
     """All tables as CSV with a header."""
     place = directory / f"csv-{scale:g}"
     if not place.exists():
-        new = place.with_suffix(".new")
+        new = place.with_name(f"{place.name}.new")
         new.mkdir(parents=True, exist_ok=True)
         write_tpch_csv(new, scale)
         new.rename(place)
@@ -93,7 +93,7 @@ def sqlite_source(directory: Path, scale: float) -> Path:
 
     path = directory / f"tpch-{scale:g}.sqlite"
     if not path.exists():
-        new = path.with_suffix(".new")
+        new = path.with_name(f"{path.name}.new")
         new.unlink(missing_ok=True)
         with closing(sqlite3.connect(new)) as db, csv_files(directory, scale)[ONE].open() as file:
             db.execute(f"CREATE TABLE {ONE} ({TPCH_TABLES[ONE]}, PRIMARY KEY (o_orderkey))")
@@ -109,7 +109,7 @@ def parquet_source(directory: Path, scale: float) -> Path:
     """A directory with the file of `ONE`."""
     place = directory / f"parquet-{scale:g}"
     if not place.exists():
-        new = place.with_suffix(".new")
+        new = place.with_name(f"{place.name}.new")
         program = Path(sysconfig.get_path("scripts")) / "tpchgen-cli"
         arguments = [
             "parquet",

@@ -5,7 +5,6 @@ What belongs here: this measurement, which is of the whole stack (`jivs up`) and
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -22,6 +21,8 @@ from benchmarks.compare.measure import cpu_of_tree
 from benchmarks.compare.ours import JIVS
 from benchmarks.compare.servers import Postgres
 from benchmarks.submit_to_start import free_port, wait_ready
+from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.runtime import Runtime
 
 __all__ = ["many_at_once"]
 
@@ -75,13 +76,10 @@ def _cost(
 def _migrate(server: Postgres, environment: Mapping[str, str], number: int, name: str) -> None:
     """Submit, and wait until all are over. Submitting is not part of the stack's CPU, only of the server's."""
     keys = [f"bench-{name}-{os.getpid()}-{n}" for n in range(number)]
-    with tempfile.TemporaryDirectory() as directory:
+    with Runtime.from_environment(environment=environment) as runtime:
         for key in keys:
-            spec = {"key": key, "source": "small", "target": "many", "target_schema": key.replace("-", "_")}
-            file = Path(directory) / "spec.json"
-            file.write_text(json.dumps(spec))
-            subprocess.run(
-                [JIVS, "submit", str(file), "--json"], env=dict(environment), check=True, capture_output=True
+            runtime.requests.submit(
+                Spec(key=key, source="small", target="many", target_schema=key.replace("-", "_"))
             )
     with psycopg.connect(server.at("jivs_control"), autocommit=True) as db:
         while True:

@@ -36,6 +36,8 @@ def rows_alone(server: Postgres) -> Scenario:
             pipes(source, 2),
             jivs(staged, source),
             jivs(streamed, source, staging="none"),
+            jivs("jivs, verify: count", source, verify="count"),
+            jivs("jivs, staging: none, verify: count", source, staging="none", verify="count"),
             Candidate("pgcopydb clone", lambda place: peers.pgcopydb(source, place)),
             Candidate("pg_dump -Fd, pg_restore", lambda place: peers.pg_dump(source, place)),
         ),
@@ -44,6 +46,20 @@ def rows_alone(server: Postgres) -> Scenario:
         goals=(
             Goal("staged, extract + load / 2 raw pipes", staged, ("2 raw pipes",), 1.25, phases),
             Goal("staging: none, load / 2 raw pipes", streamed, ("2 raw pipes",), 1.10, phases),
+            Goal(
+                "the same without digests (verify: count)",
+                "jivs, verify: count",
+                ("2 raw pipes",),
+                1.25,
+                phases,
+            ),
+            Goal(
+                "the same, staging: none, without digests",
+                "jivs, staging: none, verify: count",
+                ("2 raw pipes",),
+                1.10,
+                phases,
+            ),
         ),
         servers=(server.pid,),
     )

