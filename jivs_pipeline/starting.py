@@ -1,12 +1,18 @@
-"""Starting fast: what a process does about its imports. What does not belong here: anything that it does afterwards."""
+"""What a process does about its memory before it works: fast imports, and large blocks that go back to the system.
+
+What does not belong here: anything that it does afterwards.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-__all__ = ["uncollected"]
+__all__ = ["give_back_large_blocks", "uncollected"]
+
+_M_MMAP_THRESHOLD = -3
 
 
 @contextmanager
@@ -24,3 +30,13 @@ def uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def give_back_large_blocks() -> None:
+    """Have glibc return each block of a megabyte and more to the system when it is freed. Others do so by themselves.
+
+    By default it raises that limit to the largest block it has seen, up to 32 MB, and keeps what is below: a table with
+    values of 10 MB left 200 MB in the process.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
