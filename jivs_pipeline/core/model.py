@@ -80,6 +80,8 @@ class Column:
     """The name of its NOT NULL, where somebody has given it one."""
     settings: tuple[str, ...] = ()
     """What PostgreSQL's ALTER COLUMN sets before there are rows: `SET STORAGE EXTERNAL`."""
+    as_text: bool = False
+    """Whether a rule takes its values as the source's text, should no type hold them all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ __all__ = [
     "ColumnPlan",
     "Dedupe",
     "Lane",
+    "Lookup",
     "Made",
     "ObjectPlan",
     "Plan",
@@ -125,7 +126,7 @@ RULED = "rule"
 class Step(_Value):
     """One change of a column's value, as DuckDB SQL over the row as it was read and over the steps before."""
 
-    kind: Literal["expression", "default", "type", "mask"]
+    kind: Literal["lookup", "expression", "default", "type", "mask"]
     sql: str
 
 
@@ -151,6 +152,18 @@ class Made(_Value):
     alike: bool = False
     required: bool = False
     origin: str | None = None
+
+
+class Lookup(_Value):
+    """Values of another table of the migration, by their keys: `table` is the other's target name, all columns are of
+    the sources, `type` is DuckDB's of the value.
+    """
+
+    table: str
+    key: str
+    value: str
+    by: str
+    type: str
 
 
 class Dedupe(_Value):
@@ -196,6 +209,7 @@ class Rules(_Value):
     Attributes:
         read, wire: the columns as they are read and staged; the table's own are what is loaded.
         seen: (column, DuckDB type) that expressions see, and how DuckDB gets it from the column's text.
+        lookups: what steps may take from other tables.
         made: columns that rules make; all others go on as they were read.
         python: `module:function` through which batches go first.
         returned: (column, DuckDB type) that it gives back.
@@ -206,6 +220,7 @@ class Rules(_Value):
     read: tuple[ColumnPlan, ...]
     wire: Wire
     seen: tuple[tuple[str, str], ...] = ()
+    lookups: tuple[Lookup, ...] = ()
     made: tuple[Made, ...] = ()
     dedupe: Dedupe | None = None
     python: str | None = None

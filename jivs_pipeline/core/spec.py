@@ -81,12 +81,24 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LookupRule(_Model):
+    """The value of another table's row whose key this row names."""
+
+    table: str = Field(description="Source table, which is part of the migration")
+    key: str = Field(description="Its column that is compared")
+    value: str = Field(description="Its column that is taken")
+    by: str | None = Field(
+        default=None, description="Column of this table that names the key; default: the same column"
+    )
+
+
 class ColumnRule(_Model):
-    """What happens to one column."""
+    """What happens to one column, in this order: lookup, expression, default, type, mask."""
 
     rename: Identifier | None = None
     drop: bool = False
     type: Fragment | None = Field(default=None, description="PostgreSQL type of the target column")
+    lookup: LookupRule | None = None
     expression: Fragment | None = Field(default=None, description="DuckDB SQL over the columns of the row")
     default: bool | int | float | str | None = Field(default=None, description="In the place of NULL")
     mask: Literal["sha256", "redact", "null", "hmac"] | None = None
@@ -100,7 +112,7 @@ class ColumnRule(_Model):
     @property
     def changes(self) -> bool:
         """Whether values become others."""
-        return bool(self.expression or self.type or self.mask) or self.default is not None
+        return bool(self.lookup or self.expression or self.type or self.mask) or self.default is not None
 
 
 class DedupeRule(_Model):
@@ -452,6 +464,8 @@ def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:
     if not path:
         return Spec
     if path[0] == "rules":
+        if "lookup" in path[4:]:
+            return LookupRule
         inside: dict[str, type[BaseModel]] = {"columns": ColumnRule, "dedupe": DedupeRule}
         return next((inside[str(part)] for part in path[2:3] if part in inside), TableRule)
     if path[0] == "validation" and "references" in path:

@@ -66,6 +66,11 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
     """
     _refuse_unavailable(spec)
+    if spec.grants and (dialect := source.info().dialect) != "postgresql":
+        raise SpecError(
+            f"grants: true is for sources that are PostgreSQL, and {spec.source!r} is {dialect}",
+            hint="Remove grants from the spec",
+        )
     catalog = source.catalog(spec.source_schema)
     ledger = target.ledger(spec.key, since)
     ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
@@ -97,7 +102,9 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     ruled = _ruled(spec, chosen)
     tables = [
         _with_extensions(
-            _plan_table(spec, t, names, source, rules if t.name in ruled else None, existing, warnings),
+            _plan_table(
+                spec, t, catalog, names, source, rules if t.name in ruled else None, existing, warnings
+            ),
             t,
             checked.objects,
         )
@@ -171,7 +178,7 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
             )
         for column, change in rule.columns.items():
             # With an expression it is a column that is added, and a python rule may have added it before.
-            if change.expression or rule.python:
+            if change.expression or change.lookup or rule.python:
                 continue
             if column not in (known := [c.name for c in table.columns]):
                 raise SpecError(
@@ -243,6 +250,7 @@ def _missed(spec: Spec, catalog: Catalog, thing: LeftOut) -> TablePlan:
 def _plan_table(
     spec: Spec,
     table: Table,
+    catalog: Catalog,
     names: Mapping[str, str],
     source: Source,
     rules: RuleBook | None,
@@ -254,7 +262,7 @@ def _plan_table(
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     # Expressions may use what is dropped.
-    asked = table.columns if rules else kept
+    asked = [replace(c, as_text=_takes_text(c.name, rule)) for c in table.columns] if rules else kept
     survey = tolerated(source.survey(table, asked, rule.where, spec.chunk_bytes), spec.quarantine.max_rows)
     survey = as_texts(survey) if rules else survey
     made = {c.name for c in asked if c.made}
@@ -278,7 +286,7 @@ def _plan_table(
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
     )
-    plan = rules.compile(plan, rule) if rules else plan
+    plan = rules.compile(plan, rule, _looked_into(spec, rule, catalog, source, names)) if rules else plan
     survey = _of_read(survey, plan)
     warnings += [
         PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
@@ -303,11 +311,39 @@ def _plan_table(
     return plan
 
 
+def _looked_into(
+    spec: Spec, rule: TableRule, catalog: Catalog, source: Source, names: Mapping[str, str]
+) -> dict[str, TablePlan]:
+    """The tables of a table's lookups, with the columns that are looked at; what is not there or dropped is missing."""
+    found: dict[str, TablePlan] = {}
+    for change in rule.columns.values():
+        asked = change.lookup
+        table = catalog.table(asked.table) if asked else None
+        if asked is None or table is None or asked.table not in names:
+            continue
+        other = spec.rule(table.name).columns
+        columns = [
+            c
+            for c in table.columns
+            if c.name in {asked.key, asked.value} and not (c.name in other and other[c.name].drop)
+        ]
+        survey = as_texts(source.survey(table, columns, None, spec.chunk_bytes))
+        before = found.get(asked.table)
+        found[asked.table] = TablePlan(
+            source_schema=table.schema, source_table=table.name, target_schema=spec.target_schema,
+            target_table=names[table.name], columns=(*(before.columns if before else ()), *survey.columns),
+            lane=survey.lane, wire=survey.wire, spelling=survey.spelling,
+        )  # fmt: skip
+    return found
+
+
 def _ruled(spec: Spec, chosen: Sequence[Table]) -> frozenset[str]:
     """Source tables whose rows are worked with between reading and loading: changed, checked, or checked against."""
     targets = {spec.rule(t.name).rename or t.name: t for t in chosen}
     by_name = {**{t.name: t for t in chosen}, **targets}
     ruled = {t.name for t in chosen if spec.rule(t.name).changes}
+    lookups = [c.lookup for t in chosen for c in spec.rule(t.name).columns.values() if c.lookup]
+    ruled |= {lookup.table for lookup in lookups}
     for check in spec.validation:
         if (table := by_name.get(check.table)) is None:
             raise SpecError(
@@ -348,6 +384,11 @@ def _apart(checks: Sequence[Check]) -> tuple[Check, ...]:
         seen[check.name] = count = seen.get(check.name, 0) + 1
         named.append(check if count == 1 else check.model_copy(update={"name": f"{check.name} #{count}"}))
     return tuple(named)
+
+
+def _takes_text(name: str, rule: TableRule) -> bool:
+    change = rule.columns.get(name)
+    return bool(rule.python or (change and change.changes))
 
 
 def _of_read(survey: Survey, plan: TablePlan) -> Survey:
@@ -416,16 +457,14 @@ def _fit_problem(
     """Why the rows cannot go into the table that exists, or the old table cannot be moved."""
     if existing is None:
         return None
-    for other in existing.dependents:
-        # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
-        together = other.schema == plan.target_schema and other.table in all_existing
-        in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
-        if plan.mode is not TableMode.APPEND and in_the_way:
-            return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
+    if held := _held(plan, existing, all_existing):
+        return held
     if plan.mode is TableMode.REPLACE:
         if existing.parent is not None:
             return f"the target's table is a partition of {existing.parent}; drop that first or use on_existing: truncate"
         return None
+    if existing.hides_rows:
+        return "row-level security of the target's table hides rows from the target's role; give it BYPASSRLS"
     there = {c.name: c for c in existing.columns}
     for column in plan.columns:
         if (found := there.get(column.target)) is None:
@@ -438,6 +477,17 @@ def _fit_problem(
     for column in existing.columns:
         if column.required and not column.filled and not column.generated and column.name not in carried:
             return f"the target's column {column.name!r} is NOT NULL and the source does not fill it"
+    return None
+
+
+def _held(plan: TablePlan, existing: ExistingTable, all_existing: Mapping[str, ExistingTable]) -> str | None:
+    """What holds on to the table that exists."""
+    for other in existing.dependents:
+        # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
+        together = other.schema == plan.target_schema and other.table in all_existing
+        in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
+        if plan.mode is not TableMode.APPEND and in_the_way:
+            return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     return None
 
 

@@ -77,7 +77,7 @@ def reverify(
         if spec.quarantine.max_rows and isinstance(snapshot, Sieve):
             snapshot.relate([t.as_read for t in plan.carried])
 
-        refined = services.rules.refined(snapshot, room)
+        refined = services.rules.refined(snapshot, plan.tables, room)
 
         def one(table: TablePlan) -> None:
             sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)

@@ -159,7 +159,25 @@ class _TableTask:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            return self._open.enter_context(self._run.rules.refiner(self._table))
+            looked_into = [self._rows_of(one.table) for one in self._rules.lookups]
+            return self._open.enter_context(self._run.rules.refiner(self._table, looked_into))
+
+    def _rows_of(self, target: str) -> Iterator[pa.RecordBatch]:
+        """Another table as it was read."""
+        run, table = self._run, self._run.plan.table(target)
+        manifest = run.extracted.get(target)
+        names = [run.file_name(table, chunk) for chunk in table.chunks]
+        paths = [run.staging.path(run.key, manifest.generation, name) for name in names] if manifest else []
+        if not paths or not all(path.exists() for path in paths):
+            raise DataError(
+                f"The rows of {target} are not staged any more, so {self._table.target} cannot be looked up in it",
+                hint=f"Take the migration back and run it again: jivs rollback {run.key}",
+                table=target,
+            )
+        for path in paths:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+                for position in range(reader.num_record_batches):
+                    yield reader.get_batch(position).rename_columns([c.source for c in table.as_read.columns])
 
     def _batches(self, file: ChunkFile) -> Iterator[pa.RecordBatch]:
         run, generation = self._run, self._manifest.generation

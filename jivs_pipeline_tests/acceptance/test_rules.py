@@ -185,3 +185,44 @@ def test_sha256_redact_and_null(jivs: Jivs, source: str, target: str, key: str) 
         (n, "[redacted]", ssn and hashlib.sha256(ssn.encode()).hexdigest(), None)
         for n, _, ssn, *_ in CUSTOMERS
     ]
+
+
+def test_a_rule_saves_what_would_be_refused(
+    jivs: Jivs, make_target: Callable[[], str], make_mysql: Callable[[str], str], tmp_path: Path, key: str
+) -> None:
+    """Zero dates of MySQL, and text among SQLite's integers: refused as they are, carried by a rule that says how."""
+    with closing(sqlite3.connect(tmp_path / "mixed.db")) as lite:
+        lite.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, x REAL)")
+        rows = [(1, 12, 0.1), (2, "n/a", "?"), (3, 1.5, 2.5), (4, None, None)]
+        lite.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
+        lite.commit()
+    zero = make_mysql(
+        "SET sql_mode = '';\nCREATE TABLE t (id int PRIMARY KEY, d date, m datetime(3));\n"
+        "INSERT INTO t VALUES (1, '0000-00-00', '0000-00-00 00:00:00'), (2, '2024-02-29', '2024-01-01 10:00:00.5'), (3, NULL, NULL)"
+    )
+    cases: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
+        (
+            f"sqlite:///{tmp_path / 'mixed.db'}",
+            {"n": {"type": "text"}, "x": {"expression": "TRY_CAST(x AS DOUBLE)"}},
+            [(1, "12", 0.1), (2, "n/a", None), (3, "1.5", 2.5), (4, None, None)],
+        ),
+        (
+            zero,
+            {
+                "d": {"expression": "nullif(d, '0000-00-00')", "type": "date"},
+                "m": {"expression": "CASE WHEN m NOT LIKE '0000%' THEN m END", "type": "timestamp"},
+            },
+            [(1, None, None), (2, date(2024, 2, 29), datetime.fromisoformat("2024-01-01T10:00:00.500")), (3, None, None)],
+        ),
+    ]  # fmt: skip
+    for number, (url, columns, expected) in enumerate(cases):
+        target = make_target()
+        env = jivs.connections(a=url, b=target)
+        spec = {"key": f"{key}-{number}", "source": "a", "target": "b"}
+        assert jivs("run", jivs.spec(**spec), "--json", code=1, env=env).document["tables"][0]["error"]
+        ruled = jivs.spec(**spec, rules={"t": {"columns": columns}})
+        jivs("run", ruled, "--json", code=0, env=env)
+        with psycopg.connect(target) as db:
+            found = db.execute("SELECT * FROM t ORDER BY id").fetchall()
+        assert [tuple(map(repr, row)) for row in found] == [tuple(map(repr, row)) for row in expected]
+        assert jivs("verify", spec["key"], "--json", code=0, env=env).document["equal"]

@@ -57,7 +57,7 @@ def refine(
     rule: Mapping[str, Any], *rows: Mapping[str, str | None], rules: RuleBook | None = None
 ) -> tuple[TablePlan, Refined]:
     rules = rules or book()
-    table = rules.compile(plan(), TableRule.model_validate(rule))
+    table = rules.compile(plan(), TableRule.model_validate(rule), {})
     assert table.rules is not None
     table = table.model_copy(update={"definition": plan().definition})
     given_rows = [{**ROW, **row} for row in rows] or [ROW]
@@ -263,7 +263,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def test_duckdb_digests_what_everybody_digests(rows):
     columns = [pa.array([r[n] for r in rows], pa.string()) for n in (0, 1)]
     with Refiner(
-        book().compile(plan(), TableRule.model_validate({"dedupe": {"key": ["id"]}})), PythonRules(), {}
+        book().compile(plan(), TableRule.model_validate({"dedupe": {"key": ["id"]}}), {}), PythonRules(), {}
     ) as one:
         assert one._digest(columns, len(rows)) == digest_of_texts(columns, len(rows))
         assert one._digest([], 0) == Digest()
@@ -286,7 +286,9 @@ def test_dedupe_keeps_the_first(order, kept, tmp_path):
         {"id": "2", "name": "c", "born": None}, {"id": "1", "name": "d", "born": None},
         {"id": None, "name": "e"}, {"id": None, "name": "f"},
     ]  # fmt: skip
-    table = book().compile(plan(()), TableRule.model_validate({"dedupe": {"key": ["id"], "order": order}}))
+    table = book().compile(
+        plan(()), TableRule.model_validate({"dedupe": {"key": ["id"], "order": order}}), {}
+    )
     assert table.rules is not None
     names = [c.source for c in table.rules.read]
     full = [{**ROW, **row} for row in rows]

@@ -39,17 +39,18 @@ class RuleBook:
     python: PythonRules
     mask_key: bytes | None = None
 
-    def compile(self, table: TablePlan, rule: TableRule) -> TablePlan:
+    def compile(self, table: TablePlan, rule: TableRule, others: Mapping[str, TablePlan]) -> TablePlan:
         """See `compiler.compile_rules`."""
         from jivs_pipeline.infra.rules.compiler import compile_rules
 
-        return compile_rules(table, rule, self.python, fingerprint(self.mask_key) if self.mask_key else None)
+        key_hash = fingerprint(self.mask_key) if self.mask_key else None
+        return compile_rules(table, rule, others, self.python, key_hash)
 
-    def refiner(self, table: TablePlan) -> Refiner:
-        """The rules of a table, for one thread."""
+    def refiner(self, table: TablePlan, lookups: Sequence[Iterable[pa.RecordBatch]] = ()) -> Refiner:
+        """The rules of a table, for one thread; `lookups` are the rows of the tables that it looks into."""
         from jivs_pipeline.infra.rules.refiner import Refiner
 
-        return Refiner(table, self.python, pads(self.mask_key) if self.mask_key else {})
+        return Refiner(table, self.python, pads(self.mask_key) if self.mask_key else {}, lookups)
 
     def duplicates(
         self, table: TablePlan, batches: Iterable[tuple[int, pa.RecordBatch]], room: Path
@@ -100,11 +101,11 @@ class RuleBook:
         both = [types[b] if types[b] == own[a] else _wider(types[b], own[a]) for a, b in pairs]
         return orphans(children, columns, parents, there, both, room)
 
-    def refined(self, snapshot: Snapshot, room: Path) -> RefinedSnapshot:
-        """A source as its rules make it."""
+    def refined(self, snapshot: Snapshot, tables: Sequence[TablePlan], room: Path) -> RefinedSnapshot:
+        """A source as its rules make it; `tables` are those of the plan."""
         from jivs_pipeline.infra.rules.snapshot import RefinedSnapshot
 
-        return RefinedSnapshot(snapshot, self.refiner, room)
+        return RefinedSnapshot(snapshot, self.refiner, tables, room)
 
 
 def _wider(a: str, b: str) -> str:

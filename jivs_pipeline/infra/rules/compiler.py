@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.file_types import CSV_TYPES, CsvType, csv_type, target_type
 from jivs_pipeline.core.names import did_you_mean
-from jivs_pipeline.core.plan import RULED, ColumnPlan, Dedupe, Lane, Made, Rules, Step, TablePlan, Wire
-from jivs_pipeline.core.spec import ColumnRule, TableRule
-from jivs_pipeline.infra.rules.duck import calculator, columns_of, first_line, quoted, seen_type
+from jivs_pipeline.core.plan import (
+    RULED,
+    ColumnPlan,
+    Dedupe,
+    Lane,
+    Lookup,
+    Made,
+    Rules,
+    Step,
+    TablePlan,
+    Wire,
+)
+from jivs_pipeline.core.spec import ColumnRule, LookupRule, TableRule
+from jivs_pipeline.infra.rules.duck import calculator, columns_of, first_line, names_in, quoted, seen_type
 from jivs_pipeline.infra.rules.masks import mask
 from jivs_pipeline.infra.rules.python_rule import PythonRules
-from jivs_pipeline.infra.rules.statement import previous, reading, text_of
+from jivs_pipeline.infra.rules.statement import found_in, previous, reading, text_of
 
 __all__ = ["compile_rules"]
 
@@ -35,11 +46,18 @@ _ENDS = re.compile(r"\s+(ASC|DESC)\s*$", re.IGNORECASE)
 _RESERVED = "jivs "
 
 
-def compile_rules(table: TablePlan, rule: TableRule, python: PythonRules, key_hash: str | None) -> TablePlan:
+def compile_rules(
+    table: TablePlan,
+    rule: TableRule,
+    others: Mapping[str, TablePlan],
+    python: PythonRules,
+    key_hash: str | None,
+) -> TablePlan:
     """The table with the rules that change its values, and with the columns that come out of them.
 
     Args:
         table: as it is read, columns that are dropped included; in the arrow lane.
+        others: tables of lookups, by source table, with the columns that are looked at.
         python: where functions are.
         key_hash: of the key of `mask: hmac`, None where there is none.
 
@@ -48,7 +66,7 @@ def compile_rules(table: TablePlan, rule: TableRule, python: PythonRules, key_ha
         ConfigError: a rule needs what the environment does not have.
     """
     with calculator() as connection:
-        return _Compiling(connection, table, rule, python, key_hash).table_plan()
+        return _Compiling(connection, table, rule, others, python, key_hash).table_plan()
 
 
 @dataclass(slots=True)
@@ -58,8 +76,10 @@ class _Compiling:
     connection: Any
     table: TablePlan
     rule: TableRule
+    others: Mapping[str, TablePlan]
     python: PythonRules
     key_hash: str | None
+    lookups: list[Lookup] = field(default_factory=list[Lookup])
 
     def table_plan(self) -> TablePlan:
         table, rule = self.table, self.rule
@@ -70,8 +90,10 @@ class _Compiling:
             )
         seen = {name: seen_type(column) for name, column in by_name.items()}
         returned: dict[str, str] = {}
+        passed: dict[str, str] = {}
         if rule.python:
-            passed = {n: t for n, t in seen.items() if not self._rule(n).drop}
+            used_anyhow = self._mentioned()
+            passed = {n: t for n, t in seen.items() if n.casefold() in used_anyhow or not self._rule(n).drop}
             returned = self.python.returns(rule.python, passed, f"rules.{table.source_table}.python")
             if gone := next((n for n in passed if n not in returned), None):
                 raise SpecError(
@@ -95,11 +117,12 @@ class _Compiling:
             used.update(dict.fromkeys(needs))
         read = [c for c in table.columns if not self._rule(c.source).drop or c.source in used]
         if rule.python:
+            read = [c for c in table.columns if c.source in returned and c.source in passed]
             used = dict.fromkeys(c.source for c in read)
         dedupe = self._dedupe(read, types, used)
         rules = Rules(
             read=tuple(read), wire=table.wire, seen=tuple((n, seen[n]) for n in used if n in seen),
-            made=tuple(made), dedupe=dedupe,
+            lookups=tuple(self.lookups), made=tuple(made), dedupe=dedupe,
             python=rule.python, returned=tuple(returned.items()),
             key_hash=self.key_hash if any(c.mask == "hmac" for c in rule.columns.values()) else None,
         )  # fmt: skip
@@ -113,6 +136,11 @@ class _Compiling:
     def _rule(self, name: str) -> ColumnRule:
         return self.rule.columns.get(name, ColumnRule())
 
+    def _mentioned(self) -> set[str]:
+        """Names that expressions use, in small letters: what is dropped may be among them."""
+        expressions = [c.expression for c in self.rule.columns.values() if c.expression]
+        return {name.casefold() for text in expressions for name in names_in(self.connection, text)}
+
     def _made(
         self, name: str, column: ColumnPlan | None, change: ColumnRule, types: Mapping[str, str], number: int
     ) -> tuple[ColumnPlan, Made, Sequence[str]]:
@@ -125,6 +153,12 @@ class _Compiling:
         def before() -> str:
             return previous(number, len(steps), origin)
 
+        if change.lookup:
+            lookup = self._lookup(change.lookup, name, types, f"{place}.lookup")
+            needs.append(lookup.by)
+            steps.append(Step(kind="lookup", sql=found_in(len(self.lookups))))
+            self.lookups.append(lookup)
+            type_ = lookup.type
         if change.expression:
             needs += columns_of(self.connection, change.expression, list(types), f"{place}.expression")
             type_ = self._type_of(change.expression, types, f"{place}.expression")
@@ -159,6 +193,28 @@ class _Compiling:
             required=not planned.nullable, origin=origin,
         )  # fmt: skip
         return planned, one, needs
+
+    def _lookup(self, asked: LookupRule, name: str, types: Mapping[str, str], place: str) -> Lookup:
+        other = self.others.get(asked.table)
+        if other is None:
+            raise SpecError(
+                f"{place}: the migration has no table {asked.table!r}",
+                hint="Name a source table that is part of it",
+            )
+        columns = {c.source: c for c in other.columns}
+        for column in (asked.key, asked.value):
+            if column not in columns:
+                raise SpecError(
+                    f"{place}: table {asked.table} has no column {column!r}", hint="Write the source's name"
+                )
+        by = asked.by or name
+        if by not in types:
+            raise SpecError(
+                f"{place}.by: there is no column {by!r}", hint=did_you_mean(by, list(types), "columns")
+            )
+        return Lookup(
+            table=other.target, key=asked.key, value=asked.value, by=by, type=seen_type(columns[asked.value])
+        )
 
     def _type_of(self, expression: str, types: Mapping[str, str], place: str) -> str:
         """DuckDB's type of an expression."""

@@ -21,7 +21,7 @@ from jivs_pipeline.core.file_types import target_type
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import ColumnPlan
 
-__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "quoted", "seen_type"]
+__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "names_in", "quoted", "seen_type"]
 
 _MEMORY = "384MB"
 _MOST_DIGITS = 38  # of DuckDB's DECIMAL
@@ -125,9 +125,7 @@ def columns_of(connection: Any, expression: str, known: Sequence[str], place: st
     Raises:
         SpecError: it is no expression, or uses what a rule may not use.
     """
-    answer = json.loads(
-        connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression})"]).fetchall()[0][0]
-    )
+    answer = _parsed(connection, expression)
     if answer.get("error"):
         raise SpecError(
             f"{place} is no expression: {answer.get('error_message', 'it cannot be parsed').splitlines()[0]}",
@@ -155,6 +153,18 @@ def columns_of(connection: Any, expression: str, known: Sequence[str], place: st
         if kind == "COLUMN_REF" and node["column_names"][0] not in own:
             used[_known(node["column_names"][0], known, functions, place)] = None
     return tuple(used)
+
+
+def _parsed(connection: Any, expression: str) -> dict[str, Any]:
+    query = "SELECT json_serialize_sql(?)"
+    return json.loads(connection.execute(query, [f"SELECT ({expression})"]).fetchall()[0][0])
+
+
+def names_in(connection: Any, expression: str) -> set[str]:
+    """Names that stand for columns in an expression, as they are written; none where it is no expression."""
+    answer = _parsed(connection, expression)
+    nodes = _nodes(answer.get("statements", []))
+    return {str(node["column_names"][0]) for node in nodes if node["class"] == "COLUMN_REF"}
 
 
 def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:

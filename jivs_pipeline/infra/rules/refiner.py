@@ -10,7 +10,7 @@ which.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,9 +54,16 @@ class Refiner:
 
     Args:
         pads: parameters for `mask: hmac`.
+        lookups: rows of the tables that are looked into, as they were read, in the order of the plan's lookups.
     """
 
-    def __init__(self, table: TablePlan, python: PythonRules, pads: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        table: TablePlan,
+        python: PythonRules,
+        pads: Mapping[str, bytes],
+        lookups: Sequence[Iterable[pa.RecordBatch]] = (),
+    ) -> None:
         rules = table.rules
         if rules is None:
             raise ValueError(f"{table.source} has no rules")
@@ -67,6 +74,8 @@ class Refiner:
         self._open = ExitStack()
         self._duck: Any = self._open.enter_context(calculator())
         self._python = self._open.enter_context(python.started(rules.python)) if rules.python else None
+        for number, batches in enumerate(lookups):
+            self._look_into(number, batches)
         checks = [c for c in rules.checks if c.quarantine]
         self._checker = self._open.enter_context(Checker(table.columns, checks)) if checks else None
         self._pads = (
@@ -80,6 +89,23 @@ class Refiner:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def _look_into(self, number: int, batches: Iterable[pa.RecordBatch]) -> None:
+        """Put keys and values of another table into DuckDB; a key that two rows have would double ours."""
+        lookup, name = self._rules.lookups[number], f"lookup{number}"
+        self._duck.execute(f"CREATE TABLE {name} (k VARCHAR, v VARCHAR)").fetchall()
+        for batch in batches:
+            names = batch.schema.names
+            texts = [_text(batch.column(names.index(column))) for column in (lookup.key, lookup.value)]
+            self._duck.register("looked", pa.table(texts, names=["k", "v"]))
+            self._duck.execute(f"INSERT INTO {name} SELECT k, v FROM looked WHERE k IS NOT NULL").fetchall()
+        query = f"SELECT count(*) - count(DISTINCT k) FROM {name}"
+        if doubled := self._duck.execute(query).fetchall()[0][0]:
+            raise DataError(
+                f"{lookup.table} has {doubled:,} rows more than values in column {lookup.key}, so they cannot be looked up",
+                hint="Look up by a column that is different in every row",
+                table=self._table.source,
+            )
 
     # One batch
 
@@ -344,6 +370,11 @@ def _digesting(columns: int) -> str:
         " (SELECT ('0x' || m[1:16])::UBIGINT AS h, ('0x' || m[17:32])::UBIGINT AS l FROM"
         f" (SELECT md5(concat({row})) AS m FROM canon))"
     )
+
+
+def _text(array: Array) -> Array:
+    """As expressions of the plan read it: see `reading`."""
+    return array if pa.types.is_string(array.type) else array.cast(pa.string())
 
 
 def _single(column: Any) -> Array:

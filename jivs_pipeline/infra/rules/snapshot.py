@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,20 @@ class RefinedSnapshot:
     """Implements `core.ports.Snapshot` for tables with rules; others are asked of the snapshot beneath.
 
     Args:
-        refiner: makes the rules of a table.
+        refiner: makes the rules of a table, with the rows of those that it looks into.
+        tables: of the plan.
         room: a directory for what takes room.
     """
 
-    def __init__(self, snapshot: Snapshot, refiner: Callable[[TablePlan], Refiner], room: Path) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        refiner: Callable[[TablePlan, Sequence[Iterable[pa.RecordBatch]]], Refiner],
+        tables: Sequence[TablePlan],
+        room: Path,
+    ) -> None:
         self._snapshot = snapshot
+        self._tables = {t.target: t for t in tables}
         self._refiner = refiner
         self._room = room
         self._bad: Counter[str] = Counter()
@@ -100,11 +108,19 @@ class RefinedSnapshot:
     def _refined(self, table: TablePlan, chunk: Chunk) -> Iterator[Refined]:
         whole = self._all_of(table)
         dropped, start = sorted(self._dropped(whole).get(chunk.index, ())), 0
-        with self._refiner(whole) as refiner:
+        others = [self._tables[one.table] for one in whole.rules.lookups] if whole.rules else []
+        looked_into = [self._rows(other) for other in others]
+        with self._refiner(whole, looked_into) as refiner:
             for batch in self._snapshot.batches(whole.as_read, chunk):
                 end = start + batch.num_rows
                 yield refiner.refine(batch, frozenset(n - start for n in dropped if start <= n < end))
                 start = end
+
+    def _rows(self, table: TablePlan) -> Iterator[pa.RecordBatch]:
+        read = table.as_read
+        for chunk in read.chunks:
+            for batch in self._snapshot.batches(read, chunk):
+                yield batch.rename_columns([c.source for c in read.columns])
 
     def _dropped(self, table: TablePlan) -> Mapping[int, Collection[int]]:
         if table.rules is None or table.rules.dedupe is None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from jivs_pipeline.core.plan import Made, Rules
 from jivs_pipeline.infra.rules.duck import quoted
 
-__all__ = ["ROW", "previous", "reading", "statement", "text_of"]
+__all__ = ["ROW", "found_in", "previous", "reading", "statement", "text_of"]
 
 ROW = "jivs row"
 """Name of the column with the row's number in its batch."""
@@ -25,6 +25,11 @@ def previous(number: int, depth: int, origin: str | None) -> str:
     if depth == 0:
         return quoted(origin) if origin is not None else "NULL"
     return quoted(f"jivs {number}.{depth - 1}")
+
+
+def found_in(number: int) -> str:
+    """The value that a lookup has found for a row."""
+    return quoted(f"jivs lookup {number}")
 
 
 def reading(type_: str, text: str) -> str:
@@ -55,6 +60,11 @@ def statement(
     """
     made = [(n, m) for n, m in enumerate(rules.made) if only is None or n in only]
     seen = "".join(f", {sql} AS {quoted(name)}" for name, sql in columns.items())
+    for number, lookup in enumerate(rules.lookups):
+        seen += f", {reading(lookup.type, f'l{number}.v')} AS {found_in(number)}"
+        source += (
+            f" LEFT JOIN lookup{number} AS l{number} ON l{number}.k = CAST({columns[lookup.by]} AS VARCHAR)"
+        )
     query = f'SELECT "{ROW}"{seen} FROM {source}'
     for depth in range(max((len(m.steps) for _, m in made), default=0)):
         steps = [(n, m.steps[depth].sql) for n, m in made if depth < len(m.steps)]
