@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Copying works on every file system and keeps caches intact; links would warn across devices.
 export UV_LINK_MODE := copy
 
-.PHONY: setup demo test faults check up lint audit clean
+.PHONY: setup demo test faults check up lint audit bench clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,14 @@ check: lint test
 # Needs the registry's advisories, which not every network lets through; hence no part of check.
 audit: $(STAMP)-dev
 	$(BIN)/pip-audit --progress-spinner off
+
+# Against raw pipes and the peers, which it installs; `make bench SF=0.1 ONLY=rows,whole` is a short one. See benchmarks/.
+SF ?= 1
+ROUNDS ?= 3
+ONLY ?= rows,whole,rules,mariadb,sqlite,parquet,many
+
+bench: $(STAMP)-dev
+	$(BIN)/python -m benchmarks.compare --scale $(SF) --rounds $(ROUNDS) --only $(ONLY)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

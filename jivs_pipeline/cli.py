@@ -43,6 +43,7 @@ from jivs_pipeline.core.errors import (
 from jivs_pipeline.core.names import key_from_names
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Status
+from jivs_pipeline.starting import uncollected
 
 __all__ = ["main"]
 
@@ -156,9 +157,10 @@ def _from_urls(
 
 
 def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
-    from jivs_pipeline.console import print_result, say, showing
-    from jivs_pipeline.engine.progress import Progress
-    from jivs_pipeline.runtime import Runtime
+    with uncollected():
+        from jivs_pipeline.console import print_result, say, showing
+        from jivs_pipeline.engine.progress import Progress
+        from jivs_pipeline.runtime import Runtime
 
     with Runtime.from_environment(*given, defaults=cli_steering.FOREGROUND) as runtime:
         progress = Progress()
@@ -168,7 +170,8 @@ def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
             document, error = done, None
         else:
             _preflight(runtime, spec)
-            from jivs_pipeline.defs.launch import run_here
+            with uncollected():
+                from jivs_pipeline.defs.launch import run_here
 
             with showing(progress):
                 outcome = run_here(runtime, spec, progress)

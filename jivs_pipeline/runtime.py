@@ -62,6 +62,7 @@ from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
 from jivs_pipeline.infra.webhook import HttpWebhook
+from jivs_pipeline.starting import give_back_large_blocks
 
 __all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime", "versions"]
 
@@ -444,6 +445,7 @@ class Runtime:
         self, spec: Spec, run_id: str, progress: Progress | None = None, request: RequestRef | None = None
     ) -> Migration:
         """A run of `spec`, not yet begun."""
+        give_back_large_blocks()
         return Migration(self.services(request), spec, run_id, progress)
 
     def _rate(self, spec: Spec) -> Reserve:

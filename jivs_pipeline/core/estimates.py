@@ -69,7 +69,7 @@ def estimate(plan: Plan, past: Sequence[PastRun]) -> Estimate:
     """What `plan` will take, if it is like the most similar of the runs in `past`."""
     alike, basis = _alike(plan, [r for r in past if _work(r) >= _LEAST_WORK])
     seconds = {p.value: _BASE_SECONDS[p] + _work(plan) * _pace(p, alike) for p in Phase}
-    return Estimate(seconds, plan.bytes, basis)
+    return Estimate(seconds, plan.staged_bytes, basis)
 
 
 def _work(of: PastRun | Plan) -> int:

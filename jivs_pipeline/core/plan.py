@@ -296,6 +296,8 @@ class TablePlan(_Value):
     bytes: int = 0
     refused: str | None = None
     refused_column: str | None = None
+    streamed: bool = False
+    """Its chunks go from the source into the target in the load phase, without staging (`staging: none`)."""
     existing_key: tuple[str, ...] = ()
     """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
     upsert: bool = False
@@ -388,6 +390,11 @@ class Plan(_Value):
     def bytes(self) -> int:
         """Bytes to carry, estimated."""
         return sum(t.bytes for t in self.carried)
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes to stage, estimated."""
+        return sum(t.bytes for t in self.carried if not t.streamed)
 
     @property
     def carried(self) -> tuple[TablePlan, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
+from jivs_pipeline.core.pieces import CopiedRows, Piece
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, TablePlan, Wire
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 
@@ -38,19 +39,8 @@ __all__ = [
     "Tolerated",
 ]
 
-Piece = bytes | bytearray | memoryview
-"""A bytes-like part of a COPY stream, of any size."""
-
-
 HashedRow = tuple[bytes, tuple[str | None, ...]]
 """The hash of a row, and its key as both ends spell it."""
-
-
-class CopiedRows(NamedTuple):
-    """A part of a COPY stream that the source has sent, and how many rows end in it."""
-
-    data: Piece
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)

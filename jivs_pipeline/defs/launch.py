@@ -20,6 +20,7 @@ from jivs_pipeline.defs.resources import Session, session_resource
 from jivs_pipeline.defs.tags import PARTITION, no_retries, run_tags
 from jivs_pipeline.engine.progress import Progress
 from jivs_pipeline.runtime import Runtime
+from jivs_pipeline.starting import uncollected
 
 __all__ = ["Outcome", "run_here"]
 
@@ -47,7 +48,9 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
     os.environ.update(runtime.dagster_environment())
     session = Session(runtime, spec, progress)
     job = build_defs({"session": session_resource(lambda: session)}).get_job_def("migration")
-    with dg.DagsterInstance.get() as instance:
+    with uncollected():  # it imports the storage
+        opened = dg.DagsterInstance.get()
+    with opened as instance:
         # This run goes on where they stopped, so nobody else has to.
         lease = runtime.settings.lease_seconds
         end_dead_runs(runtime.control, instance, spec.key, lease_seconds=lease, retry=False)

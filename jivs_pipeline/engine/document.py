@@ -273,6 +273,7 @@ def plan_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
                 "source_table": t.source,
                 "target_table": t.target,
                 "lane": t.lane,
+                "streamed": t.streamed,
                 "rows": t.rows,
                 "rows_exact": t.rows_exact,
                 "bytes": t.bytes,

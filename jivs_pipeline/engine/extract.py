@@ -2,8 +2,9 @@
 
 What belongs here: the order of chunks, staging, the manifest. What does not: how a source reads.
 
-A manifest is recorded per table once all its chunks are on disk. Only when every table has one may
-anything be loaded, so a crash in here makes the next run begin a new snapshot and use nothing of this.
+A manifest is recorded per table once all its chunks are on disk. Only when every table has one, but for those that are
+streamed (`streaming.py`), may anything be loaded, so a crash in here makes the next run begin a new snapshot and use
+nothing of this.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 from jivs_pipeline.engine.sifting import Sifting
 
-__all__ = ["extract"]
+__all__ = ["extract", "source_digest"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,9 +57,13 @@ def extract(run: Run) -> None:
     run.staging.discard(
         run.key, run.epoch, keep={run.generation, *(m.generation for m in run.extracted.values())}
     )
-    run.staging.prepare(run.key, run.generation)
-    _check_room(run, sum(map(_needed, tables)))
-    readers = min(run.spec.parallelism, run.spec.limits.source_connections)
+    if staged := [t for t in tables if not t.streamed]:
+        run.staging.prepare(run.key, run.generation)
+        _check_room(run, sum(map(_needed, staged)))
+    streaming = len(staged) < len(tables)
+    workers = min(run.spec.parallelism, run.spec.limits.source_connections)
+    # Where chunks are streamed, a target that stumbles costs each reader its session: one more keeps the snapshot alive.
+    readers = min(workers + streaming, run.spec.limits.source_connections)
     told = partial(run.checkpoints.retried, "*", Phase.EXTRACT, None)
     if updates(tables):
         # Whatever is compared must not be changed any more by a run that was overtaken.
@@ -71,10 +76,19 @@ def extract(run: Run) -> None:
         if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve):
             # Of all of them: a row may be missed by one of a table that is already staged.
             snapshot.relate([t.as_read for t in run.plan.carried])
-        tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in tables}
-        jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
-        run_all(jobs, readers, run.guard)
+        tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
+        jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
+        run_all(jobs, workers, run.guard)
         run.pace.settle()
+        if streaming:
+            run.hold(snapshot, sequences, opened.pop_all())
+
+
+def source_digest(run: Run, snapshot: Snapshot, table: TablePlan, chunk: Chunk) -> Digest:
+    """What the source says of the chunk's rows, as far as the spec wants it verified."""
+    if run.spec.verify == "count":
+        return Digest(snapshot.count(table, chunk))
+    return snapshot.digest(table, chunk)
 
 
 def _sequences(run: Run, snapshot: Snapshot) -> Mapping[str, tuple[int, bool]]:
@@ -163,7 +177,7 @@ class _TableTask:
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(parts, sink)
             size, file_hash = sink.bytes, sink.digest
-        digest = sum(map(self._digest, parts), Digest())
+        digest = sum((source_digest(run, self._snapshot, self._read, part) for part in parts), Digest())
         if rows != digest.rows:
             raise TerminalError(
                 f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
@@ -175,11 +189,6 @@ class _TableTask:
                 chunk.index, name, rows, size, file_hash, whole or digest, rejected, ranges
             )
         _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
-
-    def _digest(self, chunk: Chunk) -> Digest:
-        if self._run.spec.verify == "count":
-            return Digest(self._snapshot.count(self._read, chunk))
-        return self._snapshot.digest(self._read, chunk)
 
     def _write(self, parts: Sequence[Chunk], sink: Sink) -> int:
         """Rows written."""

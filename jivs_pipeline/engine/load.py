@@ -14,7 +14,7 @@ from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
-from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError
+from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError, SnapshotLost
 from jivs_pipeline.core.plan import Lane, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
@@ -23,15 +23,16 @@ from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import ChunkFile, Run
+from jivs_pipeline.engine.streaming import StreamedTable
 
-__all__ = ["claim", "load", "parents_first"]
+__all__ = ["claim", "load", "parents_first", "whole"]
 
 _LOG = logging.getLogger(__name__)
 
 
 def load(run: Run) -> None:
     """Bring the target to what the plan says; what the ledger already has is not done again."""
-    tables = [t for t in run.sound if t.target in run.extracted]
+    tables = [t for t in run.sound if t.target in run.extracted or t.streamed]
     told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
     with_retries(partial(claim, run), run.guard, told)
     for schema in sorted({t.target_schema for t in tables}):
@@ -43,6 +44,7 @@ def load(run: Run) -> None:
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
+    run.let_go()
     merged = _merge(run, _sound(run, tables))
     _build(run, tables)
     make_after(run)
@@ -60,6 +62,11 @@ def _conclude(run: Run, told: Callable[[int, JivsError, float], None]) -> None:
     """What loads before this one have made stays for good, and what they kept for a rollback goes."""
     while run.since and with_retries(partial(run.target.conclude_next, run.since), run.guard, told):
         run.guard.check()
+
+
+def whole(run: Run) -> set[str]:
+    """The tables that were loaded to the last chunk so far, by what this run has recorded of them."""
+    return run.loaded | {t.target for t in run.sound if t.streamed and t.target in run.extracted}
 
 
 def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
@@ -80,7 +87,7 @@ def _attempt(
     told = partial(run.checkpoints.retried, table.target, Phase.LOAD, chunk)
     try:
         with bound_contextvars(table=table.target, **({} if chunk is None else {"chunk": chunk})):
-            with_retries(job, run.guard, told)
+            with_retries(job, run.guard, told, but=(SnapshotLost,))
     except (ConflictError, ResourceError, *STOPS):
         raise
     except JivsError as error:
@@ -98,11 +105,11 @@ def _apply_step(run: Run, step: StepLike, generation: str) -> None:
 def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
     for step in steps:
         run.guard.check()
-        _apply_step(run, step, run.extracted[table.target].generation)
+        _apply_step(run, step, run.generation_of(table))
 
 
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
-    generation = run.extracted[table.target].generation
+    generation = run.generation_of(table)
     if ledger.stale(table.target, generation):
         if table.beside and ledger.merged:
             raise RefusedError(
@@ -119,6 +126,9 @@ def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
 def _load_chunks(run: Run, tables: Sequence[TablePlan], ledger: LedgerView) -> None:
     tasks: list[Callable[[], None]] = []
     for table in _sound(run, tables):
+        if table.target not in run.extracted:
+            tasks += StreamedTable(run, table, _attempt).jobs()
+            continue
         manifest = run.extracted[table.target]
         there = (
             frozenset[int]()
@@ -232,7 +242,9 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     builder = run.builder
     made = [t for t in tables if not t.beside]
     _stage(run, [(t, builder.build_keys(t)) for t in made])
-    _stage(run, [(t, builder.build_indexes(t)) for t in made])
+    # One by one: those of the largest table would else be built one after the other, with nothing beside them.
+    _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])
+    _stage(run, [(t, builder.build_checks(t)) for t in made])
     # A key to a table that failed waits for the run that repairs it.
     missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
     for table in made:
@@ -241,7 +253,8 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
         ):
             # One after the other: two validations that lock each other's tables would deadlock.
             _stage(run, [(table, builder.build_references(table))])
-    _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in tables])
+    there = [t for t in tables if t.target in run.extracted]
+    _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in there])
     _stage(run, [(t, [*builder.describe(t), *builder.analyze(t)]) for t in made])
 
 

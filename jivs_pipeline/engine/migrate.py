@@ -158,6 +158,7 @@ class Migration:
             progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard),
             plan=claim.plan or empty, since=claim.since,
         )  # fmt: skip
+        self._open.callback(self._run.let_go)
         self._patiently(Phase.PLAN, partial(take_permits, source, target, spec.parallelism))
         if claim.plan is not None:
             points = services.control.checkpoints(spec.key)
@@ -263,17 +264,20 @@ class Migration:
         """Phase 2: rows of one snapshot into staging."""
         with self._phase(Phase.EXTRACT):
             with_retries(
-                partial(extract.extract, self._planned()), self.guard, self._extract_anew, only=SnapshotLost
+                partial(extract.extract, self._planned()),
+                self.guard,
+                partial(self._read_anew, Phase.EXTRACT),
+                only=SnapshotLost,
             )
 
-    def _extract_anew(self, attempt: int, error: JivsError, delay: float) -> None:
-        """Forget what was staged from a snapshot that is lost: all tables have to be of one."""
+    def _read_anew(self, phase: Phase, attempt: int, error: JivsError, delay: float) -> None:
+        """Forget what was read from a snapshot that is lost: all tables that are not loaded have to be of one."""
         run = self._the_run()
-        run.checkpoints.retried("*", Phase.EXTRACT, None, attempt, error, delay)
+        run.checkpoints.retried("*", phase, None, attempt, error, delay)
         renew(run, run.plan, self._new_generation())
         note_refusals(run)
         self._services.control.save_plan(self._the_claim(), run.plan, sorted(run.extracted))
-        self.progress.enter(Phase.EXTRACT, expected(run.sound, run.extracted))
+        self.progress.enter(phase, expected(run.sound, run.extracted))
 
     def transform(self) -> None:
         """Phase 3: rules over the staged set. Renames, drops and filters were done while reading."""
@@ -302,7 +306,16 @@ class Migration:
     def load(self) -> None:
         """Phase 5: tables, rows, keys, indexes, references."""
         with self._phase(Phase.LOAD):
-            load.load(self._planned())
+            job = partial(load.load, self._planned())
+            with_retries(job, self.guard, self._stream_anew, only=SnapshotLost)
+
+    def _stream_anew(self, attempt: int, error: JivsError, delay: float) -> None:
+        """The snapshot that was streamed from is lost: tables that are loaded stay, the others are read from another one."""
+        run = self._the_run()
+        run.let_go()
+        run.loaded = load.whole(run)
+        self._read_anew(Phase.LOAD, attempt, error, delay)
+        extract.extract(run)
 
     def verify(self) -> None:
         """Phase 6: the target's rows against the source's."""
@@ -388,7 +401,7 @@ class Migration:
     def _measured(self, phase: Phase) -> Iterator[None]:
         self.guard.check()
         run, control = self._the_run(), self._services.control
-        if phase not in {Phase.PLAN, Phase.EXTRACT}:
+        if phase not in {Phase.PLAN, Phase.EXTRACT} and run.snapshot is None:
             # Nothing is asked of the source any more; its connection is another migration's now.
             run.source.close()
         control.set_phase(self._the_claim(), phase)

@@ -218,7 +218,7 @@ def _names_schema(one: SchemaObject, spec: Spec, catalog: Catalog) -> bool:
 def take_back_for(run: Run, tables: Sequence[TablePlan], ledger: LedgerView) -> None:
     """What was made on rows goes before one of its tables is made anew."""
     schema = run.plan.target_schema
-    stale = any(ledger.stale(t.target, run.extracted[t.target].generation) for t in tables)
+    stale = any(ledger.stale(t.target, run.generation_of(t)) for t in tables)
     if stale and ledger.objects(schema):
         _retried(run, partial(run.target.undo_objects, schema))
 

@@ -34,6 +34,7 @@ from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.planned_update import chunked_by_key, gone_tables, mode_of, update_problem
 from jivs_pipeline.engine.ports import RuleBook, Target
 from jivs_pipeline.engine.sifting import tolerated
+from jivs_pipeline.engine.streaming import unstaged
 
 __all__ = ["build_plan", "check"]
 
@@ -65,7 +66,6 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         SpecError: the spec names a table, column or feature that is not there.
         ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
     """
-    _refuse_unavailable(spec)
     if spec.grants and (dialect := source.info().dialect) != "postgresql":
         raise SpecError(
             f"grants: true is for sources that are PostgreSQL, and {spec.source!r} is {dialect}",
@@ -131,6 +131,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         for t in tables
         if t.refused
     ]
+    warnings += unstaged(spec, tables)
     objects = choose(spec, catalog, tables, checked.objects, warnings)
     receiver = target.info()
     if receiver.encoding != "UTF8":
@@ -150,15 +151,6 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         target_schema=spec.target_schema,
         objects=objects,
     )
-
-
-def _refuse_unavailable(spec: Spec) -> None:
-    """Parts of the contract that this version reads but cannot do: said, never skipped."""
-    absent: list[str] = []
-    if spec.staging == "none":
-        absent.append("staging: none")
-    if absent:
-        raise SpecError(f"This version cannot do {absent[0]} yet", hint=f"Remove {absent[0]} from the spec")
 
 
 def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
@@ -279,7 +271,11 @@ def _plan_table(
         lane=survey.lane,
         wire=survey.wire,
         spelling=survey.spelling,
-        mode=mode_of(spec, there),
+        mode=(mode := mode_of(spec, there)),
+        streamed=spec.staging == "none"
+        and rules is None
+        and survey.lane is Lane.COPY
+        and mode is not TableMode.UPDATE,
         where=rule.where,
         chunk_by=survey.chunk_by,
         chunk_columns=survey.chunk_columns,

@@ -20,7 +20,17 @@ from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
 
-_VOLATILE = {"rows", "rows_exact", "bytes", "chunks", "chunk_by", "chunk_columns", "mode", "existing_key"}
+_VOLATILE = {
+    "rows",
+    "rows_exact",
+    "bytes",
+    "chunks",
+    "chunk_by",
+    "chunk_columns",
+    "mode",
+    "existing_key",
+    "streamed",
+}
 """Parts of a table's plan that may change without its loaded rows being others."""
 
 
@@ -71,7 +81,10 @@ def _stands(run: Run, table: TablePlan) -> bool:
     manifest, failure = run.extracted.get(table.target), run.failures.get(table.target)
     if manifest is None or (failure is not None and not failure.rows_stand):
         return False
-    return table.target in run.loaded or all(
+    if table.target in run.loaded:
+        return True
+    # A chunk that was streamed is nowhere but in the target, and its snapshot is gone.
+    return not table.streamed and all(
         run.staging.has(run.key, manifest.generation, c.name, c.bytes) for c in manifest.chunks
     )
 

@@ -7,6 +7,7 @@ phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import Crowded, JivsError
 from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import Chunk, Lane, Plan, Range, TablePlan
-from jivs_pipeline.core.ports import Source
+from jivs_pipeline.core.ports import Snapshot, Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.core.validation import CheckResult
@@ -188,6 +189,10 @@ class Run:
     claimed: bool = False
     since: int = 0
     """What the ledger has of earlier epochs was made by loads that are over."""
+    snapshot: Snapshot | None = None
+    """Held after the extraction until the last streamed chunk is loaded; None where nothing is streamed."""
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    _held: ExitStack = field(default_factory=ExitStack)
 
     @property
     def key(self) -> str:
@@ -204,9 +209,21 @@ class Run:
         if table.target in self.failures:
             return
         self.failures[table.target] = failure = TableFailure.of(error, rows_stand=rows_stand)
+        self.checkpoints.failed(table.target, phase, self.generation_of(table), failure.stored())
+
+    def generation_of(self, table: TablePlan) -> str:
+        """The extraction that the table's rows are of."""
         manifest = self.extracted.get(table.target)
-        generation = manifest.generation if manifest else self.generation
-        self.checkpoints.failed(table.target, phase, generation, failure.stored())
+        return manifest.generation if manifest else self.generation
+
+    def hold(self, snapshot: Snapshot, sequences: Mapping[str, tuple[int, bool]], opened: ExitStack) -> None:
+        """Keep the snapshot open for the load phase; `opened` closes it. `sequences` belong into its manifests."""
+        self.snapshot, self.sequences, self._held = snapshot, sequences, opened
+
+    def let_go(self) -> None:
+        """Nothing more is read from the snapshot that is held, if one is."""
+        self.snapshot, held = None, self._held
+        held.close()
 
     def file_name(self, table: TablePlan, chunk: Chunk, *, refined: bool = False) -> str:
         """Name of a chunk's file: a hash, because table names are hostile."""

@@ -33,6 +33,7 @@ __all__ = [
     "LEDGER",
     "Step",
     "analyze",
+    "build_checks",
     "build_indexes",
     "build_keys",
     "build_references",
@@ -233,19 +234,24 @@ def build_keys(table: TablePlan) -> list[Step]:
 
 
 def build_indexes(table: TablePlan) -> list[Step]:
-    """Plain and unique indexes, and checks: everything that needs the rows but no other table."""
+    """Plain and unique indexes. They may be built side by side, also those of one table."""
     definition = table.definition
     if definition is None:
         return []
     path = _path(table)
-    steps = [
-        Step(table.target, f"index {i.name}", (_index(table, i),), path=path) for i in definition.indexes
-    ]
-    steps += [
+    return [Step(table.target, f"index {i.name}", (_index(table, i),), path=path) for i in definition.indexes]
+
+
+def build_checks(table: TablePlan) -> list[Step]:
+    """Checks: each keeps everybody else away from the table."""
+    definition = table.definition
+    if definition is None:
+        return []
+    path = _path(table)
+    return [
         Step(table.target, f"check {c.name or position}", (_check(table, c),), path=path)
         for position, c in enumerate(definition.checks)
     ]
-    return steps
 
 
 def _check(table: TablePlan, check: Check) -> sql.Composed:

@@ -28,7 +28,7 @@ from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConnectionFailed, JivsError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
-from jivs_pipeline.core.ports import CopiedRows
+from jivs_pipeline.core.pieces import CopiedRows
 from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
 
 __all__ = [

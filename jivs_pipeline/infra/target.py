@@ -159,11 +159,14 @@ class PostgresqlTarget(TargetView):
         chunk: Chunk,
         generation: str,
         rows: int,
-        size: int,
+        size: int | None,
         digest: str,
         pieces: Iterable[Piece],
     ) -> bool:
         """Load one chunk, once: ledger row, COPY and epoch check in one transaction.
+
+        Args:
+            size: bytes of the pieces; None where only the pieces tell, and the ledger learns it in the same transaction.
 
         Returns:
             False when the ledger already had it. A commit whose answer was lost is settled that way, too:
@@ -175,7 +178,7 @@ class PostgresqlTarget(TargetView):
         right = self._claimed()
         entry = {
             "key": right.key, "table": table.target, "chunk": chunk.index, "generation": generation,
-            "epoch": right.epoch, "rows": rows, "bytes": size, "digest": digest,
+            "epoch": right.epoch, "rows": rows, "bytes": size or 0, "digest": digest,
         }  # fmt: skip
         with self._fenced(f"chunk {chunk.index} of {table.target}") as db:
             if db.execute(SQL["add_chunk"], entry).rowcount == 0:
@@ -191,7 +194,9 @@ class PostgresqlTarget(TargetView):
             # Nothing in here may take longer, so after that not even work excuses silence.
             db.longest = self._load_timeout + self._io_timeout
             failpoint("after_ledger_before_copy")
-            arrived = _copy(db, ddl.copy_statement(right.key, table), pieces)
+            arrived, sent = _copy(db, ddl.copy_statement(right.key, table), pieces)
+            if size is None:
+                db.execute(SQL["note_bytes"], {**entry, "bytes": sent})
             failpoint("after_copy_before_commit")
             if arrived != rows:
                 raise TerminalError(
@@ -256,7 +261,7 @@ class PostgresqlTarget(TargetView):
                 db.execute(statement)
             beside = [steps.landing(right.key, table)] if table.mode is TableMode.APPEND else []
             for place in (relation, *beside):
-                arrived = _copy(db, ddl.copy_into(place, table), pieces)
+                arrived, _ = _copy(db, ddl.copy_into(place, table), pieces)
                 if arrived != noted["rows"]:
                     raise TerminalError(
                         f"{arrived} rows instead of {noted['rows']} arrived in {table.target}",
@@ -349,10 +354,12 @@ class PostgresqlTarget(TargetView):
             undo.check(entry)
 
 
-def _copy(db: Session, statement: sql.Composed, pieces: Iterable[Piece]) -> int:
-    """Send the pieces; returns the rows the server counted."""
+def _copy(db: Session, statement: sql.Composed, pieces: Iterable[Piece]) -> tuple[int, int]:
+    """Send the pieces; returns the rows the server counted, and the bytes."""
+    sent = 0
     with db.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for piece in pieces:
                 copy.write(piece)
-        return cursor.rowcount
+                sent += len(piece)
+        return cursor.rowcount, sent

@@ -152,6 +152,12 @@ ON CONFLICT (key) DO UPDATE
  WHERE m.epoch < excluded.epoch OR (m.epoch = excluded.epoch AND m.owner = excluded.owner)
 RETURNING epoch;
 
+-- name: more_memory
+-- For building indexes: 256 MB, or as much as the server has for its shared buffers, which says how large its machine is.
+SELECT set_config('maintenance_work_mem', wanted::text || 'kB', false)
+  FROM (SELECT least(pg_size_bytes('256MB'), pg_size_bytes(current_setting('shared_buffers'))) / 1024 AS wanted) AS w
+ WHERE wanted > pg_size_bytes(current_setting('maintenance_work_mem')) / 1024;
+
 -- name: register_backend
 -- Announces this connection to whoever may have to end it. Refused once the epoch has moved on.
 INSERT INTO jivs_ledger.backends (key, epoch, pid, backend_start, application_name)
@@ -172,6 +178,10 @@ SELECT FROM jivs_ledger.migrations WHERE key = %(key)s AND epoch = %(epoch)s FOR
 INSERT INTO jivs_ledger.chunks (key, "table", chunk, generation, epoch, rows, bytes, digest)
 VALUES (%(key)s, %(table)s, %(chunk)s, %(generation)s, %(epoch)s, %(rows)s, %(bytes)s, %(digest)s)
 ON CONFLICT (key, "table", chunk) DO NOTHING;
+
+-- name: note_bytes
+-- Of a chunk that was streamed, which only its end tells.
+UPDATE jivs_ledger.chunks SET bytes = %(bytes)s WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;
 
 -- name: chunk_generation
 SELECT generation FROM jivs_ledger.chunks WHERE key = %(key)s AND "table" = %(table)s AND chunk = %(chunk)s;

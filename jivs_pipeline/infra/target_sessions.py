@@ -198,6 +198,7 @@ class TargetSessions:
             known = session.execute(
                 SQL["register_backend"], {"key": right.key, "epoch": right.epoch}
             ).fetchone()
+            session.execute(SQL["more_memory"])
         if known is None:
             self._drop(session)
             raise overtaken(right)

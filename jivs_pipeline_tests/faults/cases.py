@@ -131,13 +131,14 @@ class Case:
     staging: Path
     control_url: str
     lease: float | None = None
+    streamed: bool = False
 
     @property
     def spec(self) -> dict[str, Any]:
         on_existing = "fail" if self.mode == "create" else self.mode
         return {
             "key": self.key, "source": "legacy", "target": "warehouse", "chunk_bytes": 65536,
-            "on_existing": on_existing, "parallelism": 2,
+            "on_existing": on_existing, "parallelism": 2, "staging": "none" if self.streamed else "disk",
         }  # fmt: skip
 
     @property
@@ -330,7 +331,13 @@ class Cases:
 
     @contextmanager
     def case(
-        self, one: Round, mode: str | None = None, dialect: str | None = None, *, lease: float | None = None
+        self,
+        one: Round,
+        mode: str | None = None,
+        dialect: str | None = None,
+        *,
+        lease: float | None = None,
+        streamed: bool = False,
     ) -> Iterator[Case]:
         """A migration of its own target. Mode and dialect are the dice's where they are not given."""
         mode = mode or one.rng.choice(MODES)
@@ -342,9 +349,9 @@ class Cases:
         case = Case(
             one, self.engine, f"k-{name[2:]}", mode, self.sources[dialect],
             with_parts(self.server, database=name), {} if mode == "create" else self.before,
-            self.directory / f"staging-{name}", with_parts(self.server, database=CONTROL), lease,
+            self.directory / f"staging-{name}", with_parts(self.server, database=CONTROL), lease, streamed,
         )  # fmt: skip
-        one.note(f"{dialect}, {mode}")
+        one.note(f"{dialect}, {mode}{', streamed' if streamed else ''}")
         try:
             yield case
         finally:

@@ -71,6 +71,7 @@ class Scenario:
     mode: str
     dialect: str
     prepare: Callable[[Case], None] = _nothing
+    streamed: bool = False
 
 
 SCENARIOS = (
@@ -81,6 +82,8 @@ SCENARIOS = (
     Scenario("append", "postgresql"),
     Scenario("create", "sqlite", _lose_staging),
     Scenario("append", "sqlite", _lose_staging),
+    Scenario("create", "postgresql", streamed=True),
+    Scenario("truncate", "postgresql", streamed=True),
 )
 
 
@@ -102,7 +105,7 @@ def passed(cases: Cases) -> Passed:
 
     @cache
     def ask(scenario: Scenario) -> dict[str, int]:
-        with cases.case(uncounted(2), scenario.mode, scenario.dialect) as case:
+        with cases.case(uncounted(2), scenario.mode, scenario.dialect, streamed=scenario.streamed) as case:
             scenario.prepare(case)
             run = case.start("nowhere:sleep=0")
             assert run.wait() == 0, run
@@ -128,7 +131,10 @@ def test_kill_at_every_place(cases: Cases, passed: Passed) -> None:
 
 def _pass_on(cases: Cases, scenario: Scenario, chain: list[str]) -> list[str]:
     """Runs of one migration die at these places. Returns those that it did not come by any more after the others."""
-    with (one := uncounted(2)), cases.case(one, scenario.mode, scenario.dialect) as case:
+    with (
+        (one := uncounted(2)),
+        cases.case(one, scenario.mode, scenario.dialect, streamed=scenario.streamed) as case,
+    ):
         scenario.prepare(case)
         case.die(chain.pop(0))
         while chain:
@@ -152,11 +158,12 @@ def test_kill_at_any_place(cases: Cases, passed: Passed) -> None:
             counts = passed(scenario)
             # The heartbeat comes by some places as well, and not every time as often.
             at = f"{place}@{one.rng.randint(1, 1 + int((counts[place] - 1) * 0.8))}"
-            with cases.case(one, scenario.mode, scenario.dialect) as case:
+            with cases.case(one, scenario.mode, scenario.dialect, streamed=scenario.streamed) as case:
                 scenario.prepare(case)
                 if kind == 1:
                     # Killed while it reads, it does everything again and so comes by the place.
-                    case.die(f"before_staging_rename@{one.rng.randint(1, counts['before_staging_rename'])}")
+                    reading = "after_ledger_before_copy" if scenario.streamed else "before_staging_rename"
+                    case.die(f"{reading}@{one.rng.randint(1, counts[reading])}")
                 case.die(at)
                 if kind == 2:
                     # What it was doing may be done, and nothing else of that kind left.

@@ -1149,7 +1149,7 @@ def test_checks_are_what_the_definition_says(target: PostgresqlTarget, db: psyco
         Check(None, "a <> 5"),
     )
     table = _made(target, _table(columns=_ABC, checks=checks), [(50, 1, "x")])
-    assert all(_apply(target, ddl.build_indexes(table)))
+    assert all(_apply(target, [*ddl.build_indexes(table), *ddl.build_checks(table)]))
     assert _constraints(db, "t") == {
         "c1": ("CHECK ((a > 0))", False, False, True),
         "c2": ("CHECK ((a < 10)) NOT VALID", False, False, False),
@@ -1175,7 +1175,7 @@ def test_indexes_are_what_the_definition_says(target: PostgresqlTarget, db: psyc
         Index("i8", (part(None, expression="a + b"), part("c")), with_options=("fillfactor=50",)),
     )
     table = _made(target, _table(columns=_ABC, indexes=indexes))
-    assert all(_apply(target, [*ddl.build_indexes(table), *ddl.describe(table)]))
+    assert all(_apply(target, [*ddl.build_indexes(table), *ddl.build_checks(table), *ddl.describe(table)]))
     found = {
         name: text.partition(" USING ")[::2]
         for name, text in db.execute(
@@ -1307,6 +1307,7 @@ def test_names_are_only_names(target: PostgresqlTarget, db: psycopg.Connection[A
             steps = [
                 *ddl.build_keys(table),
                 *ddl.build_indexes(table),
+                *ddl.build_checks(table),
                 *ddl.build_references(table),
                 *ddl.describe(table),
             ]
@@ -1402,3 +1403,17 @@ def test_a_canon_is_used_per_column(target: PostgresqlTarget) -> None:
         _made(target, table, [(value, "x")])
     assert total(target.digests(tables[0])) != total(target.digests(tables[1]))
     assert total(target.digests(numeric[0])) == total(target.digests(numeric[1]))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("64MB", "256MB"), ("1GB", "1GB")])
+def test_indexes_get_as_much_memory_as_the_server_is_large_and_never_less_than_it_was_told(
+    make_target: Callable[..., PostgresqlTarget], db: psycopg.Connection[Any], given: str, wanted: str
+) -> None:
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("ALTER DATABASE {} SET maintenance_work_mem = {}").format(name, sql.Literal(given)))
+    look = sql.SQL(
+        "CREATE TABLE public.seen AS SELECT pg_catalog.current_setting('maintenance_work_mem') AS memory"
+    )
+    assert _apply(make_target(1), [ddl.Step("public.*", "look", (look,))]) == [True]
+    # The embedded server's shared buffers are 256 MB.
+    assert _rows(db, "public.seen") == [(wanted,)]

@@ -460,15 +460,17 @@ def test_rights_of_other_databases_are_not_carried_and_that_is_said():
     assert "is sqlite" in refusal(grants=True).message
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"staging": "none"}, "staging: none"),
-    ],
-)
-def test_what_this_version_cannot_do_is_said_and_never_skipped(changes, named):
-    source = FakeSource(CATALOG)
-    with pytest.raises(SpecError, match="cannot do") as caught:
-        check(spec(**changes), source, FakeTarget())
-    assert named in caught.value.message
-    assert source.schema == "never asked"
+def test_without_staging_the_copy_lane_is_streamed_and_what_that_gives_up_is_said():
+    plan = planned(surveys={"film": {"lane": Lane.COPY}}, staging="none")
+    assert {t.source_table: t.streamed for t in plan.tables} == {"film": True, "actor": False}
+    assert plan.staged_bytes == 100
+    said = {w.table: w.reason for w in plan.warnings if w.reason.startswith("staging: none")}
+    assert said.keys() == {"*", "main.actor"}
+    assert "later snapshot" in said["*"]
+    assert "staged all the same" in said["main.actor"]
+
+
+def test_with_staging_nothing_is_streamed():
+    plan = planned(surveys={"film": {"lane": Lane.COPY}})
+    assert not any(t.streamed for t in plan.tables)
+    assert not any("staging" in w.reason for w in plan.warnings)

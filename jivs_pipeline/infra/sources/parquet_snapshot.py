@@ -95,7 +95,11 @@ def open_parquet(connection: Connection, member: Member) -> Generator[tuple[pq.P
             parquet = pq.ParquetFile(file, pre_buffer=False)
         except (pa.ArrowException, ValueError) as error:
             raise damaged(connection, member.name) from error
-        yield parquet, file
+        try:
+            yield parquet, file
+        finally:
+            # What decoding has taken is not kept for whoever decodes next: DuckDB takes its own.
+            pa.default_memory_pool().release_unused()
 
 
 def batch_rows(parquet: pq.ParquetFile, groups: range) -> int:

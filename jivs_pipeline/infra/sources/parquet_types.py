@@ -246,6 +246,9 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
     if column.canon is Canon.BYTES:
         return pa.array([None if v is None else v.hex() for v in array.to_pylist()], pa.string())
     if column.canon is Canon.NUMERIC and pa.types.is_decimal(array.type):
+        if 0 <= array.type.scale <= _PLAIN_SCALE:
+            digits = array.cast(pa.string())
+            return _pc.replace_substring_regex(digits, _ZEROS, "") if array.type.scale else digits
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
@@ -316,12 +319,19 @@ def _clock(microseconds: int) -> str:
 def _moments(array: Array, carrier: str) -> Array:
     if carrier == "date":
         found = _days(array)
+        if _are_plain(found.values):
+            days = pa.array(found.values.astype(np.int32), pa.date32(), mask=~found.valid)
+            return days.cast(pa.string())
         texts = [f"{day}{era}" for day, era in map(_day, found.values.tolist())]
         return pa.array(texts, pa.string(), mask=~found.valid)
     found = _microseconds(array)
     if carrier == "time":
         return pa.array([_clock(v) for v in found.values.tolist()], pa.string(), mask=~found.valid)
     zone = "+00" if carrier == "timestamptz" else ""
+    if _are_plain(found.values // _DAY):
+        moments = pa.array(found.values, pa.timestamp("us"), mask=~found.valid).cast(pa.string())
+        shown = _pc.replace_substring_regex(moments, _ZEROS, "")
+        return _pc.binary_join_element_wise(shown, zone, "") if zone else shown
     days, clocks = np.divmod(found.values, _DAY)
     shown = {day: _day(day) for day in np.unique(days).tolist()}
     texts = [
@@ -332,6 +342,15 @@ def _moments(array: Array, carrier: str) -> Array:
 
 
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
+_ZEROS = r"\.?0*$"
+"""At the end of a number or moment with a point in it."""
+_PLAIN_SCALE = 6
+"""From there on Arrow may write decimals with an exponent."""
+
+
+def _are_plain(days: Any) -> bool:
+    """Whether all days have four-digit years, which Arrow writes as PostgreSQL does, without a step of ours for each."""
+    return not len(days) or bool(days.min() >= _YEAR_1 and days.max() < _YEAR_10000)
 
 
 def _day(days: int) -> tuple[str, str]:
