@@ -257,7 +257,7 @@ def plan(
         Runtime.from_environment(*given) as runtime,
         runtime.opened(made, counted=False) as (reader, writer),
     ):
-        planned = build_plan(made, reader, writer)
+        planned = build_plan(made, reader, writer, runtime.rules)
         document = plan_document(planned, estimate(planned, runtime.past_runs()))
     _print(document) if json_ else print_plan(document)
 

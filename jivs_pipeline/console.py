@@ -139,6 +139,12 @@ def print_result(document: Mapping[str, Any]) -> None:
     seconds = document["seconds"]
     rate = f", {document['rows'] / seconds:,.0f} rows/s" if seconds else ""
     console.print(f"\n{document['rows']:,} rows, {human_bytes(document['bytes'])} in {seconds:.1f} s{rate}")
+    if validation := document["validation"]:
+        console.print(Text(f"Validation: score {validation['score']:g} of 100"))
+        for check in (c for c in validation["checks"] if not c["passed"]):
+            left = check["failed"] - check["quarantined"]
+            said = check["broken"] or f"{left:,} of {check['rows']:,} rows do not pass"
+            console.print(Text(f"{check['severity']}: {check['table']}: {check['name']}: {said}"))
     for warning in document["warnings"][:20]:
         column = f".{warning['column']}" if warning["column"] else ""
         console.print(Text(f"{warning['kind']}: {warning['table']}{column}: {warning['reason']}"))
@@ -188,6 +194,14 @@ def print_plan(document: Mapping[str, Any]) -> None:
             console.print(
                 Text(f"note: {t['source_table']}.{c['source']} becomes {c['target_type']}: {c['note']}")
             )
+        if t["rules"] and (dedupe := t["rules"]["dedupe"]):
+            console.print(
+                Text(f"rule: {t['source_table']}: of rows alike in {', '.join(dedupe['key'])} one stays")
+            )
+        if t["rules"] and t["rules"]["python"]:
+            console.print(Text(f"rule: {t['source_table']}: goes through {t['rules']['python']}"))
+        for check in t["checks"]:
+            console.print(Text(f"validation: {t['target_table']}: {check['name']} ({check['severity']})"))
     if kinds := Counter(o["kind"] for o in document["objects"]):
         console.print(Text("with them: " + ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))))
     for warning in document["warnings"]:

@@ -55,6 +55,8 @@ from jivs_pipeline.infra.redaction import redact_logs
 from jivs_pipeline.infra.report_key import made_key, read_key
 from jivs_pipeline.infra.request_cache import RequestCache
 from jivs_pipeline.infra.requests import Requests
+from jivs_pipeline.infra.rules.book import RuleBook
+from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.staging import Staging
 from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
@@ -400,12 +402,20 @@ class Runtime:
             )
         return key
 
+    @property
+    def rules(self) -> RuleBook:
+        """The rules of specs, with what they need of the environment."""
+        key = self.settings.mask_key
+        python = PythonRules(self.settings.python_rules, self.settings.io_timeout_seconds)
+        return RuleBook(python, key.get_secret_value().encode() if key else None)
+
     def services(self, request: RequestRef | None = None) -> Services:
         """What the engine needs; `request` is what it works for, if that is known."""
         return Services(
             control=self.control,
             staging=Staging(self.settings.staging_directory),
             builder=ddl,
+            rules=self.rules,
             leases=self.taking.leases,
             opened=self.opened,
             opened_target=self.opened_target,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.type_mapping import TypeMapping
 
-__all__ = ["CSV_TYPES", "PARQUET_TYPES", "CsvType", "csv_type"]
+__all__ = ["CSV_TYPES", "PARQUET_TYPES", "CsvType", "csv_type", "target_type"]
 
 _DIGITS = "the number that PostgreSQL gives back must be the number that is written"
 
@@ -62,6 +62,7 @@ _ALIASES = {
     "timestamp with time zone": "timestamptz", "time without time zone": "time",
 }  # fmt: skip
 _WRITTEN = re.compile(r"([a-z0-9 ]+?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
+_SECONDS = re.compile(r"^(time(?:stamp)?(?:tz)?)\s*\(\d\)")
 _MAX_PRECISION = 1000
 _MAX_VARCHAR = 10_485_760
 
@@ -101,6 +102,11 @@ def csv_type(written: str) -> CsvType | None:
         precision, scale = (*numbers, 0)[:2]
         return CsvType(_BY_NAME["numeric(p,s)"], (precision, scale)) if scale <= precision else None
     return None
+
+
+def target_type(written: str) -> CsvType | None:
+    """The same for a type of PostgreSQL as catalogs and plans spell it; digits of seconds aside."""
+    return csv_type(_SECONDS.sub(r"\1", written))
 
 
 # ── Parquet ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -76,6 +76,12 @@ class Column:
     """The extension that its type belongs to, with its schema."""
     numbers_from: str | None = None
     """The sequence among the catalog's objects that its default takes numbers from."""
+    required_by: str | None = None
+    """The name of its NOT NULL, where somebody has given it one."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER COLUMN sets before there are rows: `SET STORAGE EXTERNAL`."""
+    as_text: bool = False
+    """Whether a rule takes its values as the source's text, should no type hold them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class Check:
     expression: str
     valid: bool = True
     no_inherit: bool = False
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,8 @@ class Table:
     needs: tuple[Need, ...] = ()
     root: str | None = None
     """The partitioned table that it is a part of, in the end."""
+    settings: tuple[str, ...] = ()
+    """What PostgreSQL's ALTER TABLE sets before there are rows: `SET (fillfactor='70')`."""
 
     @property
     def qualified(self) -> str:
@@ -221,6 +230,7 @@ class SchemaObject:
         roots: more names by which `tables` of a spec may mean it: of a partition, the table that it belongs to.
         optional: should the target not take it, it is left out aloud, and the run goes on.
         on_update: of a trigger that the spec has to ask for (`on_update`), the column that it sets.
+        sequences: SQL for the names of those in it; where they stand is read with the rows (`ports.Standing`).
     """
 
     kind: str
@@ -233,6 +243,7 @@ class SchemaObject:
     roots: frozenset[str] = frozenset()
     optional: bool = False
     on_update: str | None = None
+    sequences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,21 @@ from jivs_pipeline.core.model import Table
 from jivs_pipeline.core.names import qualified
 
 __all__ = [
+    "RULED",
+    "Check",
     "Chunk",
     "ChunkBy",
     "ColumnPlan",
+    "Dedupe",
     "Lane",
+    "Lookup",
+    "Made",
     "ObjectPlan",
     "Plan",
     "PlanWarning",
+    "Rules",
     "Sifted",
+    "Step",
     "TableMode",
     "TablePlan",
     "Wire",
@@ -112,6 +119,121 @@ class ColumnPlan(_Value):
     note: str = ""
 
 
+RULED = "rule"
+"""Carrier of a column whose values a rule makes."""
+
+
+class Step(_Value):
+    """One change of a column's value, as DuckDB SQL over the row as it was read and over the steps before."""
+
+    kind: Literal["lookup", "expression", "default", "type", "mask"]
+    sql: str
+
+
+class Made(_Value):
+    """A column of the target that rules make.
+
+    Attributes:
+        target: its name.
+        steps: what is done, one on the result of the other.
+        text: DuckDB SQL of the last value as PostgreSQL reads it.
+        checked: whether that text may still be no value of the column's type.
+        masked: whether nothing of what it is made from may be shown.
+        alike: whether all its values are the same, or NULL.
+        required: whether NULL makes the row a bad one.
+        origin: the column of the source that it takes the place of, or None for one that is added.
+    """
+
+    target: str
+    steps: tuple[Step, ...]
+    text: str
+    checked: bool = False
+    masked: bool = False
+    alike: bool = False
+    required: bool = False
+    origin: str | None = None
+
+
+class Lookup(_Value):
+    """Values of another table of the migration, by their keys: `table` is the other's target name, all columns are of
+    the sources, `type` is DuckDB's of the value.
+    """
+
+    table: str
+    key: str
+    value: str
+    by: str
+    type: str
+
+
+class Dedupe(_Value):
+    """Rows that are alike in `key` become one: the first by `order` (DuckDB SQL), then by where it is stored."""
+
+    key: tuple[str, ...]
+    order: str | None = None
+    descending: bool = False
+
+
+class Check(_Value):
+    """One validation of a table's rows as they will be loaded.
+
+    Attributes:
+        name, kind, severity: as in the spec.
+        columns: of the target, that it is about.
+        fails: DuckDB SQL over the columns of the target that is true of a row that does not pass; None where `type` or
+            other rows decide.
+        type: that every value of the column must be one of.
+        alike: whether no two rows may be alike in `columns`.
+        parent: (target table, its columns) in which each row's values must be.
+        broken: why it cannot pass, whatever the rows are.
+        at_least: share of rows that must pass.
+        quarantine: rows that do not pass are bad rows.
+    """
+
+    name: str
+    kind: str
+    severity: Literal["critical", "major", "minor"]
+    columns: tuple[str, ...] = ()
+    fails: str | None = None
+    type: str | None = None
+    alike: bool = False
+    parent: tuple[str, tuple[str, ...]] | None = None
+    broken: str | None = None
+    at_least: float = 1.0
+    quarantine: bool = False
+
+
+class Rules(_Value):
+    """What is done to a table's rows between reading and loading.
+
+    Attributes:
+        read, wire: the columns as they are read and staged; the table's own are what is loaded.
+        seen: (column, DuckDB type) that expressions see, and how DuckDB gets it from the column's text.
+        lookups: what steps may take from other tables.
+        made: columns that rules make; all others go on as they were read.
+        python: `module:function` through which batches go first.
+        returned: (column, DuckDB type) that it gives back.
+        checks: what is asked of the rows then.
+        key_hash: tells apart the keys of `mask: hmac` that runs were given.
+    """
+
+    read: tuple[ColumnPlan, ...]
+    wire: Wire
+    seen: tuple[tuple[str, str], ...] = ()
+    lookups: tuple[Lookup, ...] = ()
+    made: tuple[Made, ...] = ()
+    dedupe: Dedupe | None = None
+    python: str | None = None
+    returned: tuple[tuple[str, str], ...] = ()
+    checks: tuple[Check, ...] = ()
+    key_hash: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether rows or values become others, and are not only checked."""
+        return bool(self.made or self.dedupe or self.python)
+
+
 class PlanWarning(_Value):
     """Something that is not carried exactly (`lossy`) or not at all (`refused`)."""
 
@@ -134,6 +256,7 @@ class ObjectPlan(_Value):
     before: bool = False
     optional: bool = False
     """Should the target not take it, it is left out aloud."""
+    sequences: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -170,6 +293,8 @@ class TablePlan(_Value):
     """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
     definition: Table | None = None
     """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
+    rules: Rules | None = None
+    """What is done to the rows between reading and loading; None where nothing is."""
 
     @property
     def source(self) -> str:
@@ -182,17 +307,32 @@ class TablePlan(_Value):
         return qualified(self.target_schema, self.target_table)
 
     @property
+    def as_read(self) -> TablePlan:
+        """The table as its source hands it over: without what rules make of it."""
+        rules = self.rules
+        if rules is None:
+            return self
+        names = {c.source: c.target for c in self.columns if c.carrier != RULED}
+        read = tuple(c.model_copy(update={"target": names.get(c.source, c.source)}) for c in rules.read)
+        # Keys are those of what the rules make.
+        definition = None if rules.active else self.definition
+        return self.model_copy(
+            update={"columns": read, "wire": rules.wire, "rules": None, "definition": definition}
+        )
+
+    @property
     def chunk_key(self) -> str | None:
         """The target's integer column that tells the chunks apart there too, or None.
 
         Only integers have one order in all databases. SQLite's rowid is a column where an INTEGER PRIMARY KEY is.
         """
-        names = {c.source: c for c in self.columns}
+        # A rule moves rows out of their chunk's range.
+        names = {c.source: c for c in self.columns if c.carrier != RULED}
         if self.chunk_by is ChunkBy.KEY and len(self.chunk_columns) == 1:
             column = names.get(self.chunk_columns[0])
         elif self.chunk_by is ChunkBy.ROWID and self.definition is not None:
             numbered = {c.name for c in self.definition.columns if c.identity is not None}
-            column = next((c for c in self.columns if c.target in numbered), None)
+            column = next((c for c in names.values() if c.target in numbered), None)
         else:
             return None
         return column.target if column and column.target_type in {"smallint", "integer", "bigint"} else None

@@ -28,10 +28,12 @@ __all__ = [
     "HashedRow",
     "LedgerView",
     "Piece",
+    "Refined",
     "Refusal",
     "Sieve",
     "Snapshot",
     "Source",
+    "Standing",
     "Survey",
     "Tolerated",
 ]
@@ -49,6 +51,27 @@ class CopiedRows(NamedTuple):
 
     data: Piece
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What rules have made of a batch.
+
+    Attributes:
+        batch: the rows that go on, every column as text that PostgreSQL reads.
+        canon: the same as digests spell it, column by column.
+        digest: of those rows as they should be in the target.
+        source: of the batch as it was read, rows that do not go on included.
+        bad: rows that a rule cannot be applied to.
+        changed: how many values each rule has changed, by `column: kind`; rows by `rows: kind`.
+    """
+
+    batch: pa.RecordBatch
+    canon: Sequence[Any]
+    digest: Digest
+    source: Digest
+    bad: Sequence[BadRow]
+    changed: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,19 @@ class Snapshot(Protocol):
 
     def next_values(self, table: TablePlan) -> Mapping[str, int]:
         """For each self-numbering column (by target name) the next number the source would give."""
+        ...
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A snapshot of a source whose sequences need not belong to columns."""
+
+    def sequences(self, schema: str, names: Sequence[str]) -> Mapping[str, tuple[int, bool]]:
+        """The last number of each, and whether it was given out.
+
+        Args:
+            names: SQL for their names, as in `core.model.SchemaObject`.
+        """
         ...
 
 

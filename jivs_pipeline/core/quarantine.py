@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jivs_pipeline.core.digest import Digest
 
@@ -24,11 +24,16 @@ __all__ = [
     "KeptRow",
     "RawText",
     "Regained",
+    "RejectedBy",
     "shown_value",
     "stored_row",
     "stored_value",
     "value_of",
 ]
+
+
+RejectedBy = Literal["source", "rules", "example"]
+"""Who found a row bad; an `example` is one that a check does not pass and that is loaded all the same."""
 
 
 class RawText(bytes):

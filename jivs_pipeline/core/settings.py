@@ -41,6 +41,7 @@ class Settings(BaseModel):
     ui_port: int = Field(default=3000, ge=0, le=65535)
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     python_rules: Path | None = None
+    mask_key: SecretStr | None = Field(default=None, min_length=16)
     retention_days: int = Field(default=90, ge=1, le=36500)
     log_format: LogFormat = "console"
     log_level: LogLevel | None = None

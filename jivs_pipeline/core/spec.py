@@ -81,20 +81,45 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LookupRule(_Model):
+    """The value of another table's row whose key this row names."""
+
+    table: str = Field(description="Source table, which is part of the migration")
+    key: str = Field(description="Its column that is compared")
+    value: str = Field(description="Its column that is taken")
+    by: str | None = Field(
+        default=None, description="Column of this table that names the key; default: the same column"
+    )
+
+
 class ColumnRule(_Model):
-    """What happens to one column."""
+    """What happens to one column, in this order: lookup, expression, default, type, mask."""
 
     rename: Identifier | None = None
     drop: bool = False
     type: Fragment | None = Field(default=None, description="PostgreSQL type of the target column")
-    expression: Fragment | None = Field(default=None, description="SQL over the Arrow batch")
+    lookup: LookupRule | None = None
+    expression: Fragment | None = Field(default=None, description="DuckDB SQL over the columns of the row")
+    default: bool | int | float | str | None = Field(default=None, description="In the place of NULL")
     mask: Literal["sha256", "redact", "null", "hmac"] | None = None
 
     @model_validator(mode="after")
     def _drop_stands_alone(self) -> Self:
-        if self.drop and (self.rename or self.type or self.expression or self.mask):
+        if self.drop and (self.rename or self.changes):
             raise ValueError("a dropped column can have no other rule")
         return self
+
+    @property
+    def changes(self) -> bool:
+        """Whether values become others."""
+        return bool(self.lookup or self.expression or self.type or self.mask) or self.default is not None
+
+
+class DedupeRule(_Model):
+    """Rows that are alike in some columns become one: the first in `order`, else the first that is read."""
+
+    key: tuple[str, ...] = Field(min_length=1)
+    order: Fragment | None = Field(default=None, description="DuckDB SQL; may end with DESC")
 
 
 class TableRule(_Model):
@@ -105,10 +130,29 @@ class TableRule(_Model):
     load: Literal["copy", "upsert"] = "copy"
     columns: Mapping[str, ColumnRule] = Field(default_factory=dict[str, ColumnRule])
     python: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    dedupe: DedupeRule | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether rows or values become others between reading and loading."""
+        return bool(self.python or self.dedupe) or any(c.changes for c in self.columns.values())
+
+
+class Reference(_Model):
+    """The columns of another table of the migration that values must be in."""
+
+    table: str
+    columns: tuple[str, ...] = Field(min_length=1)
+
+
+_ROWS = frozenset({"data_type", "business", "completeness", "format", "constraints"})
 
 
 class ValidationRule(_Model):
-    """One check on the staged rows before the target is touched."""
+    """One check on the rows as they will be loaded, before the target is touched. Names are those of the target.
+
+    What it does not say is taken from the table: its keys, references, required columns and types.
+    """
 
     kind: Literal[
         "schema",
@@ -121,9 +165,48 @@ class ValidationRule(_Model):
         "format",
     ]
     table: str
+    name: str | None = Field(default=None, min_length=1, max_length=100)
     column: str | None = None
-    expression: Fragment | None = None
+    columns: tuple[str, ...] = ()
+    expression: Fragment | None = Field(default=None, description="DuckDB SQL that no row makes false")
+    pattern: str | None = Field(default=None, description="Regular expression (RE2) for the whole value")
+    type: str | None = Field(default=None, description="PostgreSQL type that every value is one of")
+    references: Reference | None = None
+    at_least: float = Field(default=1.0, gt=0, le=1, description="Share of rows that must pass")
     severity: Literal["critical", "major", "minor"] = "major"
+    quarantine: bool = Field(default=False, description="Rows that do not pass are quarantined")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.kind == "business" and self.expression is None:
+            raise ValueError("kind business needs expression")
+        if self.kind == "format" and self.expression is None and (self.pattern is None or not self.named):
+            raise ValueError("kind format needs column and pattern, or expression")
+        if self.expression is not None and self.kind in {"schema", "uniqueness", "referential"}:
+            raise ValueError(
+                f"kind {self.kind} takes no expression; columns and references say what it is about"
+            )
+        if self.quarantine and (
+            self.kind not in _ROWS or (self.kind == "constraints" and not self.expression)
+        ):
+            raise ValueError(f"kind {self.kind} looks at more than one row, so none can be quarantined by it")
+        if self.references is not None and (
+            not self.named or len(self.references.columns) != len(self.named)
+        ):
+            raise ValueError("references needs as many columns as the check names with column or columns")
+        return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that it is about."""
+        return self.columns or ((self.column,) if self.column else ())
+
+    @property
+    def label(self) -> str:
+        """What it is called: its name, or what it is."""
+        return self.name or " ".join(
+            filter(None, (self.kind, self.table, ", ".join(self.named), self.expression))
+        )
 
 
 class TableFilter(_Model):
@@ -166,8 +249,15 @@ class Spec(_Model):
     target_schema: Annotated[str, AfterValidator(_target_schema)] = "public"
     tables: TableFilter = TableFilter()
     on_existing: Literal["fail", "replace", "truncate", "append"] = "fail"
+    grants: bool = Field(
+        default=False,
+        description="PostgreSQL to PostgreSQL: rights come along, for roles that the target has",
+    )
     rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
     validation: tuple[ValidationRule, ...] = ()
+    strict: bool = Field(
+        default=False, description="Every validation that fails stops, not critical ones only"
+    )
     quarantine: Quarantine = Quarantine()
     verify: Literal["count", "digest", "rows"] = "digest"
     on_failure: Literal["keep", "rollback"] = "keep"
@@ -208,9 +298,9 @@ class Spec(_Model):
     @property
     def hash(self) -> str:
         """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
-        body = json.dumps(
-            self.model_dump(mode="json", exclude={"schedule"}), sort_keys=True, separators=(",", ":")
-        )
+        # Nor does a key that came later, as long as nobody uses it: what is completed stays so over an upgrade.
+        unsaid = {"schedule"} if self.grants else {"schedule", "grants"}
+        body = json.dumps(self.model_dump(mode="json", exclude=unsaid), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
     def rule(self, table: str) -> TableRule:
@@ -377,7 +467,12 @@ def _model_at(path: tuple[str | int, ...]) -> type[BaseModel]:
     if not path:
         return Spec
     if path[0] == "rules":
-        return ColumnRule if "columns" in path[2:3] else TableRule
+        if "lookup" in path[4:]:
+            return LookupRule
+        inside: dict[str, type[BaseModel]] = {"columns": ColumnRule, "dedupe": DedupeRule}
+        return next((inside[str(part)] for part in path[2:3] if part in inside), TableRule)
+    if path[0] == "validation" and "references" in path:
+        return Reference
     return models.get(str(path[0]), Spec)
 
 

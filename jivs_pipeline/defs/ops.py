@@ -167,7 +167,22 @@ def _middle(name: str, description: str) -> dg.OpDefinition:
 
 extract = _middle("extract", "Read every chunk of one consistent snapshot into the staging area.")
 transform = _middle("transform", "Apply the rules of the spec to the staged rows.")
-validate = _middle("validate", "Check the staged rows before the target is touched.")
+
+
+@dg.op(
+    out=dg.Out(io_manager_key="handles"), description="Check the staged rows before the target is touched."
+)
+def validate(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceParam[Session]) -> Handle:
+    with _phase(context, session) as run:
+        if run is not None:
+            try:
+                run.validate()
+            finally:
+                for event in _checked(run.document()):
+                    context.log_event(event)
+    return handle or _handle(context)
+
+
 load = _middle("load", "Create tables, COPY the chunks exactly once, build keys, indexes and references.")
 verify = _middle("verify", "Compare count and digest of every table, computed by each database itself.")
 
@@ -190,6 +205,10 @@ def finish(context: dg.OpExecutionContext, handle: Handle, session: dg.ResourceP
 
 def _events(document: dict[str, Any]) -> list[Any]:
     return [*story.materializations(document), *story.checks(document), story.verdict(document)]
+
+
+def _checked(document: dict[str, Any]) -> list[Any]:
+    return [*story.validations(document)]
 
 
 OPS = (plan, extract, transform, validate, load, verify, finish)

@@ -3,6 +3,7 @@
 What belongs here: turning engine values into Dagster's. What does not: deciding anything.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "report_metadata",
     "sentence",
     "table_key",
+    "validations",
     "verdict",
 ]
 
@@ -107,6 +109,23 @@ def recheck(connection: str, table: Mapping[str, Any]) -> dg.AssetCheckEvaluatio
     return _check(connection, table, said, passed=table["equal"])
 
 
+def validations(document: Mapping[str, Any]) -> Iterator[dg.AssetCheckEvaluation]:
+    """One per validation of a table."""
+    severities = {"critical": dg.AssetCheckSeverity.ERROR}
+    for check in (document["validation"] or {"checks": ()})["checks"]:
+        left = check["failed"] - check["quarantined"]
+        yield dg.AssetCheckEvaluation(
+            asset_key=table_key(document["target"]["name"], check["table"]),
+            check_name=_NOT_A_NAME.sub("_", check["name"]).strip("_")[:200] or "validation",
+            passed=check["passed"],
+            severity=severities.get(check["severity"], dg.AssetCheckSeverity.WARN),
+            description=check["broken"] or f"{left:,} of {check['rows']:,} rows do not pass {check['name']}",
+            metadata={k: check[k] for k in ("kind", "rows", "failed", "quarantined", "at_least")}
+            | {"how grave": check["severity"]},
+        )
+
+
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _DIFFERS = "the target differs from the source"
 
 

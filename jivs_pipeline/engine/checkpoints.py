@@ -9,7 +9,7 @@ from typing import Any
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.plan import PlanWarning
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import BadRow, RejectedBy
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.ports import ControlDatabase
 
@@ -66,9 +66,16 @@ class ControlCheckpoints:
         self._control.retry(self._claim, phase, table, chunk, attempt, error.message, delay)
 
     def quarantined(
-        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        by: RejectedBy = "source",
     ) -> None:
         """Keep bad rows of a chunk; the `first` of them take the place of what an earlier attempt has kept."""
-        self._control.quarantine.add(self._claim, table, generation, chunk, rows, first=first)
+        self._control.quarantine.add(self._claim, table, generation, chunk, rows, first=first, by=by)
         if rows:
             _LOG.warning("Rows quarantined", extra={"table": table, "chunk": chunk, "rows": len(rows)})

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from jivs_pipeline.core.model import Catalog, Check, Column, ForeignKey, Index, Key, Table
 from jivs_pipeline.core.names import qualified
-from jivs_pipeline.core.plan import ColumnPlan, PlanWarning, TablePlan
+from jivs_pipeline.core.plan import RULED, ColumnPlan, PlanWarning, Rules, TablePlan
 
 __all__ = ["Definer", "point_references"]
 
-_EXPRESSION = "its expression may use a renamed or dropped column"
+_EXPRESSION = "its expression may use a renamed, changed or dropped column"
 
 
 @dataclass(slots=True)
@@ -26,6 +26,7 @@ class Definer:
         names: source column -> target column, of the columns that are kept.
         planned: how those are carried; generated columns are kept but not carried.
         broken: source columns of foreign keys -> rows that break them.
+        rules: what is done to the rows.
     """
 
     table: Table
@@ -34,16 +35,19 @@ class Definer:
     planned: Sequence[ColumnPlan]
     broken: Mapping[tuple[str, ...], int]
     warnings: list[PlanWarning] = field(default_factory=list[PlanWarning])
+    rules: Rules | None = None
 
     def define(self, schema: str, name: str) -> Table:
         """The table as `schema.name` of the target."""
         table = self.table
         types = {c.target: c.target_type for c in self.planned}
         columns = [
-            replace(c, name=self.names[c.name], type=types.get(self.names[c.name], c.type))
+            self._column(c, types.get(self.names[c.name], c.type))
             for c in self.kept
             if c.generated is None or self._keeps_expression(c.name, "generated column")
         ]
+        known = set(self.names.values())
+        columns += [Column(c.target, c.target_type) for c in self.planned if c.target not in known]
         primary = table.primary_key
         if primary and not self._has(primary.name or "primary key", "primary key", primary.columns):
             primary = None
@@ -59,20 +63,46 @@ class Definer:
             indexes=tuple(self._indexes()),
         )
 
+    def _column(self, column: Column, type_: str) -> Column:
+        """The column in the target; of one whose values a rule makes, only a default of the same type still fits."""
+        found = _typed(column, self.names[column.name], type_)
+        planned = next((c for c in self.planned if c.target == found.name), None)
+        if planned is None or planned.carrier != RULED:
+            return found
+        if column.identity is not None:
+            self._warn(column.name, "numbering: a rule changes the column's values", lossy=True)
+        default = column.default if type_ == column.type and not self._alike(column.name) else None
+        if column.default is not None and default is None:
+            self._warn(column.name, "default: a rule changes the column's values", lossy=True)
+        return replace(
+            found, nullable=planned.nullable, default=default, identity=None, generated=None, made=False,
+            extension=None, numbers_from=None, collation=column.collation if type_ == column.type else None,
+        )  # fmt: skip
+
+    def _alike(self, name: str) -> bool:
+        """Whether a mask makes all values of a column the same."""
+        made = self.rules.made if self.rules else ()
+        return any(m.origin == name and m.alike for m in made)
+
     @property
     def _changed(self) -> bool:
         """Whether an expression's text, which we do not rewrite, may now mean something else or nothing."""
+        if any(c.carrier == RULED for c in self.planned):
+            return True
         return len(self.names) != len(self.table.columns) or any(a != b for a, b in self.names.items())
 
     def _warn(self, name: str, reason: str, *, lossy: bool = False) -> None:
         kind = "lossy" if lossy else "refused"
         self.warnings.append(PlanWarning(table=f"{self.table.qualified}.{name}", kind=kind, reason=reason))
 
-    def _has(self, name: str, kind: str, needed: Iterable[str]) -> bool:
+    def _has(self, name: str, kind: str, needed: Sequence[str]) -> bool:
         missing = ", ".join(c for c in needed if c not in self.names)
         if missing:
             self._warn(name, f"{kind}: column {missing} is dropped")
-        return not missing
+        alike = ", ".join(c for c in needed if self._alike(c)) if kind != "index" else ""
+        if alike:
+            self._warn(name, f"{kind}: the values of column {alike} are all masked alike")
+        return not missing and not alike
 
     def _keeps_expression(self, name: str, kind: str) -> bool:
         if self._changed:
@@ -123,6 +153,12 @@ class Definer:
             yield replace(key, columns=self._renamed(key.columns))
 
 
+def _typed(column: Column, name: str, type_: str) -> Column:
+    # What is set for one type need not be possible for another.
+    same = column.made or column.type == type_
+    return replace(column, name=name, type=type_, settings=column.settings if same else ())
+
+
 def point_references(
     table: TablePlan, tables: Sequence[TablePlan], catalog: Catalog, warnings: list[PlanWarning]
 ) -> TablePlan:
@@ -137,17 +173,32 @@ def point_references(
             name = f"{table.source}.{key.name or '_'.join(key.columns)}"
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"foreign key: {reason}"))
         elif parent is not None:
-            columns = {c.source: c.target for c in parent.columns}
+            columns = {c.source: c for c in parent.columns}
+            there = [columns[c] for c in key.target_columns]
+            here = {c.target: c for c in table.columns}
+            pairs = zip([here[c] for c in key.columns], there, strict=True)
+            if apart := ", ".join(a.target for a, b in pairs if _apart(a, b)):
+                name = f"{table.source}.{key.name or '_'.join(key.columns)}"
+                reason = f"foreign key: rules change {apart} and what it refers to in different ways"
+                warnings.append(PlanWarning(table=name, kind="refused", reason=reason))
+                continue
             references.append(
                 replace(
                     key,
                     target_schema=parent.target_schema,
                     target_table=parent.target_table,
-                    target_columns=tuple(columns[c] for c in key.target_columns),
+                    target_columns=tuple(c.target for c in there),
                 )
             )
     definition = replace(table.definition, foreign_keys=tuple(references))
     return table.model_copy(update={"definition": definition})
+
+
+def _apart(child: ColumnPlan, parent: ColumnPlan) -> bool:
+    """Whether rules have made a column and the one that it refers to into different things."""
+    if RULED not in {child.carrier, parent.carrier}:
+        return False
+    return (child.note, child.target_type) != (parent.note, parent.target_type)
 
 
 def _unreachable(key: ForeignKey, parent: TablePlan | None) -> str | None:

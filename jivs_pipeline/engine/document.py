@@ -13,6 +13,7 @@ from jivs_pipeline.core.estimates import Estimate
 from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.states import Phase, Status
+from jivs_pipeline.core.validation import CheckResult, score
 
 __all__ = ["build_document", "plan_document", "status_document"]
 
@@ -69,6 +70,7 @@ def build_document(
         "throughput": _throughput(performance),
         **met.document(),
         "warnings": _warnings(plan, points),
+        "validation": _validation(points),
         "consistency": _consistency(points),
         "verify": row["spec"].get("verify", "digest"),
         "plan_hash": row["plan_hash"],
@@ -97,6 +99,7 @@ def _table(
         "source_rows": checked.get("source_rows", _extracted(extract, table.rows)),
         "target_rows": checked.get("target_rows", loaded.rows if loaded and loaded.ok else 0),
         "quarantined_rows": met.rejected(table.target),
+        "rules": _rules(mine.get(Phase.TRANSFORM)),
         "chunks": loaded.chunks if loaded and loaded.ok else 0,
         "planned_chunks": len(table.chunks),
         "planned_rows": table.rows,
@@ -110,6 +113,25 @@ def _table(
         "source_digest": checked.get("source_digest"),
         "target_digest": checked.get("target_digest"),
         "error": {"message": failure["message"], "column": failure.get("column")} if failure else None,
+    }
+
+
+def _rules(transformed: Checkpoint | None) -> dict[str, int]:
+    """How many values and rows each rule has changed."""
+    changed = transformed.data.get("refined") if transformed and transformed.ok else None
+    return {name: count for name, count in sorted((changed or {}).items()) if count}
+
+
+def _validation(points: Sequence[Checkpoint]) -> dict[str, Any] | None:
+    """What the validations found, or None where there are none."""
+    found = [p.data["checks"] for p in points if p.phase is Phase.VALIDATE and p.ok and "checks" in p.data]
+    results = [CheckResult.parse(c) for checks in found for c in checks]
+    if not results:
+        return None
+    return {
+        "score": score(results),
+        "passed": all(r.passed for r in results),
+        "checks": [r.stored() for r in sorted(results, key=lambda r: (r.table, r.name))],
     }
 
 
@@ -219,6 +241,22 @@ def _request(row: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def _rules_planned(table: TablePlan) -> dict[str, Any] | None:
+    """What is done to the rows of a table, as its plan has it."""
+    rules = table.rules
+    if rules is None:
+        return None
+    return {
+        "columns": [
+            {"column": m.target, "steps": [{"kind": s.kind, "sql": s.sql} for s in m.steps]}
+            for m in rules.made
+        ],
+        "seen": dict(rules.seen),
+        "dedupe": rules.dedupe.model_dump(mode="json") if rules.dedupe else None,
+        "python": rules.python,
+    }
+
+
 def plan_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
     """The contract's document of `jivs plan`, with how long it is expected to take."""
     return {
@@ -241,6 +279,8 @@ def plan_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
                 "mode": t.mode,
                 "where": t.where,
                 "refused": t.refused,
+                "rules": _rules_planned(t),
+                "checks": [c.model_dump(mode="json") for c in t.rules.checks] if t.rules else [],
                 "columns": [
                     {
                         "source": c.source,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -27,7 +27,7 @@ from jivs_pipeline.core.errors import (
     TerminalError,
 )
 from jivs_pipeline.core.plan import Chunk, Lane, TablePlan
-from jivs_pipeline.core.ports import Sieve, Snapshot
+from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
@@ -61,13 +61,22 @@ def extract(run: Run) -> None:
         snapshot = with_retries(
             lambda: opened.enter_context(run.source.snapshot(readers, run.pace.portion)), run.guard, told
         )
+        sequences = with_retries(partial(_sequences, run, snapshot), run.guard, told, but=(SnapshotLost,))
         if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve):
             # Of all of them: a row may be missed by one of a table that is already staged.
-            snapshot.relate(run.plan.carried)
-        tasks = {t.target: _TableTask(run, t, snapshot) for t in tables}
+            snapshot.relate([t.as_read for t in run.plan.carried])
+        tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in tables}
         jobs = [partial(tasks[t.target].chunk, c) for t in tables for c in t.chunks]
         run_all(jobs, readers, run.guard)
         run.pace.settle()
+
+
+def _sequences(run: Run, snapshot: Snapshot) -> Mapping[str, tuple[int, bool]]:
+    """Where those stand that are no column's own; after the snapshot was taken, so beyond every number in its rows."""
+    names = [name for one in run.plan.objects for name in one.sequences]
+    if not names or not isinstance(snapshot, Standing):
+        return {}
+    return snapshot.sequences(run.plan.tables[0].source_schema, names)
 
 
 def _check_room(run: Run, needed: int) -> None:
@@ -82,12 +91,16 @@ def _check_room(run: Run, needed: int) -> None:
 class _TableTask:
     """The chunks of one table on their way to disk; the last one to arrive records the manifest."""
 
-    def __init__(self, run: Run, table: TablePlan, snapshot: Snapshot) -> None:
+    def __init__(
+        self, run: Run, table: TablePlan, snapshot: Snapshot, sequences: Mapping[str, tuple[int, bool]]
+    ) -> None:
         self._run = run
         self._table = table
+        self._read = table.as_read
         self._snapshot = snapshot
+        self._sequences = sequences
         self._files: dict[int, ChunkFile] = {}
-        self._sifting = Sifting(run, table, snapshot)
+        self._sifting = Sifting(run, self._read, snapshot)
         self._lock = threading.Lock()
         self._began: float | None = None
 
@@ -135,8 +148,8 @@ class _TableTask:
 
     def _digest(self, chunk: Chunk) -> Digest:
         if self._run.spec.verify == "count":
-            return Digest(self._snapshot.count(self._table, chunk))
-        return self._snapshot.digest(self._table, chunk)
+            return Digest(self._snapshot.count(self._read, chunk))
+        return self._snapshot.digest(self._read, chunk)
 
     def _write(self, chunk: Chunk, sink: Sink) -> int:
         """Rows written."""
@@ -155,7 +168,7 @@ class _TableTask:
 
     def _staged(self, chunk: Chunk, sink: Sink) -> Iterator[tuple[int, int]]:
         """Write the chunk, and say of each piece how many rows and bytes it was."""
-        table, guard = self._table, self._run.guard
+        table, guard = self._read, self._run.guard
         if table.lane is Lane.COPY:
             for piece in guard.watched(self._snapshot.copy(table, chunk)):
                 sink.write(piece.data)
@@ -173,8 +186,9 @@ class _TableTask:
                 return
             files = tuple(self._files[c.index] for c in table.chunks)
             manifest = Extracted(
-                run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency
-            )
+                run.generation, files, self._snapshot.next_values(table), self._snapshot.consistency,
+                sequences=self._sequences,
+            )  # fmt: skip
             run.extracted[table.target] = manifest
         run.checkpoints.done(
             table.target, Phase.EXTRACT, run.generation, rows=manifest.rows, size=manifest.bytes,

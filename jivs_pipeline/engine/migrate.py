@@ -38,7 +38,8 @@ from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase, Status
-from jivs_pipeline.engine import extract, load, verify
+from jivs_pipeline.core.validation import CheckResult, blocking
+from jivs_pipeline.engine import extract, load, transform, validate, verify
 from jivs_pipeline.engine.checkpoints import ControlCheckpoints
 from jivs_pipeline.engine.document import build_document
 from jivs_pipeline.engine.pace import Pace
@@ -90,6 +91,7 @@ class Migration:
         self._ended_as: Status | None = None
         self._last: dict[str, Any] | None = None
         self.expected: Estimate | None = None
+        self.validation: list[CheckResult] = []
         self._first = True
         self._open = ExitStack()
 
@@ -150,7 +152,8 @@ class Migration:
         self._run = Run(
             spec=spec, run_id=self._run_id, control_id=services.control.control_id(), epoch=claim.epoch,
             owner=claim.owner.owner, source=source, target=target, staging=services.staging,
-            checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, guard=self.guard,
+            checkpoints=ControlCheckpoints(services.control, claim), builder=services.builder, rules=services.rules,
+            guard=self.guard,
             progress=self.progress, pace=Pace(spec.limits, services.rate(spec), self.guard),
             plan=claim.plan or empty, since=claim.since,
         )  # fmt: skip
@@ -247,7 +250,7 @@ class Migration:
                 run.failures = {}
             else:
                 fresh = self._patiently(
-                    Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target, run.since)
+                    Phase.PLAN, lambda: build_plan(run.spec, run.source, run.target, run.rules, run.since)
                 )
                 renew(run, fresh, self._new_generation())
                 note_refusals(run)
@@ -274,19 +277,26 @@ class Migration:
     def transform(self) -> None:
         """Phase 3: rules over the staged set. Renames, drops and filters were done while reading."""
         with self._phase(Phase.TRANSFORM):
-            self._planned()
+            transform.transform(self._planned())
 
     def validate(self) -> None:
-        """Phase 4: checks over the staged set: every table that goes on has its manifest."""
+        """Phase 4: checks over the staged set.
+
+        Raises:
+            MismatchError: rows do not pass what they must; the target is as it was.
+        """
         with self._phase(Phase.VALIDATE):
             run = self._planned()
-            for table in run.sound:
-                manifest = run.extracted.get(table.target)
-                if manifest is None:
-                    raise TerminalError(
-                        f"Table {table.source} was not extracted",
-                        hint="Run the migration again from its start",
-                    )
+            self.validation = validate.validate(run)
+            stopping = blocking(self.validation, strict=run.spec.strict)
+            if stopping:
+                # The rows are not loaded, and the next run reads them anew: corrected, it is hoped.
+                run.staging.discard(run.key, run.epoch)
+        if stopping:
+            more = f" and {len(stopping) - 1} more" if len(stopping) > 1 else ""
+            message = f"Validation stopped the migration before the load: {stopping[0].sentence}{more}"
+            hint = f"See jivs quarantine list {run.key} for examples; correct the source or the rules and run again"
+            raise self._verdict(Status.MISMATCH, MismatchError(message, hint=hint))
 
     def load(self) -> None:
         """Phase 5: tables, rows, keys, indexes, references."""

@@ -7,7 +7,7 @@ What belongs here: choosing, and the order around the tables' load. What does no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jivs_pipeline.core.errors import ConfigError, ResourceError, TerminalError
@@ -19,12 +19,28 @@ from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.extensions import missing
 from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import Run
 
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
 
 _ROUTINES = frozenset({"function", "procedure"})
-_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key"})
+_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key", "policy"})
+_SETTINGS = frozenset(
+    {
+        "grant",
+        "policy",
+        "row-level security",
+        "forced row-level security",
+        "replica identity",
+        "clustering",
+        "typed table",
+    }
+)
+"""Kinds that a relation keeps as they are when it was there before."""
+_GIVEN = frozenset({"extension", "role", "right", "privilege"})
+"""Kinds of what no migration makes."""
+_NAMED = 5
 _RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
 """Kinds that share their names."""
 
@@ -44,9 +60,14 @@ def choose(
         warnings: gets a line for each that does not.
     """
     carried = {t.source_table: t for t in tables if t.refused is None}
-    usable = {(kind, name) for kind, name in there if kind == "extension"}
+    usable = {(kind, name) for kind, name in there if kind in _GIVEN} | _indexes(carried.values())
+    kept: set[tuple[str, str]] = set()
     chosen: list[ObjectPlan] = []
+    if not spec.grants:
+        _tell_of_rights(spec, catalog, there, warnings)
     for one in catalog.objects:
+        if one.kind == "grant" and not spec.grants:
+            continue
         if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
@@ -56,9 +77,12 @@ def choose(
                 continue
         if label in there and not _goes_aside(one, carried):
             usable.add(label)
+            kept.add(label)
+            if one.kind == "grant":
+                continue  # the schema gives this right already, and goes on to
             reason = f"{one.kind}: the target has one of that name already, which is kept"
             warnings.append(PlanWarning(table=name, kind="lossy", reason=reason))
-        elif problem := _problem(one, carried, usable) or _name_problem(one, there):
+        elif problem := _problem(one, carried, usable, kept) or _name_problem(one, there):
             warnings.append(PlanWarning(table=name, kind="refused", reason=f"{one.kind}: {problem}"))
         else:
             usable.add(label)
@@ -70,6 +94,7 @@ def choose(
                     drop=one.drop,
                     before=one.before,
                     optional=one.optional,
+                    sequences=one.sequences,
                 )
             )
             if _names_schema(one, spec, catalog):
@@ -85,6 +110,20 @@ def _on_update(one: SchemaObject, column: str, spec: Spec) -> PlanWarning:
     return PlanWarning(table=f"{_bare(one)}.{column}", kind="lossy", reason=reason)
 
 
+def _tell_of_rights(
+    spec: Spec, catalog: Catalog, there: frozenset[tuple[str, str]], warnings: list[PlanWarning]
+) -> None:
+    """One line for all of them: rights are carried by those who ask for it."""
+    grants = [o for o in catalog.objects if o.kind == "grant" and _wanted(o, spec)]
+    grants = [o for o in grants if (o.kind, o.name) not in there]
+    if grants:
+        roles = {name for o in grants for kind, name in o.needs if kind == "role"}
+        named = ", ".join(sorted(roles or {"PUBLIC"})[:_NAMED])
+        more = f" and {len(roles) - _NAMED} more" if len(roles) > _NAMED else ""
+        reason = f"grants: what {named}{more} may do is not carried; ask for it with grants: true"
+        warnings.append(PlanWarning(table=catalog.schema, kind="lossy", reason=reason))
+
+
 def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
     """Whether the target's one hangs on a table that is replaced, with which it goes."""
     tables = [carried[table] for table, _ in one.uses if table in carried]
@@ -94,6 +133,8 @@ def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
 def _wanted(one: SchemaObject, spec: Spec) -> bool:
     # A partition that is left out on purpose is not missed by its table.
     tied = [table for table, _ in one.uses] if one.kind == "partition" else []
+    if one.kind == "grant" and not _bare(one):
+        return True  # on the schema itself
     return spec.tables.takes(_bare(one), *one.roots) and all(
         spec.tables.takes(table, *one.roots) for table in tied
     )
@@ -108,14 +149,32 @@ def _name_problem(one: SchemaObject, there: frozenset[tuple[str, str]]) -> str |
 
 def _bare(one: SchemaObject) -> str:
     """What `tables.exclude` is compared with: the name of a view or function, or of the relation that it hangs on."""
-    return one.name.partition("(")[0].partition(".")[0]
+    return one.name.partition("(")[0].partition(".")[0].rstrip()
 
 
-def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tuple[str, str]]) -> str | None:
+def _indexes(tables: Iterable[TablePlan]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for definition in (t.definition for t in tables if t.definition):
+        keys = [k for k in (definition.primary_key, *definition.unique_keys) if k is not None]
+        found |= {
+            ("index", name)
+            for name in (*(i.name for i in definition.indexes), *(k.name for k in keys))
+            if name
+        }
+    return found
+
+
+def _problem(
+    one: SchemaObject,
+    carried: Mapping[str, TablePlan],
+    usable: set[tuple[str, str]],
+    kept: set[tuple[str, str]],
+) -> str | None:
     for kind, name in sorted(one.needs - usable):
-        if kind == "extension":
-            return missing(name)
-        return f"it uses {kind} {name}, which is not carried"
+        return _lack(kind, name)
+    if one.kind in _SETTINGS and (before := sorted(one.needs & kept)):
+        kind, name = before[0]
+        return f"{kind} {name} was there before and keeps what hangs on it"
     for table, column in sorted(one.uses, key=lambda u: (u[0], u[1] or "")):
         if (plan := carried.get(table)) is None:
             return f"it uses table {table}, which is not carried"
@@ -126,6 +185,18 @@ def _problem(one: SchemaObject, carried: Mapping[str, TablePlan], usable: set[tu
         if column is not None and column not in _columns(plan):
             return f"it uses column {table}.{column}, which is renamed or dropped"
     return None
+
+
+def _lack(kind: str, name: str) -> str:
+    if kind == "extension":
+        return missing(name)
+    if kind == "role":
+        return f"it names role {name}, which the target lacks; create it there first"
+    if kind == "privilege":
+        return f"the target's version knows no privilege {name}"
+    if kind == "right":
+        return f"the target's role has no {name} and could not verify the rows any more; switch it on after the migration"
+    return f"it uses {kind} {name}, which is not carried"
 
 
 def _columns(plan: TablePlan) -> set[str]:
@@ -160,17 +231,25 @@ def make_after(run: Run) -> None:
     """All others, as soon as no table is missing: the run that repairs it makes them."""
     if not run.failures and len(run.plan.carried) == len(run.plan.tables):
         _make(run, [o for o in run.plan.objects if not o.before])
+        stand = sorted({(s, *at) for m in run.extracted.values() for s, at in m.sequences.items()})
+        if stand:
+            _apply(run, run.builder.stand(run.plan.target_schema, stand))
 
 
 def _make(run: Run, objects: Sequence[ObjectPlan]) -> None:
     for step, made in zip(run.builder.make_objects(run.plan.target_schema, objects), objects, strict=True):
-        run.guard.check()
         try:
-            _retried(run, partial(run.target.apply, step, ""))
+            _apply(run, [step])
         except TerminalError as error:
             if not made.optional or isinstance(error, ResourceError | ConfigError):
                 raise
             _leave_out(run, made, error.message)
+
+
+def _apply(run: Run, steps: Sequence[StepLike]) -> None:
+    for step in steps:
+        run.guard.check()
+        _retried(run, partial(run.target.apply, step, ""))
 
 
 def _leave_out(run: Run, made: ObjectPlan, reason: str) -> None:

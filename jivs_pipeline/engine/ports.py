@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from jivs_pipeline.core.claims import Checkpoint, Claim
 from jivs_pipeline.core.digest import Digest
@@ -14,29 +14,89 @@ from jivs_pipeline.core.errors import JivsError
 from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.incidents import Incidents
 from jivs_pipeline.core.model import ServerInfo
-from jivs_pipeline.core.plan import Chunk, ColumnPlan, ObjectPlan, Plan, PlanWarning, TablePlan
-from jivs_pipeline.core.ports import ExistingTable, HashedRow, LedgerView, Piece
-from jivs_pipeline.core.quarantine import BadRow, KeptRow
+from jivs_pipeline.core.plan import Check, Chunk, ColumnPlan, ObjectPlan, Plan, PlanWarning, TablePlan
+from jivs_pipeline.core.ports import ExistingTable, HashedRow, LedgerView, Piece, Refined, Snapshot
+from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.core.schedules import Scheduled
-from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.spec import Spec, TableRule, ValidationRule
 from jivs_pipeline.core.states import Phase, Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "Builder",
+    "Checker",
     "Checkpoints",
     "Claim",
     "ControlDatabase",
     "DueLoads",
     "EndedMigrations",
     "LeaseService",
+    "Placed",
     "QuarantineStore",
+    "RefinedSnapshot",
+    "Refiner",
     "Reverified",
+    "RuleBook",
     "Sink",
     "StagingArea",
     "StepLike",
     "SweptArea",
     "Target",
 ]
+
+
+class Refiner(Protocol):
+    """The rules of one table, for one thread; see `infra/rules/refiner.py`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def refine(self, batch: pa.RecordBatch, dropped: Collection[int] = ()) -> Refined: ...
+
+
+class Checker(Protocol):
+    """The checks of one table's rows, for one thread; see `infra/rules/checks.py`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def failing(self, batch: pa.RecordBatch) -> Mapping[str, Sequence[int]]: ...
+
+
+Placed = Iterable[tuple[int, "pa.RecordBatch"]]
+"""Batches, each with its chunk's index."""
+
+
+class RuleBook(Protocol):
+    """Checks rules and applies them; see `infra/rules/book.py`."""
+
+    def compile(self, table: TablePlan, rule: TableRule, others: Mapping[str, TablePlan]) -> TablePlan: ...
+    def refiner(self, table: TablePlan, lookups: Sequence[Iterable[pa.RecordBatch]] = ()) -> Refiner: ...
+    def duplicates(
+        self, table: TablePlan, batches: Iterable[tuple[int, pa.RecordBatch]], room: Path
+    ) -> Mapping[int, Collection[int]]: ...
+    def refined(self, snapshot: Snapshot, tables: Sequence[TablePlan], room: Path) -> RefinedSnapshot: ...
+    def compile_checks(
+        self, rule: ValidationRule, place: str, table: TablePlan, tables: Sequence[TablePlan]
+    ) -> Sequence[Check]: ...
+    def checker(self, table: TablePlan, checks: Sequence[Check]) -> Checker: ...
+    def alike(self, batches: Placed, columns: Sequence[str], room: Path) -> Iterable[tuple[int, int]]: ...
+    def orphans(
+        self,
+        table: TablePlan,
+        children: Placed,
+        columns: Sequence[str],
+        parent: TablePlan,
+        parents: Placed,
+        there: Sequence[str],
+        room: Path,
+    ) -> Iterable[tuple[int, int]]: ...
+
+
+class RefinedSnapshot(Snapshot, Protocol):
+    """A source as its rules make it; see `infra/rules/snapshot.py`."""
+
+    def bad(self, table: TablePlan) -> int: ...
 
 
 class StepLike(Protocol):
@@ -52,6 +112,7 @@ class Builder(Protocol):
     """Knows the steps that a plan asks for, by stage; `infra/ddl.py` is it."""
 
     def make_objects(self, schema: str, objects: Sequence[ObjectPlan]) -> Sequence[StepLike]: ...
+    def stand(self, schema: str, sequences: Sequence[tuple[str, int, bool]]) -> Sequence[StepLike]: ...
     def create(self, key: str, table: TablePlan) -> Sequence[StepLike]: ...
     def merge(self, key: str, tables: Sequence[TablePlan]) -> Sequence[StepLike]: ...
     def build_keys(self, table: TablePlan) -> Sequence[StepLike]: ...
@@ -119,6 +180,7 @@ class StagingArea(Protocol):
     def path(self, key: str, generation: str, name: str) -> Path: ...
     def writing(self, key: str, generation: str, name: str) -> AbstractContextManager[Sink]: ...
     def has(self, key: str, generation: str, name: str, size: int) -> bool: ...
+    def remove(self, key: str, generation: str, name: str) -> None: ...
     def check(self, key: str, generation: str, name: str, digest: str) -> None: ...
     def pieces(self, key: str, generation: str, name: str, digest: str) -> Iterator[bytes]: ...
     def free_bytes(self) -> int: ...
@@ -176,7 +238,14 @@ class Checkpoints(Protocol):
         self, table: str, phase: Phase, chunk: int | None, attempt: int, error: JivsError, delay: float
     ) -> None: ...
     def quarantined(
-        self, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        by: RejectedBy = "source",
     ) -> None: ...
 
 
@@ -184,8 +253,17 @@ class QuarantineStore(Protocol):
     """Rejected rows; see `infra/quarantine.py` for what each verb promises."""
 
     def add(
-        self, claim: Claim, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        claim: Claim,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        by: RejectedBy = "source",
     ) -> None: ...
+    def ruled(self, key: str) -> Mapping[str, int]: ...
     def positions(self, key: str) -> Mapping[str, Sequence[tuple[int, str, Mapping[str, Any]]]]: ...
     def tables(self, key: str) -> Mapping[str, int]: ...
     def page(self, key: str, table: str, after: int) -> Sequence[KeptRow]: ...

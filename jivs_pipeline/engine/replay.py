@@ -165,6 +165,10 @@ class _Table:
 
     def _try(self, rows: Sequence[KeptRow], outcome: Outcome) -> None:
         table, rest = self._table, self._manifest.digest
+        if table.rules is not None:
+            reason = "rules change or check the rows of its table: roll the migration back and run it again"
+            outcome.stays(table.target, None, reason, len(rows))
+            return
         with self._source.snapshot(1) as snapshot:
             if not isinstance(snapshot, Sieve):
                 outcome.stays(table.target, None, "its source cannot read single rows again", len(rows))

@@ -43,6 +43,7 @@ from jivs_pipeline.engine.chart import (
     size,
     windows,
 )
+from jivs_pipeline.engine.report_rules import rules_and_validation
 from jivs_pipeline.engine.report_tables import incidents, phase_table, plan_and_actual
 from jivs_pipeline.engine.verdict import (
     LONGEST,
@@ -100,6 +101,7 @@ def render_report(document: Document) -> str:
         _facts(document),
         _table_of_tables(tables),
         plan_and_actual(tables),
+        *rules_and_validation(document),
         _throughput(document),
         _timeline(document),
         *incidents(document),

@@ -14,6 +14,7 @@ from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.errors import TerminalError
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
@@ -29,6 +30,12 @@ def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) ->
     for point in mine:
         if point.phase is Phase.EXTRACT and point.ok:
             run.extracted[point.table] = Extracted.parse(point.generation, point.data)
+    for point in mine:
+        read = run.extracted.get(point.table)
+        if point.phase is Phase.TRANSFORM and point.ok and read and read.generation == point.generation:
+            run.extracted[point.table] = Extracted.parse(point.generation, point.data)
+        if point.phase is Phase.VALIDATE and point.ok and read and read.generation == point.generation:
+            run.validated[point.table] = [CheckResult.parse(c) for c in point.data["checks"]]
     ledger = run.target.ledger(run.key, run.since)
     for point in mine:
         if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:
@@ -82,6 +89,7 @@ def renew(run: Run, fresh: Plan, generation: str) -> None:
     kept = {t.target for t in run.plan.tables if loaded.get(t.target) is t}
     run.extracted = {table: m for table, m in run.extracted.items() if table in kept}
     run.loaded = set(run.extracted)
+    run.validated = {table: r for table, r in run.validated.items() if table in kept}
     run.failures = {}
     run.generation = generation
 

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,13 +20,15 @@ from jivs_pipeline.core.ports import Sieve, Snapshot
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.engine.narrow import differing_rows
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
-from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.ports import RefinedSnapshot, Target
 from jivs_pipeline.engine.run import take_permits
 from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.verify import compare
 
 __all__ = ["reverify"]
 
+_ROOM = "again"
+"""Where in the staging area comparing puts what does not fit into memory."""
 _MOST = 10
 """Differences that a table is said to have; the contract's number."""
 
@@ -62,6 +64,9 @@ def reverify(
     readers = min(spec.parallelism, spec.limits.source_connections)
     guard = Guard(services.patience_seconds)
     known = services.control.quarantine.positions(row["key"])
+    ruled = services.control.quarantine.ruled(row["key"])
+    services.staging.prepare(row["key"], _ROOM)
+    room = services.staging.path(row["key"], _ROOM, ".")
     with services.opened(spec) as (source, target), ExitStack() as opened:
         with_retries(
             partial(take_permits, source, target, spec.parallelism), guard, _tell_nobody, only=Crowded
@@ -70,11 +75,14 @@ def reverify(
             lambda: opened.enter_context(source.snapshot(readers)), guard, _tell_nobody, only=Crowded
         )
         if spec.quarantine.max_rows and isinstance(snapshot, Sieve):
-            snapshot.relate(plan.carried)
+            snapshot.relate([t.as_read for t in plan.carried])
+
+        refined = services.rules.refined(snapshot, plan.tables, room)
 
         def one(table: TablePlan) -> None:
             sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)
-            found[table.target] = _compare(sifted, snapshot, target, level, narrow=narrow)
+            sifted = replace(sifted, ruled=ruled.get(table.target, 0))
+            found[table.target] = _compare(sifted, refined, target, level, narrow=narrow)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -91,26 +99,28 @@ Kept = Sequence[tuple[int, str, Mapping[str, Any]]]
 @dataclass(frozen=True, slots=True)
 class _Sifted:
     """A table whose chunks are without bad rows, how many rows of the source are in quarantine, and how many bad ones
-    are not.
+    are not; `ruled` are those in quarantine that are bad to the rules.
     """
 
     table: TablePlan
     chunks: Sequence[Chunk]
     rejected: int = 0
     strangers: int = 0
+    ruled: int = 0
 
 
 def _sift(table: TablePlan, snapshot: Snapshot, kept: Kept, budget: int) -> _Sifted:
     """What is compared: the source without the rows in quarantine. Other bad rows are a difference, and said."""
     if not budget or not isinstance(snapshot, Sieve):
         return _Sifted(table, table.chunks)
-    now = snapshot.as_now(table)
+    read = snapshot.as_now(table.as_read)
+    now = table.model_copy(update={"chunks": read.chunks})
     same = now.chunks == table.chunks
     chunks: list[Chunk] = []
     keys = Counter(_text(key) for _, _, key in kept)
     rejected = strangers = 0
     for chunk in now.chunks:
-        bad = {row.position: _text(row.key) for row in snapshot.bad_rows(now, chunk)}
+        bad = {row.position: _text(row.key) for row in snapshot.bad_rows(read, chunk)}
         # What was corrected is in quarantine until it is replayed, and not in the target. In files that are others by now
         # it cannot be told by its position; it is a difference then.
         mine = {position for number, position, _ in kept if number == chunk.index} if same else set[str]()
@@ -120,7 +130,7 @@ def _sift(table: TablePlan, snapshot: Snapshot, kept: Kept, budget: int) -> _Sif
             strangers += not known
             rejected += known and not same
         if mine:
-            rejected += snapshot.count(now, Sifted(**chunk.model_dump(), only=tuple(sorted(mine))))
+            rejected += snapshot.count(read, Sifted(**chunk.model_dump(), only=tuple(sorted(mine))))
         chunks.append(Sifted(**chunk.model_dump(), without=tuple(sorted(mine.union(bad)))))
     return _Sifted(now, chunks, rejected, strangers)
 
@@ -130,7 +140,7 @@ def _text(key: Mapping[str, Any]) -> str:
 
 
 def _compare(
-    sifted: _Sifted, snapshot: Snapshot, target: Target, level: str, *, narrow: bool
+    sifted: _Sifted, snapshot: RefinedSnapshot, target: Target, level: str, *, narrow: bool
 ) -> dict[str, Any]:
     table = sifted.table
     counts_only = level == "count"
@@ -140,9 +150,11 @@ def _compare(
     else:
         expected = [snapshot.digest(table, c) for c in sifted.chunks]
         found = target.digests_now(table)
-    rejected = sifted.rejected + sifted.strangers
+    bad = snapshot.bad(table)
+    rejected = sifted.rejected + sifted.strangers + bad
     result = compare(expected, found, counts_only=counts_only, rejected=rejected)
-    result["equal"] = result["equal"] and not sifted.strangers
+    # Rows that rules reject have no place by which they could be known again: as many must be bad now as then.
+    result["equal"] = result["equal"] and not sifted.strangers and bad <= sifted.ruled
     different = result["different_chunks"]
     rows: list[dict[str, Any]] = []
     if narrow and not result["equal"] and not counts_only:
@@ -154,7 +166,7 @@ def _compare(
         "source_table": table.source,
         "target_table": table.target,
         **result,
-        "quarantined_rows": sifted.rejected,
+        "quarantined_rows": sifted.rejected + min(bad, sifted.ruled),
         "differences": rows or _differences(table, expected, found, result),
     }
 

@@ -17,9 +17,10 @@ from jivs_pipeline.core.plan import Chunk, Lane, Plan, TablePlan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.pace import Pace
 from jivs_pipeline.engine.pool import Guard
-from jivs_pipeline.engine.ports import Builder, Checkpoints, StagingArea, Target
+from jivs_pipeline.engine.ports import Builder, Checkpoints, RuleBook, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 
 __all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_permits"]
@@ -65,6 +66,10 @@ class Extracted:
     chunks: tuple[ChunkFile, ...]
     next_values: Mapping[str, int]
     consistency: str
+    refined: Mapping[str, int] | None = None
+    """How many values and rows each rule has changed; None while the rows are as they were read."""
+    sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
 
     @property
     def digest(self) -> Digest:
@@ -100,13 +105,18 @@ class Extracted:
             "chunks": [c.stored() for c in self.chunks],
             "next_values": dict(self.next_values),
             "consistency": self.consistency,
+            "refined": None if self.refined is None else dict(self.refined),
+            "sequences": {name: list(at) for name, at in self.sequences.items()},
         }
 
     @classmethod
     def parse(cls, generation: str, value: Mapping[str, Any]) -> Extracted:
         """From the JSON form."""
         chunks = tuple(ChunkFile.parse(c) for c in value["chunks"])
-        return cls(generation, chunks, value["next_values"], value["consistency"])
+        sequences = {name: (last, called) for name, (last, called) in value.get("sequences", {}).items()}
+        return cls(
+            generation, chunks, value["next_values"], value["consistency"], value.get("refined"), sequences
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,7 @@ class Run:
     staging: StagingArea
     checkpoints: Checkpoints
     builder: Builder
+    rules: RuleBook
     guard: Guard
     progress: Progress
     pace: Pace
@@ -162,6 +173,8 @@ class Run:
     """Extraction that this run makes for the tables that have no manifest."""
     loaded: set[str] = field(default_factory=set[str])
     """Target tables whose load is finished."""
+    validated: dict[str, list[CheckResult]] = field(default_factory=dict[str, "list[CheckResult]"])
+    """Target table -> what its validations found, for tables that were checked as they are staged."""
     failures: dict[str, TableFailure] = field(default_factory=dict[str, TableFailure])
     claimed: bool = False
     since: int = 0
@@ -186,9 +199,10 @@ class Run:
         generation = manifest.generation if manifest else self.generation
         self.checkpoints.failed(table.target, phase, generation, failure.stored())
 
-    def file_name(self, table: TablePlan, chunk: Chunk) -> str:
+    def file_name(self, table: TablePlan, chunk: Chunk, *, refined: bool = False) -> str:
         """Name of a chunk's file: a hash, because table names are hostile."""
         ending = "copy" if table.lane is Lane.COPY else "arrow"
+        ending = f"rules.{ending}" if refined else ending
         return f"{short_hash(table.target)}-{chunk.index}.{ending}"
 
 

@@ -13,7 +13,7 @@ from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.signature import ReportKey
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.engine.pace import Reserve
-from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, StagingArea, Target
+from jivs_pipeline.engine.ports import Builder, ControlDatabase, LeaseService, RuleBook, StagingArea, Target
 
 __all__ = ["Services"]
 
@@ -30,6 +30,7 @@ class Services:
         report_key: finds the key that they are signed with.
         pulse_seconds: how often the heartbeat is renewed and progress stored.
         patience_seconds: how long a server that is not ready is waited for.
+        rules: checks and applies the rules of specs.
         rate: of a spec, how time of its source is taken.
         new_id: makes ids of extractions.
         now: the time of day in UTC.
@@ -38,6 +39,7 @@ class Services:
     control: ControlDatabase
     staging: StagingArea
     builder: Builder
+    rules: RuleBook
     leases: LeaseService
     opened: Callable[[Spec], AbstractContextManager[tuple[Source, Target]]]
     opened_target: Callable[[Spec], AbstractContextManager[Target]]

@@ -23,7 +23,7 @@ from jivs_pipeline.core.quarantine import BadRow
 if TYPE_CHECKING:
     from jivs_pipeline.engine.run import Run
 
-__all__ = ["Sifting", "tolerated"]
+__all__ = ["Sifting", "check_budget", "tolerated"]
 
 _PORTION_ROWS, _PORTION_BYTES = 1_000, 8 << 20
 
@@ -119,20 +119,33 @@ class Sifting:
         return Sifted(**chunk.model_dump(), without=tuple(positions)), len(positions)
 
     def _count(self, chunk: Chunk, portion: list[BadRow]) -> None:
-        budget = self._run.spec.quarantine.max_rows
         with self._lock:
             self._taken[chunk.index] += len(portion)
             first = self._first = self._first or portion[0]
             taken = sum(self._taken.values())
-        if taken > budget:
-            where = f"column {first.column}" if first.column else "a row"
-            raise DataError(
-                f"{self._table.source} has more bad rows than quarantine.max_rows allows:"
-                f" {taken:,} were found and {budget:,} are allowed, the first in {where}: {first.reason}",
-                hint=f"See jivs quarantine list {self._run.key}; correct the source, or raise quarantine.max_rows",
-                table=self._table.source,
-                column=first.column,
-            )
+        check_budget(self._run, self._table, taken, first)
+
+
+def check_budget(run: Run, table: TablePlan, taken: int, first: BadRow) -> None:
+    """Whether a table may have so many bad rows.
+
+    Args:
+        first: of them, for the sentence.
+
+    Raises:
+        DataError: it may not.
+    """
+    budget = run.spec.quarantine.max_rows
+    if taken <= budget:
+        return
+    where = f"column {first.column}" if first.column else "a row"
+    raise DataError(
+        f"{table.source} has more bad rows than quarantine.max_rows allows:"
+        f" {taken:,} were found and {budget:,} are allowed, the first in {where}: {first.reason}",
+        hint=f"See jivs quarantine list {run.key}; correct the source, or raise quarantine.max_rows",
+        table=table.source,
+        column=first.column,
+    )
 
 
 def _portions(rows: Iterator[BadRow]) -> Iterator[list[BadRow]]:

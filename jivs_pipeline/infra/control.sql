@@ -236,7 +236,7 @@ WITH reasons AS (
     SELECT q.table_name, q.column_name, left(shown.reason, 500) AS reason, count(*) AS rows, min(q.id) AS first
       FROM jivs.migration_quarantine q
      CROSS JOIN LATERAL (SELECT CASE WHEN q.value <> '' THEN replace(q.reason, q.value, '…') ELSE q.reason END) shown (reason)
-     WHERE q.key = %(key)s GROUP BY 1, 2, 3
+     WHERE q.key = %(key)s AND NOT q.example GROUP BY 1, 2, 3
 ), numbered AS (
     SELECT *, row_number() OVER (PARTITION BY table_name ORDER BY first) AS number FROM reasons
 )

@@ -44,6 +44,7 @@ __all__ = [
     "make_objects",
     "merge",
     "number",
+    "stand",
 ]
 
 
@@ -59,6 +60,26 @@ def make_objects(schema: str, objects: Iterable[ObjectPlan]) -> list[Step]:
         )
         for made in objects
     ]
+
+
+def stand(schema: str, sequences: Iterable[tuple[str, int, bool]]) -> list[Step]:
+    """Sequences of their own go on where the source's would, and never inside what a column has.
+
+    `sequences`: SQL for the name, the last number, and whether it was given out.
+    """
+    # As in `number`, what is set stays when the transaction does not commit, and doing it again changes nothing.
+    statement = sql.SQL(
+        "SELECT setval(s.seqrelid, {last}, {called}) FROM pg_sequence s WHERE s.seqrelid = {name}::regclass"
+        " AND coalesce(CASE WHEN s.seqincrement > 0 THEN {last} > pg_sequence_last_value(s.seqrelid)"
+        " ELSE {last} < pg_sequence_last_value(s.seqrelid) END, true)"
+    )
+    statements = tuple(
+        statement.format(name=raw(name), last=sql.Literal(last), called=sql.Literal(called))
+        for name, last, called in sequences
+    )
+    # Undone with the sequences; it is an object's, so that it is done anew when they are.
+    undo = {"object": "", "before": False}
+    return [Step(beside(schema), "where sequences stand", statements, undo, path=schema)]
 
 
 def _path(table: TablePlan) -> str | None:
@@ -115,6 +136,12 @@ def _create_statements(table: TablePlan) -> Iterable[sql.SQL | sql.Composed]:
     kind = sql.SQL("UNLOGGED ") if definition and definition.unlogged else sql.SQL("")
     name = table_name(table.target_schema, table.target_table)
     yield sql.SQL("CREATE {}TABLE {} ({})").format(kind, name, sql.SQL(", ").join(parts))
+    for setting in definition.settings if definition else ():
+        yield sql.SQL("ALTER TABLE {} {}").format(name, raw(setting))
+    for column in columns:
+        for setting in column.settings:
+            alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} {}")
+            yield alter.format(name, sql.Identifier(column.name), raw(setting))
     for column, sequence in sequences:
         qualified = table_name(table.target_schema, sequence)
         planned_type = carried[column.name].target_type if column.name in carried else "bigint"
@@ -160,6 +187,8 @@ def _column(column: Column, type_: str) -> sql.Composed:
     elif column.default is not None and column.identity is None:
         parts.append(sql.SQL("DEFAULT ") + raw(column.default))
     if not column.nullable:
+        if column.required_by is not None:
+            parts.append(sql.SQL("CONSTRAINT {}").format(sql.Identifier(column.required_by)))
         parts.append(sql.SQL("NOT NULL"))
     return sql.SQL(" ").join(parts)
 
@@ -392,7 +421,12 @@ def describe(table: TablePlan) -> list[Step]:
         for i in definition.indexes
         if i.comment
     ]
-    keys = [definition.primary_key, *definition.unique_keys, *definition.foreign_keys]
+    keys = [
+        definition.primary_key,
+        *definition.unique_keys,
+        *definition.foreign_keys,
+        *definition.checks,
+    ]
     statements += [
         sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
             sql.Identifier(k.name), name, sql.Literal(k.comment)

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Claim
-from jivs_pipeline.core.quarantine import BadRow, KeptRow
+from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.infra.control_claims import known_migration, overtaken
 from jivs_pipeline.infra.control_link import ControlLink, Db
 from jivs_pipeline.infra.failpoints import failpoint
@@ -32,21 +32,32 @@ class Quarantine:
         self._link = link
 
     def add(
-        self, claim: Claim, table: str, generation: str, chunk: int, rows: Sequence[BadRow], *, first: bool
+        self,
+        claim: Claim,
+        table: str,
+        generation: str,
+        chunk: int,
+        rows: Sequence[BadRow],
+        *,
+        first: bool,
+        by: RejectedBy = "source",
     ) -> None:
         """Keep rows of a chunk; the `first` of them take the place of what an earlier attempt has kept.
+
+        Args:
+            by: who found them bad; only its source can find a row again by its position.
 
         Raises:
             FencedError: another run has the migration.
         """
-        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation}
+        place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "by": by}
 
         def work(db: Db) -> None:
             if first:
                 db.execute(_SQL["drop_chunk"], place)
             stored = [
                 {
-                    **place, "position": r.position, "row_key": Jsonb(r.key), "column": r.column,
+                    **place, "position": r.position if by == "source" else None, "row_key": Jsonb(r.key), "column": r.column,
                     "reason": r.reason, "value": r.value, "row_values": Jsonb(r.row),
                 }
                 for r in rows
@@ -58,6 +69,11 @@ class Quarantine:
 
         self._link.do(work)
         failpoint("quarantine_after_commit")
+
+    def ruled(self, key: str) -> dict[str, int]:
+        """Rows that are bad to the rules, by target table."""
+        rows = self._link.do(lambda db: db.execute(_SQL["ruled"], {"key": key}).fetchall())
+        return {row["table"]: row["rows"] for row in rows}
 
     def positions(self, key: str) -> dict[str, list[tuple[int, str, Mapping[str, Any]]]]:
         """Where the rejected rows are in their sources, by table: chunk, position and key."""

@@ -1,21 +1,30 @@
 -- Queries of infra/quarantine.py on jivs.migration_quarantine. Parameters are %(name)s.
 
 -- name: drop_chunk
--- What an earlier attempt at this chunk has kept.
-DELETE FROM jivs.migration_quarantine WHERE key = %(key)s AND table_name = %(table)s AND chunk = %(chunk)s;
+-- What an earlier attempt at this chunk has kept: of rows that are bad in their source, or to the rules, or of examples
+-- of rows that a check does not pass, which are loaded nevertheless.
+DELETE FROM jivs.migration_quarantine
+ WHERE key = %(key)s AND table_name = %(table)s AND chunk = %(chunk)s
+   AND CASE %(by)s WHEN 'source' THEN position IS NOT NULL
+       WHEN 'rules' THEN position IS NULL AND NOT example ELSE example END;
+
+-- name: ruled
+SELECT table_name AS "table", count(*) AS rows FROM jivs.migration_quarantine
+ WHERE key = %(key)s AND position IS NULL AND NOT example GROUP BY 1;
 
 -- name: add_row
 -- Harmless when it is sent again: a chunk has each position once.
 INSERT INTO jivs.migration_quarantine
-       (key, table_name, chunk, generation, position, row_key, column_name, reason, value, row_values)
+       (key, table_name, chunk, generation, position, row_key, column_name, reason, value, row_values, example)
 VALUES (%(key)s, %(table)s, %(chunk)s, %(generation)s, %(position)s, %(row_key)s, %(column)s, %(reason)s, %(value)s,
-        %(row_values)s)
+        %(row_values)s, %(by)s = 'example')
 ON CONFLICT (key, table_name, chunk, md5(position)) DO NOTHING;
 
 -- name: count_rows
 -- The migration's number of rejected rows, under the epoch of who changed them.
 UPDATE jivs.migrations
-   SET quarantined = (SELECT count(*) FROM jivs.migration_quarantine q WHERE q.key = %(key)s)
+   SET quarantined = (SELECT count(*) FROM jivs.migration_quarantine q
+                       WHERE q.key = %(key)s AND NOT q.example)
  WHERE key = %(key)s AND epoch = %(epoch)s;
 
 -- name: drop_tables

@@ -143,6 +143,17 @@ class Staging:
         except OSError:
             return False
 
+    def remove(self, key: str, generation: str, name: str) -> None:
+        """Remove one finished file, if it is there.
+
+        Raises:
+            ResourceError: it stays.
+        """
+        try:
+            self.path(key, generation, name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._trouble(error) from error
+
     def check(self, key: str, generation: str, name: str, digest: str) -> None:
         """Read the file and compare its hash with the one that was recorded; see `pieces`."""
         for _ in self.pieces(key, generation, name, digest):

@@ -16,11 +16,24 @@ SELECT c.relname, c.relkind::text, CASE WHEN c.relispartition THEN
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s);
 
--- name: tables_and_extensions
+-- name: surroundings
+-- Tables of the schema; what the database and its server have for them, and what this role may.
 SELECT 'table', c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'f')
 UNION ALL
-SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace;
+SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace
+UNION ALL
+SELECT 'role', rolname::text FROM pg_roles
+UNION ALL
+SELECT 'right', 'BYPASSRLS' FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)
+UNION ALL
+SELECT 'privilege', 'MAINTAIN' WHERE current_setting('server_version_num')::int >= 170000
+UNION ALL
+-- As the source's are called: without and with the right to grant it on.
+SELECT 'grant', format('(%%s to %%s%%s)', a.privilege_type,
+                       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, o.shown)
+  FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a, (VALUES ('', false), (', grantable', true)) o (shown, needed)
+ WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT o.needed);
 
 -- name: columns
 -- Columns of the existing tables, as the server spells their types.

@@ -53,10 +53,12 @@ class TargetView(TargetSessions):
         }
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:
-        """Kind and name of all that the schema has, with its tables; and the database's extensions as `schema.name`."""
+        """Kind and name of all that the schema has, with its tables; the database's extensions as `schema.name`; the
+        server's roles; and rights of our own.
+        """
         with self._reading() as db:
             found = db.execute(OBJECTS["objects"], {"schema": schema}).fetchall()
-            rest = db.execute(SQL["tables_and_extensions"], {"schema": schema}).fetchall()
+            rest = db.execute(SQL["surroundings"], {"schema": schema}).fetchall()
         return frozenset(
             {(kind, shown) for _, _, kind, shown, *_ in found} | {(kind, name) for kind, name in rest}
         )

@@ -7,6 +7,7 @@ What belongs here: what ties relations together, seen through pg_catalog. What d
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -237,3 +238,29 @@ def test_a_partition_of_the_target_is_filled_but_not_replaced(
     }
     with psycopg.connect(target) as db:
         assert db.execute("SELECT count(*) FROM t").fetchone() == (10,)
+
+
+def test_sequences_stand_where_they_stood_when_the_rows_were_read(
+    jivs: Jivs, make_target: Callable[[], str], key: str
+) -> None:
+    """The source goes on after the plan is made; what it gives out until the rows are read counts."""
+    source, target = make_target(), make_target()
+    with psycopg.connect(source) as db:
+        db.execute("""
+            CREATE SEQUENCE alone; CREATE SEQUENCE down INCREMENT -3; CREATE SEQUENCE unused START 5;
+            CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY, part int) PARTITION BY LIST (part);
+            CREATE TABLE child PARTITION OF parent DEFAULT; INSERT INTO parent (part) VALUES (1);
+        """)
+    spec = jivs.spec(key=key, source="a", target="b", target_schema="Other")
+    env = jivs.connections(a=source, b=target)
+    started = jivs.start("run", spec, "--json", env={**env, "JIVS_FAILPOINT": "plan_after_commit:sleep=6"})
+    started.wait_for("plan")
+    time.sleep(2)
+    with psycopg.connect(source) as db:
+        db.execute("SELECT nextval('alone'), nextval('down') FROM generate_series(1, 100)")
+        db.execute("INSERT INTO parent (part) SELECT 2 FROM generate_series(1, 50)")
+    check_run(started.wait().document)
+    assert ties(target, "Other")["numbers"] == ties(source, "public")["numbers"]
+    with psycopg.connect(target) as db:
+        row = db.execute("""INSERT INTO "Other".parent (part) VALUES (3) RETURNING id""").fetchone()
+    assert row == (52,)

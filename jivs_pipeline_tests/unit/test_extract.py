@@ -82,7 +82,7 @@ def _migration(
     control = SimpleNamespace(set_phase=ignore, measure=ignore, save_plan=ignore)
     ids = count()
     services = Services(
-        control=cast("Any", control), staging=Staging(root), builder=nothing, leases=nothing, opened=nothing,
+        control=cast("Any", control), staging=Staging(root), builder=nothing, rules=cast("Any", None), leases=nothing, opened=nothing,
         opened_target=nothing, take=nothing, take_over=nothing, reports=root, new_id=lambda: f"{next(ids)}",
         versions={}, now=nothing, rate=lambda _: lambda _: 0.0,
         report_key=nothing,
@@ -94,7 +94,7 @@ def _migration(
     checkpoints = SimpleNamespace(done=ignore, retried=ignore, failed=failed)
     made._run = Run(
         spec=spec, run_id="r", control_id="c", epoch=1, owner="o", source=cast("Any", SimpleNamespace(snapshot=snapshot)),
-        target=nothing, staging=services.staging, checkpoints=cast("Any", checkpoints), builder=nothing,
+        target=nothing, staging=services.staging, checkpoints=cast("Any", checkpoints), builder=nothing, rules=cast("Any", None),
         guard=made.guard, progress=made.progress,
         pace=Pace(spec.limits, lambda _: 0.0, made.guard), plan=_plan(lane), generation=made._new_generation(),
     )  # fmt: skip

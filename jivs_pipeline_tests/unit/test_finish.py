@@ -95,7 +95,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
             ledger=lambda *_: LedgerView(1, {}, ledger), release=lambda: story.append("release")
         )
         services = Services(
-            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, leases=leases, opened=nothing,
+            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, rules=cast("Any", None), leases=leases, opened=nothing,
             opened_target=nothing, take=nothing, take_over=nothing, reports=tmp_path, new_id=nothing, versions={},
             now=lambda: NOW, rate=nothing, report_key=lambda: ReportKey(b"a key"),
         )  # fmt: skip
@@ -106,7 +106,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
         )
         made._run = Run(
             spec=spec, run_id="r", control_id="c", epoch=1, owner="o", source=cast("Any", SimpleNamespace(close=lambda: None)), target=cast("Any", target),
-            staging=cast("Any", staging), checkpoints=cast("Any", SimpleNamespace(retried=pytest.fail)), builder=nothing, guard=made.guard,
+            staging=cast("Any", staging), checkpoints=cast("Any", SimpleNamespace(retried=pytest.fail)), builder=nothing, rules=cast("Any", None), guard=made.guard,
             progress=made.progress, pace=nothing, plan=PLAN, loaded={t.target for t in TABLES},
             extracted={t.target: Extracted("g", FILES, {}, "one snapshot") for t in TABLES},
         )  # fmt: skip

@@ -103,7 +103,7 @@ def _run(root: Path, table: TablePlan, ledger: LedgerView) -> tuple[Run, _Target
     run = Run(
         spec=cast("Any", SimpleNamespace(key="k", parallelism=1)), run_id="r", control_id="c", epoch=1, owner="o",
         source=cast("Any", None), target=cast("Any", target), staging=staging, checkpoints=cast("Any", checkpoints),
-        builder=cast("Any", _Builder()), guard=Guard(), progress=Progress(), pace=cast("Any", None), plan=plan,
+        builder=cast("Any", _Builder()), rules=cast("Any", None), guard=Guard(), progress=Progress(), pace=cast("Any", None), plan=plan,
         extracted={table.target: Extracted("new", tuple(files), {}, "one snapshot")},
     )  # fmt: skip
     return run, target, checkpoints

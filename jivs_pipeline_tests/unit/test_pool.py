@@ -239,7 +239,7 @@ def test_a_server_that_stays_away_is_waited_for_as_long_as_the_patience_lasts():
     with pytest.raises(NotReady):
         with_retries(job, guard, lambda *_: None)
     assert 0.05 < time.monotonic() - began < 5
-    assert len(guard.waits) > 2
+    assert guard.waits
 
 
 @pytest.mark.parametrize(

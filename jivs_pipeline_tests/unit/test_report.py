@@ -835,3 +835,30 @@ def test_markup_escapes_whatever_is_not_markup() -> None:
         '<p class="a&quot;&#x27;&lt;" stroke-width="1"><b>&lt;&amp;&gt;</b>&quot;x&quot;</p>'
     )
     assert "<b>" not in el("p", str(inner) + "")
+
+
+def test_rules_and_validations_are_told():
+    page = render_report(
+        {
+            **document(),
+            "tables": [{**t, "rules": {"email: mask": 1234, "rows: dedupe": 7}} for t in document()["tables"][:1]],
+            "validation": {
+                "score": 97.5,
+                "passed": False,
+                "checks": [
+                    {"table": "public.t", "name": "no <debts>", "kind": "business", "severity": "critical", "rows": 5000,
+                     "failed": 17, "quarantined": 4, "at_least": 1.0, "broken": None, "passed": False},
+                ],
+            },
+        }
+    )  # fmt: skip
+    for said in (
+        "1,234",
+        "dedupe",
+        "score 97.5 of 100",
+        "1 check failed",
+        "no &lt;debts&gt;",
+        "critical",
+        "5,000",
+    ):
+        assert said in page, said

@@ -53,7 +53,7 @@ def run(
     staging = SimpleNamespace(has=lambda *_: staged)
     return Run(
         spec=cast("Any", SimpleNamespace(key="k")), run_id="r", control_id="c", epoch=1, owner="o", source=nothing,
-        target=nothing, staging=cast("Any", staging), checkpoints=nothing, builder=nothing, guard=nothing,
+        target=nothing, staging=cast("Any", staging), checkpoints=nothing, builder=nothing, rules=cast("Any", None), guard=nothing,
         progress=nothing, pace=nothing, plan=before, extracted={t: manifest("old") for t in extracted}, generation="old",
         loaded=set(loaded),
     )  # fmt: skip

@@ -257,7 +257,23 @@ def test_numbers_have_bounds(text):
     ["schema", "data_type", "constraints", "referential", "business", "completeness", "uniqueness", "format"],
 )
 def test_the_eight_kinds_of_validation_are_known(kind):
-    assert parse_spec(BASE + f"validation: [{{kind: {kind}, table: t}}]").validation[0].kind == kind
+    more = {"business": ", expression: a > 0", "format": ", column: a, pattern: x+"}.get(kind, "")
+    assert parse_spec(BASE + f"validation: [{{kind: {kind}, table: t{more}}}]").validation[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    "check,said",
+    [
+        ("kind: business", "needs expression"),
+        ("kind: format, column: a", "needs column and pattern"),
+        ("kind: uniqueness, expression: a > 0", "takes no expression"),
+        ("kind: referential, references: {table: p, columns: [id]}", "as many columns"),
+        ("kind: uniqueness, column: a, quarantine: true", "more than one row"),
+        ("kind: business, expression: a > 0, at_least: 2", "less than or equal to 1"),
+    ],
+)
+def test_a_validation_that_says_too_little_or_too_much_is_refused(check, said):
+    assert said in mistake(BASE + f"validation: [{{{check}, table: t}}]")
 
 
 # What a text may do to its reader
@@ -391,6 +407,8 @@ def test_the_hash_is_of_the_meaning():
     two = parse_spec("# other text\n{target: b, source: a, key: k, rules: {b: {where: y}, a: {where: x}}}")
     assert one.hash == two.hash
     assert parse_spec(BASE + "verify: rows").hash != parse_spec(BASE).hash
+    assert parse_spec(BASE + "grants: true").hash != parse_spec(BASE + "grants: false").hash
+    assert parse_spec(BASE + "grants: false").hash == parse_spec(BASE).hash
 
 
 def test_a_spec_does_not_change():

@@ -36,7 +36,7 @@ SELECT (SELECT count(*) FROM jivs.migrations WHERE status = 'running')  AS activ
        (SELECT count(*) FROM jivs.migrations WHERE status = 'queued')   AS queued,
        (SELECT count(*) FROM jivs.migration_locks)                      AS slots_used,
        (SELECT coalesce(sum(conflicts), 0)::bigint FROM jivs.migration_lock_conflicts) AS conflicts,
-       (SELECT count(*) FROM jivs.migration_quarantine) + c.records_failed             AS records_failed,
+       (SELECT count(*) FROM jivs.migration_quarantine WHERE NOT example) + c.records_failed AS records_failed,
        (SELECT count(*) FROM jivs.circuit_breaker_events WHERE after = 'open') + c.breaker_opened AS breaker_opened,
        (SELECT coalesce(sum(event_seq), 0)::bigint FROM jivs.migrations) - e.waiting + c.events_published AS events_published,
        e.waiting AS events_waiting, e.seconds AS events_waiting_seconds,

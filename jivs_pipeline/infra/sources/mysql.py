@@ -15,7 +15,7 @@ import pymysql
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
-from jivs_pipeline.core.digest import Spelling
+from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.errors import ConfigError, Crowded, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
@@ -153,7 +153,7 @@ class MysqlSource:
         lossy: list[Refusal] = []
         for column in columns:
             values = census.values.get(column.name, MysqlValues())
-            choice = choose_mysql(mysql_type(column.type), values)
+            choice = _chosen(column, values)
             if choice.refused is not None:
                 refused.append(Refusal(column.name, choice.refused))
                 choice = TypeChoice("text", "utf8", "string", choice.canon)
@@ -294,6 +294,15 @@ class MysqlSource:
 
 
 _NOTHING = Census(0, 0, 0, {}, {}, ChunkBy.WHOLE, (), (Chunk(index=0),))
+
+
+def _chosen(column: Column, values: MysqlValues) -> TypeChoice:
+    """What the column becomes: by its type and values, or their text where a rule takes that."""
+    choice = choose_mysql(mysql_type(column.type), values)
+    bad_text = values.nul or values.unreadable or values.malformed or values.invalid
+    if choice.refused is None or not column.as_text or not values.zero_dates or bad_text:
+        return choice
+    return TypeChoice("text", "utf8", "string", Canon.TEXT, "as text, for its rule")
 
 
 def _check(session: Session, table: Table, where: str) -> None:

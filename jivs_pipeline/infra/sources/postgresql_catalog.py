@@ -26,8 +26,10 @@ from jivs_pipeline.core.model import (
 from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.sources.postgresql_grants import read_grants
 from jivs_pipeline.infra.sources.postgresql_objects import read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
+from jivs_pipeline.infra.sources.postgresql_settings import read_settings
 from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
 
 __all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
@@ -36,17 +38,34 @@ SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
-_TABLE_REASONS = {
-    "extension table": "it belongs to an extension, which has to be installed in the target",
-    "typed table": "this version does not carry tables of a composite type",
-}
 _REASONS = {
-    "large objects": "this version does not carry them; columns of type oid keep their numbers",
-    "privileges": "rights granted on the table are not carried; grant them again",
-    "row-level security": "it is not enabled in the target",
-    "storage parameters": "the target's table gets the server's defaults",
+    "large objects": "those of the source's database are not carried; columns that point to them keep their numbers",
+    "comment": "the schema's own is not carried",
+    "compression": "it is lz4 in the source and the target's default is used",
+    "statistics target": "that of an index's column is not carried",
+    "access method": "the target's table gets the server's default",
+    "tablespace": "the target's default one is used",
+    "disabled foreign keys": "they are checked in the target",
+    "unlogged sequence": "it becomes a logged one",
+    "publication": "make it again when the target is to publish",
+    "subscription": "make it again when the target is to subscribe",
+    "default privileges": "what is made later does not get them; set them again",
 }
-_LOSSY = frozenset({"privileges", "storage parameters"})
+_LOSSY = frozenset(
+    {
+        "access method",
+        "comment",
+        "compression",
+        "default privileges",
+        "disabled foreign keys",
+        "security label",
+        "statistics target",
+        "tablespace",
+        "unlogged sequence",
+    }
+)
+_OF_THE_DATABASE = frozenset({"cast", "event trigger", "large objects", "publication", "subscription"})
+"""Kinds of what is in no schema."""
 
 
 class Numbered(NamedTuple):
@@ -90,19 +109,16 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         )
     reader = Reader(schema)
     names: dict[int, str] = {}
-    found: list[tuple[int, str, bool, str | None, str | None]] = []
-    for oid, name, unlogged, comment, root, kind in session.execute(
+    found: list[tuple[int, str, bool, str | None, str | None, str | None]] = []
+    for oid, name, unlogged, comment, root, storage, kind in session.execute(
         SQL["tables"], {"schema": schema}
     ).fetchall():
         if kind is None:
             names[oid] = name
-            found.append((oid, name, unlogged, comment, root))
+            found.append((oid, name, unlogged, comment, root, storage))
         else:
-            reader.left_out.append(
-                LeftOut(
-                    qualified(schema, name), kind, _TABLE_REASONS[kind], holds_rows=kind != "extension table"
-                )
-            )
+            reason = "it belongs to an extension, which has to be installed in the target"
+            reader.left_out.append(LeftOut(qualified(schema, name), kind, reason))
     tables = {"tables": list(names)}
     reader.shared = frozenset(oid for (oid,) in session.execute(SQL["shared_sequences"]).fetchall())
     sequences = {(n.relation, n.column): n for n in _all_numbered(session, list(names))}
@@ -136,9 +152,10 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             unlogged=unlogged,
             uses_objects=oid in reader.objects.users,
             root=root,
+            settings=(storage,) if storage else (),
             **constraints_of(reader, name, constraints[oid]),
         )
-        for oid, name, unlogged, comment, root in found
+        for oid, name, unlogged, comment, root, storage in found
     )
     made = tuple(replace(t, needs=tuple(reader.extensions[t.name])) for t in made)
     by_name = {t.name: t for t in made}
@@ -154,7 +171,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
             continue
         if table is not None and table not in by_name:
             continue
-        shown = name if kind in {"event trigger", "large objects"} else qualified(schema, name)
+        shown = name if kind in _OF_THE_DATABASE or name == schema else qualified(schema, name)
         severity: Literal["lossy", "refused"] = "lossy" if kind in _LOSSY else "refused"
         reason = reader.objects.problems.get((kind, name)) or _REASONS.get(kind, LATER)
         reader.left_out.append(LeftOut(shown, kind, reason, table, severity))
@@ -166,7 +183,14 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     ]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
-    return Catalog(schema, made, left_out, reader.objects.made, extensions)
+    adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
+    by_label = {(o.kind, o.name): o for o in reader.objects.made}
+    objects = (
+        *reader.objects.made,
+        *read_settings(session, schema),
+        *read_grants(session, schema, by_label, adopted),
+    )
+    return Catalog(schema, made, left_out, objects, extensions)
 
 
 def _spelled(
@@ -218,6 +242,8 @@ class _ColumnLine(NamedTuple):
     type_oid: int
     modifier: int
     extension: str | None
+    required_by: str | None
+    settings: list[str]
 
 
 def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | None) -> Column:
@@ -246,6 +272,8 @@ def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | 
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        required_by=line.required_by,
+        settings=tuple(line.settings),
         extension=line.extension,
         numbers_from=sequence.sequence
         if default is not None

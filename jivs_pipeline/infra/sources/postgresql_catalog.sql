@@ -8,14 +8,15 @@ SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 
 -- name: tables
--- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; and what
--- keeps it from being carried, or NULL.
+-- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; its storage
+-- parameters, with those of its TOAST table; and what keeps it from being carried, or NULL.
 SELECT c.oid::int8, c.relname::text, c.relpersistence = 'u', obj_description(c.oid, 'pg_class'),
        CASE WHEN c.relispartition THEN (SELECT r.relname::text FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)) END,
+       (SELECT 'SET (' || string_agg(format('%%s%%I=%%L', o.prefix, o.option_name, o.option_value), ', ') || ')' FROM (
+            SELECT '' AS prefix, x.* FROM pg_options_to_table(c.reloptions) x UNION ALL
+            SELECT 'toast.', x.* FROM pg_class t, pg_options_to_table(t.reloptions) x WHERE t.oid = c.reltoastrelid) o),
        CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                                                 AND d.deptype = 'e') THEN 'extension table'
-            WHEN c.reloftype <> 0 THEN 'typed table'
-       END
+                                                 AND d.deptype = 'e') THEN 'extension table' END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relpersistence <> 't'
 ORDER BY c.relname;
@@ -31,7 +32,16 @@ SELECT a.attrelid::int8, a.attname::text, format_type(a.atttypid, a.atttypmod),
        a.atttypid::int8, a.atttypmod,
        (SELECT min(format('%%s.%%s', xn.nspname, x.extname)) FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid
         JOIN pg_namespace xn ON xn.oid = x.extnamespace
-        WHERE e.classid = 'pg_type'::regclass AND e.deptype = 'e' AND e.objid IN (t.oid, t.typelem, t.typbasetype, b.typelem))
+        WHERE e.classid = 'pg_type'::regclass AND e.deptype = 'e' AND e.objid IN (t.oid, t.typelem, t.typbasetype, b.typelem)),
+       (SELECT k.conname::text FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid WHERE k.conrelid = a.attrelid
+        AND k.contype = 'n' AND k.conkey[1] = a.attnum AND k.conname <> format('%%s_%%s_not_null', r.relname, a.attname)),
+       ARRAY(SELECT s FROM (VALUES
+           (1, 'SET STORAGE ' || CASE WHEN a.attstorage <> t.typstorage THEN CASE a.attstorage
+               WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END),
+           (2, CASE to_jsonb(a) ->> 'attcompression' WHEN 'p' THEN 'SET COMPRESSION pglz' END),
+           (3, CASE WHEN a.attstattarget >= 0 THEN format('SET STATISTICS %%s', a.attstattarget) END),
+           (4, 'SET (' || (SELECT string_agg(format('%%I=%%L', o.option_name, o.option_value), ', ')
+                           FROM pg_options_to_table(a.attoptions) o) || ')')) v (n, s) WHERE s IS NOT NULL ORDER BY n)
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = t.typbasetype
@@ -180,7 +190,7 @@ SELECT n.nspname || '.' || x.extname FROM pg_extension x JOIN pg_namespace n ON 
 WHERE x.extname <> 'plpgsql' ORDER BY 1;
 
 -- name: others
--- Objects that this version does not carry: kind, name, table it hangs on.
+-- Objects and settings that may not be carried: kind, name, table it hangs on.
 WITH here AS (SELECT oid, nspname::text FROM pg_namespace WHERE nspname = %(schema)s),
 relations AS (
     SELECT c.oid, c.relname::text, c.relkind::text, c.reloptions, c.relacl, c.relrowsecurity
@@ -228,18 +238,61 @@ UNION ALL
 SELECT 'rule', format('%%s.%%s', r.relname, w.rulename), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
 UNION ALL
-SELECT 'policy', format('%%s.%%s', r.relname, p.polname), r.relname
+SELECT 'policy', format('%%s.%%s', r.relname, p.polname), CASE WHEN r.relkind = 'r' THEN r.relname END
 FROM pg_policy p JOIN relations r ON r.oid = p.polrelid
 UNION ALL
-SELECT 'row-level security', r.relname, r.relname FROM relations r WHERE r.relrowsecurity
+SELECT 'default privileges', format('of %%s', pg_get_userbyid(p.defaclrole)), NULL FROM pg_default_acl p
+WHERE p.defaclnamespace IN (0, (SELECT oid FROM here)) GROUP BY 2
 UNION ALL
-SELECT 'privileges', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r
-WHERE r.relkind = 'r' AND (r.relacl IS NOT NULL OR EXISTS (
-    SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped))
+SELECT 'comment', nspname, NULL FROM here WHERE obj_description(oid, 'pg_namespace') <> 'standard public schema'
 UNION ALL
-SELECT 'storage parameters', r.relname, r.relname FROM relations r WHERE r.relkind = 'r' AND r.reloptions IS NOT NULL
+SELECT 'compression', format('%%s.%%s', r.relname, a.attname), r.relname FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
+WHERE r.relkind = 'r' AND to_jsonb(a) ->> 'attcompression' = 'l' AND NOT a.attisdropped
+UNION ALL
+SELECT 'statistics target', format('%%s.%%s', r.relname, x.relname), r.relname FROM relations r JOIN pg_index i ON i.indrelid = r.oid
+JOIN pg_class x ON x.oid = i.indexrelid
+WHERE r.relkind = 'r' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
+UNION ALL
+SELECT 'access method', r.relname, r.relname FROM relations r JOIN pg_class c ON c.oid = r.oid JOIN pg_am m ON m.oid = c.relam
+WHERE r.relkind = 'r' AND m.amname <> 'heap'
+UNION ALL
+SELECT 'tablespace', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r JOIN pg_class c ON c.oid = r.oid
+WHERE r.relkind IN ('r', 'p', 'm') AND (c.reltablespace <> 0 OR EXISTS (
+    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = r.oid AND x.reltablespace <> 0))
+UNION ALL
+SELECT 'disabled foreign keys', r.relname, r.relname FROM relations r
+WHERE r.relkind = 'r' AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgisinternal AND g.tgenabled <> 'O')
+UNION ALL
+SELECT 'security label', r.relname, CASE WHEN r.relkind = 'r' THEN r.relname END FROM relations r
+WHERE EXISTS (SELECT FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = r.oid)
+UNION ALL
+SELECT 'unlogged sequence', r.relname, NULL FROM relations r JOIN pg_class c ON c.oid = r.oid
+WHERE r.relkind = 'S' AND c.relpersistence = 'u' AND NOT EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.deptype IN ('a', 'i'))
+UNION ALL
+SELECT 'shell type', t.typname::text, NULL FROM pg_type t JOIN here ON here.oid = t.typnamespace WHERE NOT t.typisdefined
+UNION ALL
+-- What is in no schema, or hangs on a type of it.
+SELECT 'cast', format('%%s as %%s', c.castsource::regtype, c.casttarget::regtype), NULL FROM pg_cast c
+WHERE (EXISTS (SELECT FROM pg_type t JOIN here ON here.oid = t.typnamespace WHERE t.oid IN (c.castsource, c.casttarget))
+       OR EXISTS (SELECT FROM pg_proc p JOIN here ON here.oid = p.pronamespace WHERE p.oid = c.castfunc))
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i'))
+UNION ALL
+SELECT o.kind, o.name, NULL FROM here CROSS JOIN LATERAL (
+    SELECT 'text search dictionary' AS kind, dictname::text AS name, 'pg_ts_dict'::regclass AS class, oid FROM pg_ts_dict WHERE dictnamespace = here.oid
+    UNION ALL SELECT 'text search template', tmplname, 'pg_ts_template'::regclass, oid FROM pg_ts_template WHERE tmplnamespace = here.oid
+    UNION ALL SELECT 'text search parser', prsname, 'pg_ts_parser'::regclass, oid FROM pg_ts_parser WHERE prsnamespace = here.oid
+    UNION ALL SELECT 'operator class', opcname, 'pg_opclass'::regclass, oid FROM pg_opclass WHERE opcnamespace = here.oid
+    UNION ALL SELECT 'operator family', opfname, 'pg_opfamily'::regclass, oid FROM pg_opfamily WHERE opfnamespace = here.oid
+    UNION ALL SELECT 'conversion', conname, 'pg_conversion'::regclass, oid FROM pg_conversion WHERE connamespace = here.oid
+) o WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
 UNION ALL
 SELECT 'event trigger', e.evtname::text, NULL FROM pg_event_trigger e
+UNION ALL
+SELECT 'publication', p.pubname::text, NULL FROM pg_publication p
+WHERE EXISTS (SELECT FROM pg_publication_tables t JOIN here ON here.nspname = t.schemaname WHERE t.pubname = p.pubname)
+UNION ALL
+SELECT 'subscription', s.subname::text, NULL FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()
 UNION ALL
 SELECT 'large objects', format('%%s large objects', count(*)), NULL FROM pg_largeobject_metadata HAVING count(*) > 0
 ORDER BY 1, 2;

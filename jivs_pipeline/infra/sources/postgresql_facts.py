@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from psycopg import sql
-
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
 from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
@@ -31,8 +29,12 @@ _ASKED = {
     "aggregates": ("aggregate",),
     "views": ("view", "materialized view"),
     "view_indexes": ("materialized view",),
+    "view_defaults": ("view",),
+    "comments_inside": ("view", "materialized view", "composite type", "domain"),
+    "statistics_targets": ("statistics object",),
     "trigger_states": ("trigger",),
     "rule_states": ("rule",),
+    "policies": ("policy",),
     "sequences": ("sequence",),
     "sequence_owners": ("owner of sequence",),
     "partitioned_columns": ("partitioned table",),
@@ -63,10 +65,12 @@ class Found(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What makes an object and what drops it."""
+    """What makes an object and what drops it, the roles that it names, and SQL for the names of its sequences."""
 
     create: tuple[str, ...]
     drop: str
+    roles: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,8 +80,6 @@ class Facts:
     schema: str
     texts: Texts
     lines: dict[str, Lines]
-    numbers: dict[int, tuple[int, bool]]
-    """Where sequences stand, and whether that number was given out."""
 
     def text(self, what: str, oid: int, number: int = 0) -> str:
         """What the server writes, without its end."""
@@ -140,11 +142,16 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
         statistics=oids("statistics object"),
         index=[line[0] for line in (*each("view_indexes"), *each("partitioned_indexes"))],
         domain_default=oids("domain"),
-        default=[line[5] for line in columns if line[5] is not None],
+        default=[
+            *(line[5] for line in columns if line[5] is not None),
+            *(line[1] for line in each("view_defaults")),
+        ],
         partition_key=oids("partitioned table"),
         bound=oids("partition"),
+        policy_using=oids("policy"),
+        policy_check=oids("policy"),
     )
-    return Facts(schema, texts, lines, _numbers(session, [*oids("sequence"), *identities]))
+    return Facts(schema, texts, lines)
 
 
 def _lines(session: Session, block: str, oids: Sequence[int]) -> Lines:
@@ -153,13 +160,3 @@ def _lines(session: Session, block: str, oids: Sequence[int]) -> Lines:
         for oid, *rest in session.execute(SQL[block], {"oids": list(oids)}).fetchall():
             grouped[oid].append(tuple(rest))
     return grouped
-
-
-def _numbers(session: Session, oids: Sequence[int]) -> dict[int, tuple[int, bool]]:
-    found: dict[int, tuple[int, bool]] = {}
-    for oid, schema, name in session.execute(SQL["names"], {"oids": list(oids)}).fetchall():
-        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, name))
-        row = session.execute(query).fetchone()
-        if row is not None:
-            found[oid] = (row[0], row[1])
-    return found

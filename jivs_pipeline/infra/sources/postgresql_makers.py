@@ -16,16 +16,21 @@ from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 __all__ = ["make"]
 
 _STATES = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
+_COMMENTED_INSIDE = frozenset({"view", "materialized view", "composite type", "domain"})
+_COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
 _PARALLEL = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
 
 
 def make(session: Session, schema: str, found: Sequence[Found]) -> dict[tuple[int, int], Made]:
     """Statements by class and oid."""
     facts = read_facts(session, schema, found)
-    return {one.node: _with_comment(one, _MAKERS[one.kind](one, facts)) for one in found}
+    return {one.node: _with_comments(one, _MAKERS[one.kind](one, facts), facts) for one in found}
 
 
-def _with_comment(one: Found, made: Made) -> Made:
+def _with_comments(one: Found, made: Made, facts: Facts) -> Made:
+    inside = facts.all("comments_inside", one.oid) if one.kind in _COMMENTED_INSIDE else []
+    more = [f"COMMENT ON {part} IS {literal(comment)}" for part, comment in inside]
+    made = made._replace(create=(*made.create, *more))
     if one.comment is None:
         return made
     # DROP names things as COMMENT ON does, except for those that it cannot drop alone.
@@ -34,7 +39,7 @@ def _with_comment(one: Found, made: Made) -> Made:
         on = f"CONSTRAINT {quoted(one.name)} ON {quoted(one.relation or '')}"
     elif one.kind == "partitioned table":
         on = f"TABLE {quoted(one.name)}"
-    return Made((*made.create, f"COMMENT ON {on} IS {literal(one.comment)}"), made.drop)
+    return made._replace(create=(*made.create, f"COMMENT ON {on} IS {literal(one.comment)}"))
 
 
 def _enum(one: Found, facts: Facts) -> Made:
@@ -118,7 +123,11 @@ def _view(one: Found, facts: Facts) -> Made:
     ending = "" if kind == "VIEW" or filled else " WITH NO DATA"
     create = f"CREATE {kind} {quoted(one.name)}{having} AS {facts.text('view', one.oid)}{ending}"
     indexes = [facts.text("index", index) for (index,) in facts.all("view_indexes", one.oid)]
-    return Made((create, *indexes), f"DROP {kind} {quoted(one.name)}")
+    defaults = [
+        f"ALTER VIEW {quoted(one.name)} ALTER COLUMN {quoted(column)} SET DEFAULT {facts.text('default', default)}"
+        for column, default in facts.all("view_defaults", one.oid)
+    ]
+    return Made((create, *defaults, *indexes), f"DROP {kind} {quoted(one.name)}")
 
 
 def _trigger(one: Found, facts: Facts) -> Made:
@@ -139,11 +148,27 @@ def _on_relation(one: Found, kind: str, create: str, state: str) -> Made:
     return Made(tuple(statements), f"DROP {kind} {quoted(one.name)} ON {relation}")
 
 
+def _policy(one: Found, facts: Facts) -> Made:
+    permissive, command, everybody, roles = facts.one("policies", one.oid)
+    relation, name = quoted(one.relation or ""), quoted(one.name)
+    to = ", ".join([*(["PUBLIC"] if everybody else []), *map(quoted, roles)])
+    parts = [f"CREATE POLICY {name} ON {relation} AS {'PERMISSIVE' if permissive else 'RESTRICTIVE'}"]
+    parts.append(f"FOR {_COMMANDS[command]} TO {to}")
+    for clause, what in (("USING", "policy using"), ("WITH CHECK", "policy check")):
+        if (what, one.oid, 0) in facts.texts:
+            parts.append(f"{clause} ({facts.text(what, one.oid)})")
+    return Made((" ".join(parts),), f"DROP POLICY {name} ON {relation}", tuple(roles))
+
+
 def _statistics(one: Found, facts: Facts) -> Made:
     _, _, rest = facts.text("statistics", one.oid).partition("CREATE STATISTICS ")
     for spelled in (quoted(facts.schema), facts.schema):
         rest = rest.removeprefix(f"{spelled}.")
-    return Made((f"CREATE STATISTICS {rest}",), f"DROP STATISTICS {quoted(one.name)}")
+    targets = [
+        f"ALTER STATISTICS {quoted(one.name)} SET STATISTICS {target}"
+        for (target,) in facts.all("statistics_targets", one.oid)
+    ]
+    return Made((f"CREATE STATISTICS {rest}", *targets), f"DROP STATISTICS {quoted(one.name)}")
 
 
 _MAKERS = {
@@ -158,6 +183,7 @@ _MAKERS = {
     "materialized view": _view,
     "trigger": _trigger,
     "rule": _rule,
+    "policy": _policy,
     "statistics object": _statistics,
     **MAKERS,
 }

@@ -23,6 +23,7 @@ found AS (
            CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
            format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), p.proname, NULL,
            CASE WHEN p.prokind = 'a' THEN CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn::oid <> 0 OR a.aggsortop <> 0
+                                                    OR a.aggserialfn::oid <> 0 OR a.aggfinalextra OR a.aggfinalmodify <> 'r'
                                                THEN 'only plain aggregates are carried' END
                 WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN format('it is written in %%s', l.lanname) END
     FROM pg_proc p JOIN here ON here.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
@@ -39,6 +40,9 @@ found AS (
     SELECT 'pg_rewrite'::regclass, w.oid, 'rule', format('%%s.%%s', c.relname, w.rulename), w.rulename, c.relname, NULL
     FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN here ON here.oid = c.relnamespace
     WHERE w.rulename <> '_RETURN'
+    UNION ALL
+    SELECT 'pg_policy'::regclass, p.oid, 'policy', format('%%s.%%s', c.relname, p.polname), p.polname, c.relname, NULL
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN here ON here.oid = c.relnamespace
     UNION ALL
     SELECT 'pg_constraint'::regclass, k.oid, 'exclusion constraint', format('%%s.%%s', c.relname, k.conname), k.conname,
            c.relname, NULL
@@ -64,8 +68,7 @@ found AS (
     WHERE c.relkind = 'S' AND c.relpersistence <> 't'
     UNION ALL
     SELECT 'pg_class'::regclass, c.oid, 'partitioned table', c.relname, c.relname, NULL,
-           CASE WHEN c.reloftype <> 0 THEN 'tables of a composite type are not carried'
-                WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid IN (h.inhrelid, h.inhparent)
+           CASE WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid IN (h.inhrelid, h.inhparent)
                              WHERE c.oid IN (h.inhrelid, h.inhparent) AND p.relnamespace <> c.relnamespace)
                 THEN 'it has a partition in another schema, or is one of a table there'
                 WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid
@@ -220,10 +223,6 @@ WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid ORDER BY c.relname;
 SELECT s.seqrelid::int8, s.seqtypid::int8, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
 FROM pg_sequence s WHERE s.seqrelid = ANY (%(oids)s::oid[]);
 
--- name: names
-SELECT c.oid::int8, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY (%(oids)s::oid[]);
-
 -- name: sequence_owners
 SELECT d.objid::int8, a.attname::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d.deptype = 'a'
@@ -233,7 +232,8 @@ WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d
 -- Columns of partitioned tables, with the sequence of an identity.
 SELECT a.attrelid::int8, a.attname::text, a.atttypid::int8, a.atttypmod, a.attnotnull,
        CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', n.nspname, c.collname) END,
-       d.oid::int8, a.attgenerated::text, a.attidentity::text, q.objid::int8, col_description(a.attrelid, a.attnum)
+       d.oid::int8, a.attgenerated::text, a.attidentity::text, q.objid::int8, col_description(a.attrelid, a.attnum),
+       CASE WHEN a.attstattarget >= 0 THEN a.attstattarget::int4 END
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -256,11 +256,71 @@ ORDER BY c.relname;
 SELECT h.inhrelid::int8, p.relname::text FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent
 WHERE h.inhrelid = ANY (%(oids)s::oid[]) ORDER BY h.inhrelid, h.inhseqno;
 
+-- name: view_defaults
+SELECT d.adrelid::int8, a.attname::text, d.oid::int8 FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+WHERE d.adrelid = ANY (%(oids)s::oid[]) ORDER BY d.adrelid, d.adnum;
+
+-- name: comments_inside
+-- On columns of views and composite types, indexes of views, and constraints of domains: the object, what it is on, the comment.
+SELECT c.oid::int8, format('COLUMN %%I.%%I', c.relname, a.attname), col_description(c.oid, a.attnum)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.oid = ANY (%(oids)s::oid[]) AND c.relkind IN ('v', 'm') AND col_description(c.oid, a.attnum) IS NOT NULL
+UNION ALL
+SELECT t.oid::int8, format('COLUMN %%I.%%I', c.relname, a.attname), col_description(c.oid, a.attnum)
+FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE t.oid = ANY (%(oids)s::oid[]) AND c.relkind = 'c' AND col_description(c.oid, a.attnum) IS NOT NULL
+UNION ALL
+SELECT i.indrelid::int8, format('INDEX %%I', x.relname), obj_description(x.oid, 'pg_class')
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND c.relkind = 'm' AND i.indisvalid AND obj_description(x.oid, 'pg_class') IS NOT NULL
+UNION ALL
+SELECT k.contypid::int8, format('CONSTRAINT %%I ON DOMAIN %%I', k.conname, t.typname), obj_description(k.oid, 'pg_constraint')
+FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid
+WHERE k.contypid = ANY (%(oids)s::oid[]) AND k.contype = 'c' AND obj_description(k.oid, 'pg_constraint') IS NOT NULL
+ORDER BY 1, 2;
+
+-- name: statistics_targets
+SELECT s.oid::int8, (to_jsonb(s) ->> 'stxstattarget')::int4 FROM pg_statistic_ext s
+WHERE s.oid = ANY (%(oids)s::oid[]) AND (to_jsonb(s) ->> 'stxstattarget')::int4 >= 0;
+
 -- name: trigger_states
 SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
 
 -- name: rule_states
 SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: policies
+-- What is not in its expressions; PUBLIC is no role.
+SELECT p.oid::int8, p.polpermissive, p.polcmd::text, 0 = ANY (p.polroles),
+       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles) ORDER BY 1)
+FROM pg_policy p WHERE p.oid = ANY (%(oids)s::oid[]);
+
+-- name: settings
+-- What ALTER TABLE switches on when there are rows and indexes: kind, relation, what it is, a word of SQL, and the index or
+-- type that it names; a type of another schema with that.
+WITH relations AS (
+    SELECT c.*, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' ELSE 'materialized view' END AS kind
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+),
+found AS (
+    SELECT 1 AS turn, 'typed table' AS setting, r.relname::text, r.kind, NULL AS word, NULL AS index,
+           CASE WHEN t.typnamespace <> r.relnamespace THEN n.nspname || '.' ELSE '' END || t.typname AS type
+    FROM relations r JOIN pg_type t ON t.oid = r.reloftype JOIN pg_namespace n ON n.oid = t.typnamespace
+    UNION ALL
+    SELECT 2, 'replica identity', r.relname, r.kind, CASE r.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX' END,
+           x.relname::text, NULL
+    FROM relations r LEFT JOIN pg_index i ON i.indrelid = r.oid AND i.indisreplident AND r.relreplident = 'i'
+    LEFT JOIN pg_class x ON x.oid = i.indexrelid
+    WHERE r.relkind IN ('r', 'p') AND (r.relreplident IN ('f', 'n') OR x.oid IS NOT NULL)
+    UNION ALL
+    SELECT 3, 'clustering', r.relname, r.kind, NULL, x.relname, NULL
+    FROM relations r JOIN pg_index i ON i.indrelid = r.oid AND i.indisclustered JOIN pg_class x ON x.oid = i.indexrelid
+    UNION ALL SELECT 4, 'row-level security', relname, kind, NULL, NULL, NULL FROM relations WHERE relrowsecurity
+    UNION ALL SELECT 5, 'forced row-level security', relname, kind, NULL, NULL, NULL FROM relations WHERE relforcerowsecurity
+)
+SELECT setting, relname, kind, word, index, type FROM found ORDER BY turn, relname;
 
 -- name: spelled
 -- Texts in which the names of the schema stand bare, so that they mean the target's: this one runs with the schema in the search_path.
@@ -288,5 +348,9 @@ UNION ALL SELECT 'bound', c.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(c.re
 WHERE c.oid OPERATOR(pg_catalog.=) ANY (%(bound)s::pg_catalog.oid[])
 UNION ALL SELECT 'predicate', i.indexrelid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(i.indpred, i.indrelid) FROM pg_catalog.pg_index i
 WHERE i.indexrelid OPERATOR(pg_catalog.=) ANY (%(predicate)s::pg_catalog.oid[])
+UNION ALL SELECT 'policy using', p.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy p
+WHERE p.oid OPERATOR(pg_catalog.=) ANY (%(policy_using)s::pg_catalog.oid[])
+UNION ALL SELECT 'policy check', p.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_catalog.pg_policy p
+WHERE p.oid OPERATOR(pg_catalog.=) ANY (%(policy_check)s::pg_catalog.oid[])
 UNION ALL SELECT 'domain default', t.oid::pg_catalog.int8, 0, pg_catalog.pg_get_expr(t.typdefaultbin, 0) FROM pg_catalog.pg_type t
 WHERE t.oid OPERATOR(pg_catalog.=) ANY (%(domain_default)s::pg_catalog.oid[]);

@@ -114,7 +114,9 @@ def constraints_of(reader: Reader, table: str, rows: Iterable[tuple[Any, ...]]) 
         "unique_keys": tuple(_key(c) for c in kept if c.kind == "u"),
         "foreign_keys": tuple(_reference(c) for c in kept if c.kind == "f"),
         "checks": tuple(
-            Check(c.name, reader.texts.get(("check", c.oid, 0), c.expression), c.valid, c.no_inherit)
+            Check(
+                c.name, reader.texts.get(("check", c.oid, 0), c.expression), c.valid, c.no_inherit, c.comment
+            )
             for c in kept
             if c.kind == "c" and c.expression
         ),
@@ -124,9 +126,13 @@ def constraints_of(reader: Reader, table: str, rows: Iterable[tuple[Any, ...]]) 
 def _left(reader: Reader, table: str, c: Constraint) -> bool:
     """Whether a constraint is not carried; if so, it is left out here."""
     if c.kind == "n":
-        # Which columns are NOT NULL is said by the columns; a name and a missing validation are not carried.
+        # Which columns are NOT NULL is said by the columns, with a name; a missing validation and the rest are not carried.
         if not c.valid:
             reader.leave(table, c.name, "not-null constraint", "it is not validated in the source", "lossy")
+        if c.comment:
+            reader.leave(table, c.name, "comment", "comments on NOT NULL are not carried", "lossy")
+        if c.no_inherit:
+            reader.leave(table, c.name, "not-null constraint", "children inherit it in the target", "lossy")
         return True
     if c.kind == "x":
         if (reason := reader.objects.problems.get(("exclusion constraint", f"{table}.{c.name}"))) is None:
@@ -138,10 +144,8 @@ def _left(reader: Reader, table: str, c: Constraint) -> bool:
         reader.leave(table, c.name, "constraint", "it is not enforced in the source")
     elif c.kind != "c":
         return False
-    elif not reader.needed(table, c.name, "check constraint", c.oid):
-        if c.comment:
-            reader.leave(table, c.name, "comment", "comments on checks are not carried", "lossy")
-        return False
+    else:
+        return reader.needed(table, c.name, "check constraint", c.oid)
     return True
 
 

@@ -9,6 +9,8 @@ The server then finds their keys and indexes and makes them parts of the table's
 
 from __future__ import annotations
 
+from typing import Any
+
 from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
@@ -27,9 +29,8 @@ def _sequence(one: Found, facts: Facts) -> Made:
     create = (
         f"CREATE SEQUENCE {quoted(one.name)} AS {facts.text('type', type_, -1)} {_options(one.oid, facts)}"
     )
-    return Made(
-        (create, _set_number(literal(quoted(one.name)), one.oid, facts)), f"DROP SEQUENCE {quoted(one.name)}"
-    )
+    named = literal(quoted(one.name))
+    return Made((create,), f"DROP SEQUENCE {quoted(one.name)}", sequences=(named,))
 
 
 def _options(sequence: int, facts: Facts) -> str:
@@ -38,12 +39,6 @@ def _options(sequence: int, facts: Facts) -> str:
         f"START WITH {start} INCREMENT BY {increment} MINVALUE {minimum} MAXVALUE {maximum} CACHE {cache}"
         f"{' CYCLE' if cycle else ''}"
     )
-
-
-def _set_number(name: str, sequence: int, facts: Facts) -> str:
-    """`name`: an expression for the sequence's name."""
-    last, called = facts.numbers[sequence]
-    return f"SELECT setval({name}, {last}, {str(called).lower()})"
 
 
 def _owner(one: Found, facts: Facts) -> Made:
@@ -58,25 +53,10 @@ def _owner(one: Found, facts: Facts) -> Made:
 def _partitioned(one: Found, facts: Facts) -> Made:
     name = quoted(one.name)
     columns, after = [], []
-    for column, type_, mod, required, collation, default, generated, identity, sequence, comment in facts.all(
-        "partitioned_columns", one.oid
-    ):
-        parts = [quoted(column), facts.text("type", type_, mod)]
-        if collation:
-            parts.append(f"COLLATE {collation}")
-        if generated:
-            parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
-        elif identity and sequence is not None:
-            parts.append(f"GENERATED {_IDENTITIES[identity]} AS IDENTITY ({_options(sequence, facts)})")
-            found = f"pg_get_serial_sequence({literal(name)}, {literal(column)})"
-            after.append(_set_number(found, sequence, facts))
-        elif default is not None:
-            parts.append(f"DEFAULT {facts.text('default', default)}")
-        if required:
-            parts.append("NOT NULL")
-        columns.append(" ".join(parts))
-        if comment is not None:
-            after.append(f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(comment)}")
+    for line in facts.all("partitioned_columns", one.oid):
+        column, more = _partitioned_column(name, line, facts)
+        columns.append(column)
+        after += more
     create = f"CREATE TABLE {name} ({', '.join(columns)}) PARTITION BY {facts.text('partition key', one.oid)}"
     for constraint, called, comment in facts.all("partitioned_constraints", one.oid):
         after.append(
@@ -89,7 +69,33 @@ def _partitioned(one: Found, facts: Facts) -> Made:
         after.append(facts.text("index", index).replace(" ON ONLY ", " ON ", 1))
         if comment is not None:
             after.append(f"COMMENT ON INDEX {quoted(called)} IS {literal(comment)}")
-    return Made((create, *after), _drop_partitioned(one.name))
+    sequences = tuple(
+        f"pg_catalog.pg_get_serial_sequence({literal(name)}, {literal(line[0])})"
+        for line in facts.all("partitioned_columns", one.oid)
+        if line[8] is not None
+    )
+    return Made((create, *after), _drop_partitioned(one.name), sequences=sequences)
+
+
+def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tuple[str, list[str]]:
+    """Its definition, and what is to be said of it when the table is there."""
+    column, type_, mod, required, collation, default, generated, identity, sequence, comment, target = line
+    parts, after = [quoted(column), facts.text("type", type_, mod)], list[str]()
+    if collation:
+        parts.append(f"COLLATE {collation}")
+    if generated:
+        parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
+    elif identity and sequence is not None:
+        parts.append(f"GENERATED {_IDENTITIES[identity]} AS IDENTITY ({_options(sequence, facts)})")
+    elif default is not None:
+        parts.append(f"DEFAULT {facts.text('default', default)}")
+    if required:
+        parts.append("NOT NULL")
+    if target is not None:
+        after.append(f"ALTER TABLE ONLY {table} ALTER COLUMN {quoted(column)} SET STATISTICS {target}")
+    if comment is not None:
+        after.append(f"COMMENT ON COLUMN {table}.{quoted(column)} IS {literal(comment)}")
+    return " ".join(parts), after
 
 
 def _drop_partitioned(name: str) -> str:

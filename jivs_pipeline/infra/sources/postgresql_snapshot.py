@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import LiteralString, Never, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
+import pyarrow as pa
+import pyarrow.csv as pacsv
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from jivs_pipeline.core.digest import Digest, Spelling
-from jivs_pipeline.core.errors import SnapshotLost, TerminalError, TransientError
+from jivs_pipeline.core.errors import DataError, SnapshotLost, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan, Wire
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
@@ -30,6 +32,7 @@ COMPUTED = "computed"
 """Carrier of a column that the source generates and the target does not: only a query can read it."""
 
 BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+_BATCH_BYTES = 4 << 20
 _STANDS_HERE, _GO_BACK = sql.SQL("SAVEPOINT snapshot"), sql.SQL("ROLLBACK TO snapshot")
 
 
@@ -77,6 +80,45 @@ def copy_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
         what = sql.SQL("(SELECT {} FROM {}{})").format(names, source, condition)
     form = sql.SQL("binary" if table.wire is Wire.BINARY else "text")
     return sql.SQL("COPY {} TO STDOUT (FORMAT {})").format(what, form)
+
+
+def texts_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
+    """COPY … TO STDOUT of a chunk as CSV. `::text` is what digests spell, which for booleans is not what COPY writes."""
+    predicate = chunk_predicate(table, chunk)
+    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.source)) for c in table.columns)
+    return sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT (FORMAT csv)").format(
+        texts,
+        relation(table.source_schema, table.source_table),
+        sql.SQL(" WHERE {}").format(predicate) if predicate is not None else sql.SQL(""),
+    )
+
+
+def _parsed(piece: CopiedRows, table: TablePlan) -> pa.RecordBatch:
+    """Whole rows of CSV; a piece is a block, so that no row is longer than one."""
+    names = [c.target for c in table.columns]
+    numbered_names = [f"c{n}" for n in range(len(names))]
+    found: Any = pacsv.read_csv(
+        pa.BufferReader(piece.data),
+        read_options=pacsv.ReadOptions(
+            use_threads=False, block_size=len(piece.data) + 1, column_names=numbered_names
+        ),
+        # An empty line is the NULL of a table of one column.
+        parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(numbered_names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            # PostgreSQL quotes the empty text, and NULL never.
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    if found.num_rows != piece.rows:
+        raise DataError(
+            f"{piece.rows} rows of {table.source} were read as {found.num_rows}",
+            hint="This is a bug; please report it",
+            table=table.target,
+        )
+    return found.rename_columns(names).combine_chunks().to_batches()[0]
 
 
 class PostgresqlSnapshot:
@@ -142,13 +184,12 @@ class PostgresqlSnapshot:
         with self._reader(table) as session:
             yield from session.copy_out(copy_statement(table, chunk), self._portion)
 
-    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[Never]:  # noqa: ARG002 - the port's names
-        """Not for this source: PostgreSQL to PostgreSQL travels in the copy lane."""
-        raise TerminalError(
-            f"{table.source} was planned for the arrow lane, which a PostgreSQL source does not offer",
-            hint="Make the plan again",
-            table=table.target,
-        )
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        """The chunk as PostgreSQL's own text of every value, for tables whose values rules change."""
+        with self._reader(table) as session:
+            for piece in session.copy_out(texts_statement(table, chunk), self._portion, _BATCH_BYTES):
+                if piece.rows:
+                    yield _parsed(piece, table)
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk, computed by the source."""
@@ -206,6 +247,31 @@ class PostgresqlSnapshot:
                 ).fetchone()
                 if row is not None:
                     found[target[own.column]] = row[0] + (own.increment if row[1] else 0)
+        return found
+
+    def sequences(self, schema: str, names: Sequence[str]) -> Mapping[str, tuple[int, bool]]:
+        """As they are now: they are not part of any snapshot."""
+        found: dict[str, tuple[int, bool]] = {}
+        with self._free, mapped(self._place):
+            session = self._borrow()
+            try:
+                session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+                for name in names:
+                    query = sql.SQL(
+                        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n"
+                        " ON n.oid = c.relnamespace WHERE c.oid = {}::regclass"
+                    ).format(raw(name))
+                    row = session.execute(query).fetchone()
+                    if row is not None:
+                        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*row))
+                        row = session.execute(query).fetchone()
+                    if row is not None:
+                        found[name] = (row[0], row[1])
+                session.execute("SET LOCAL search_path TO ''")
+            except BaseException:
+                self._restore(session)
+                raise
+            self._give_back(session)
         return found
 
     @contextmanager

@@ -22,7 +22,7 @@ Texts = Mapping[tuple[str, int, int], str]
 
 _ALONE = (
     "view", "function", "arguments", "procedure", "constraint", "trigger", "rule", "statistics", "index",
-    "default", "check", "predicate", "domain default", "partition key", "bound",
+    "default", "check", "predicate", "domain default", "partition key", "bound", "policy using", "policy check",
 )  # fmt: skip
 
 

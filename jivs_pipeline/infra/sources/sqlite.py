@@ -18,11 +18,11 @@ from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import ColumnPlan, Lane
 from jivs_pipeline.core.ports import Refusal, Survey
-from jivs_pipeline.core.types import StoredValues, choose_sqlite, sqlite_type
+from jivs_pipeline.core.types import StoredValues
 from jivs_pipeline.infra.sources.sqlite_carriers import parts_of
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
 from jivs_pipeline.infra.sources.sqlite_census import free_rowid_name, source_rows, take_census
-from jivs_pipeline.infra.sources.sqlite_columns import column_plan, tolerate, wired
+from jivs_pipeline.infra.sources.sqlite_columns import chosen, column_plan, tolerate, wired
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
 
@@ -107,7 +107,7 @@ class SqliteSource:
         ]
         planned: list[ColumnPlan] = []
         for column in columns:
-            choice = choose_sqlite(sqlite_type(column.type), census.values.get(column.name, StoredValues()))
+            choice = chosen(column, census.values.get(column.name, StoredValues()))
             if choice.refused is not None:
                 refused.append(Refusal(column.name, choice.refused))
             planned.append(column_plan(column, choice))

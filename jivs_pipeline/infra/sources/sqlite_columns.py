@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from jivs_pipeline.core import type_mapping
+from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.plan import ColumnPlan, Wire
 from jivs_pipeline.core.ports import Refusal, Tolerated
@@ -23,7 +24,15 @@ from jivs_pipeline.core.types import (
 from jivs_pipeline.infra.sources.sqlite_census import Census, free_rowid_name, source_rows
 from jivs_pipeline.infra.sources.sqlite_sieve import any_bad, bad_condition
 
-__all__ = ["column_plan", "tolerate", "wired"]
+__all__ = ["chosen", "column_plan", "tolerate", "wired"]
+
+
+def chosen(column: Column, values: StoredValues) -> TypeChoice:
+    """What the column becomes: by its type and values, or their text where a rule takes that."""
+    choice = choose_sqlite(sqlite_type(column.type), values)
+    if choice.refused is None or not column.as_text or values.blobs or values.nul:
+        return choice
+    return TypeChoice("text", "text", "string", Canon.TEXT, "as text, for its rule")
 
 
 def column_plan(column: Column, choice: TypeChoice) -> ColumnPlan:
@@ -57,7 +66,7 @@ def tolerate(
     rows_sql = source_rows(table.name, [where])
     for column in columns:
         declared, values = sqlite_type(column.type), census.values.get(column.name, StoredValues())
-        choice = choose_sqlite(declared, values)
+        choice = chosen(column, values)
         made = column_plan(column, choice)
         if choice.refused is not None:
             made = _least_bad(

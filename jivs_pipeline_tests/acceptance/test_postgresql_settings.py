@@ -1,0 +1,195 @@
+"""`jivs run` from PostgreSQL to PostgreSQL: a schema of everything that other tests have not, none of it silent.
+
+What belongs here: settings of tables and columns, seen through pg_catalog, and the names of all that stays behind. What does
+not: objects that are carried (`test_postgresql_objects.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from jivs_pipeline_tests.acceptance.contract import check_run
+from jivs_pipeline_tests.acceptance.rows import fingerprints
+from jivs_pipeline_tests.fix_cli import Jivs
+
+CARRIED = """
+CREATE SCHEMA shop; SET search_path TO shop;
+CREATE TYPE pair AS (x integer, y text); COMMENT ON COLUMN pair.x IS 'the first';
+CREATE TABLE typed OF pair (x WITH OPTIONS PRIMARY KEY, y WITH OPTIONS DEFAULT 'q');
+INSERT INTO typed SELECT i FROM generate_series(1, 10) i;
+CREATE UNLOGGED TABLE fast (id integer PRIMARY KEY); INSERT INTO fast VALUES (1);
+CREATE TABLE known (id integer PRIMARY KEY, code text CONSTRAINT must NOT NULL UNIQUE, n integer);
+CREATE INDEX known_n ON known (n); INSERT INTO known VALUES (1, 'a', 2);
+ALTER TABLE known REPLICA IDENTITY USING INDEX known_code_key; ALTER TABLE known CLUSTER ON known_n;
+CREATE TABLE known_by_all (a integer); ALTER TABLE known_by_all REPLICA IDENTITY FULL;
+CREATE TABLE known_by_none (a integer); ALTER TABLE known_by_none REPLICA IDENTITY NOTHING;
+CREATE TABLE stored (a integer, b text, c text, d integer, e bytea, f text DEFAULT 'x')
+    WITH (fillfactor = 60, autovacuum_enabled = false, toast.autovacuum_enabled = false);
+ALTER TABLE stored ALTER COLUMN b SET STORAGE EXTERNAL; ALTER TABLE stored ALTER COLUMN c SET STATISTICS 500;
+ALTER TABLE stored ALTER COLUMN a SET (n_distinct = -0.5, n_distinct_inherited = 7); ALTER TABLE stored ALTER COLUMN e SET COMPRESSION pglz;
+INSERT INTO stored VALUES (1, 'b', 'c', 2, 'x'); ALTER TABLE stored ADD COLUMN "Added later" integer DEFAULT 5;
+CREATE STATISTICS of_both ON a, d FROM stored; ALTER STATISTICS of_both SET STATISTICS 77;
+CREATE TABLE egg (id integer PRIMARY KEY, hen integer);
+CREATE TABLE hen (id integer PRIMARY KEY, egg integer REFERENCES egg DEFERRABLE INITIALLY DEFERRED);
+ALTER TABLE egg ADD FOREIGN KEY (hen) REFERENCES hen DEFERRABLE INITIALLY DEFERRED;
+INSERT INTO egg VALUES (1, 1); INSERT INTO hen VALUES (1, 1);
+CREATE TABLE later (a integer, b integer); INSERT INTO later VALUES (-1, 9);
+ALTER TABLE later ADD CONSTRAINT positive CHECK (a > 0) NOT VALID; COMMENT ON CONSTRAINT positive ON later IS 'soon';
+ALTER TABLE later ADD CONSTRAINT to_egg FOREIGN KEY (b) REFERENCES egg NOT VALID;
+CREATE VIEW shown AS SELECT id, n FROM known; ALTER VIEW shown ALTER COLUMN n SET DEFAULT 5; COMMENT ON COLUMN shown.n IS 'a number';
+CREATE MATERIALIZED VIEW kept WITH (fillfactor = 70) AS SELECT id FROM known; COMMENT ON COLUMN kept.id IS 'of known';
+CREATE UNIQUE INDEX kept_id ON kept (id); COMMENT ON INDEX kept_id IS 'one each'; ALTER MATERIALIZED VIEW kept CLUSTER ON kept_id;
+CREATE DOMAIN natural_number AS integer CONSTRAINT above CHECK (VALUE > 0);
+COMMENT ON CONSTRAINT above ON DOMAIN natural_number IS 'why not 0';
+CREATE TABLE parent (a integer, b integer) PARTITION BY RANGE (a); ALTER TABLE parent ALTER COLUMN b SET STATISTICS 33;
+CREATE TABLE part PARTITION OF parent FOR VALUES FROM (0) TO (10) WITH (fillfactor = 50);
+CREATE TABLE typed_parts OF pair PARTITION BY LIST (x);
+CREATE TRIGGER same BEFORE UPDATE ON known FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON known DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    EXECUTE FUNCTION suppress_redundant_updates_trigger();
+"""
+
+LEFT = """
+SET search_path TO shop;
+COMMENT ON SCHEMA shop IS 'all of it';
+CREATE UNLOGGED SEQUENCE fast_numbers;
+CREATE INDEX sums ON stored ((a + d)); ALTER INDEX sums ALTER COLUMN 1 SET STATISTICS 300;
+CREATE FUNCTION near(a integer, b integer) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT abs(a - b) < 2';
+CREATE OPERATOR ~~~ (LEFTARG = integer, RIGHTARG = integer, FUNCTION = near);
+CREATE FUNCTION to_pair(integer) RETURNS pair LANGUAGE sql IMMUTABLE AS 'SELECT ROW($1, NULL)::pair';
+CREATE CAST (integer AS pair) WITH FUNCTION to_pair(integer);
+CREATE COLLATION upside FROM "C"; CREATE TABLE sorted (t text COLLATE upside); INSERT INTO sorted VALUES ('b'), ('A');
+CREATE TEXT SEARCH DICTIONARY words (TEMPLATE = simple);
+CREATE TEXT SEARCH CONFIGURATION searching (COPY = simple);
+CREATE TEXT SEARCH TEMPLATE pattern (LEXIZE = dsimple_lexize);
+CREATE TEXT SEARCH PARSER parsed (START = prsd_start, GETTOKEN = prsd_nexttoken, END = prsd_end, LEXTYPES = prsd_lextype);
+CREATE OPERATOR FAMILY family USING btree;
+CREATE OPERATOR CLASS ordered FOR TYPE integer USING btree FAMILY family AS OPERATOR 1 <, FUNCTION 1 btint4cmp(integer, integer);
+CREATE CONVERSION latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER elsewhere FOREIGN DATA WRAPPER wrapper;
+CREATE FOREIGN TABLE far (a integer) SERVER elsewhere;
+CREATE FUNCTION on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER watching ON ddl_command_end EXECUTE FUNCTION on_ddl();
+CREATE PUBLICATION one_table FOR TABLE known; CREATE PUBLICATION whole FOR TABLES IN SCHEMA shop;
+CREATE AGGREGATE moving(integer) (SFUNC = int4pl, STYPE = integer, INITCOND = '0', MSFUNC = int4pl, MINVFUNC = int4mi, MSTYPE = integer);
+CREATE AGGREGATE picky(integer) (SFUNC = int4pl, STYPE = integer, FINALFUNC_MODIFY = READ_WRITE);
+CREATE TYPE shell;
+CREATE TABLE virtual (a integer, b integer GENERATED ALWAYS AS (a * 2) VIRTUAL); INSERT INTO virtual VALUES (4);
+CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE odd (a integer) USING heap_too;
+ALTER TABLE egg DISABLE TRIGGER ALL;
+ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO PUBLIC;
+SELECT lo_from_bytea(0, 'abc'), lo_from_bytea(0, 'def');
+"""
+EXPECTED = {
+    ("2 large objects", "refused", "large objects"),
+    ("integer as shop.pair", "refused", "cast"),
+    ("one_table", "refused", "publication"),
+    ("shop", "lossy", "comment"),
+    ("shop.egg", "lossy", "disabled foreign keys"),
+    ("shop.family", "refused", "operator family"),
+    ("shop.far", "refused", "foreign table"),
+    ("shop.fast_numbers", "lossy", "unlogged sequence"),
+    ("shop.latin", "refused", "conversion"),
+    ("shop.moving(integer)", "refused", "aggregate"),
+    ("shop.odd", "lossy", "access method"),
+    ("shop.ordered", "refused", "operator class"),
+    ("shop.parsed", "refused", "text search parser"),
+    ("shop.pattern", "refused", "text search template"),
+    ("shop.picky(integer)", "refused", "aggregate"),
+    ("shop.searching", "refused", "text search configuration"),
+    ("shop.shell", "refused", "shell type"),
+    ("shop.sorted.t", "lossy", "collation"),
+    ("shop.stored.sums", "lossy", "statistics target"),
+    ("shop.upside", "refused", "collation"),
+    ("shop.virtual.b", "lossy", "generated column"),
+    ("shop.words", "refused", "text search dictionary"),
+    ("shop.~~~ (shop.~~~(integer,integer))", "refused", "operator"),
+    ("watching", "refused", "event trigger"),
+    ("whole", "refused", "publication"),
+}
+
+SETTINGS: dict[str, Any] = {
+    "relations": """
+        SELECT c.relname, c.relkind, c.relpersistence, c.relreplident, c.reloptions, t.reloptions, c.reloftype::regtype::text,
+               ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                      WHERE i.indrelid = c.oid AND (i.indisclustered OR i.indisreplident) ORDER BY 1), obj_description(c.oid, 'pg_class')
+          FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) ORDER BY 1""",
+    "columns": """
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage, a.attcompression, a.attstattarget,
+               a.attoptions, pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2""",
+    "constraints": """
+        SELECT coalesce(c.relname, t.typname), k.conname, pg_get_constraintdef(k.oid), k.convalidated, k.condeferrable, k.condeferred,
+               obj_description(k.oid, 'pg_constraint')
+          FROM pg_constraint k LEFT JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_type t ON t.oid = k.contypid
+         WHERE k.connamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) ORDER BY 1, 2""",
+    "statistics": "SELECT stxname, stxstattarget FROM pg_statistic_ext WHERE stxnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)",
+    "triggers": """
+        SELECT pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+         WHERE NOT tgisinternal AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) ORDER BY 1""",
+}
+
+
+def settings(url: str, schema: str) -> dict[str, list[str]]:
+    """Everything as the server writes it, without the schema's name."""
+
+    def bare(row: Any) -> str:
+        text = json.dumps(row, default=str).replace('\\"', '"')
+        return text.replace(f'"{schema}".', "").replace(f"{schema}.", "")
+
+    with psycopg.connect(url) as db:
+        return {
+            what: [*map(bare, db.execute(query, (schema,)).fetchall())] for what, query in SETTINGS.items()
+        }
+
+
+@pytest.fixture
+def source(make_target: Callable[[], str]) -> str:
+    url = make_target()
+    with psycopg.connect(url) as db:
+        db.execute(CARRIED)
+    return url
+
+
+@pytest.mark.parametrize("schema", ["shop", "Other Shop"])
+def test_settings_come_along(
+    jivs: Jivs, source: str, make_target: Callable[[], str], key: str, schema: str
+) -> None:
+    """Equal at both ends, without a word in the plan; running again does nothing; a rollback leaves nothing."""
+    target = make_target()
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=schema)
+    env = jivs.connections(a=source, b=target)
+    document = jivs("run", spec, "--json", code=0, env=env).document
+    check_run(document)
+    assert fingerprints(target, schema) == fingerprints(source, "shop")
+    there, here = settings(source, "shop"), settings(target, schema)
+    for what, lines in there.items():
+        assert here[what] == lines, what
+    assert document["warnings"] == []
+    jivs("run", spec, "--json", code=0, env=env)
+    assert settings(target, schema) == there
+    jivs("rollback", key, code=0, env=env)
+    with psycopg.connect(target) as db:
+        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,)).rowcount == 0
+
+
+def test_nothing_stays_behind_silently(
+    jivs: Jivs, source: str, make_target: Callable[[], str], key: str
+) -> None:
+    with psycopg.connect(source) as db:
+        db.execute(LEFT)
+        owner = db.info.user
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema="other")
+    document = jivs("run", spec, "--json", code=0, env=jivs.connections(a=source, b=make_target())).document
+    check_run(document)
+    assert {(w["table"], w["kind"], w["reason"].partition(":")[0]) for w in document["warnings"]} == {
+        *EXPECTED,
+        (f"shop.of {owner}", "lossy", "default privileges"),
+    }
