@@ -203,7 +203,8 @@ def print_plan(document: Mapping[str, Any]) -> None:
         for check in t["checks"]:
             console.print(Text(f"validation: {t['target_table']}: {check['name']} ({check['severity']})"))
     if kinds := Counter(o["kind"] for o in document["objects"]):
-        console.print(Text("with them: " + ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))))
+        listed = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
+        console.print(Text(f"with them, read from the source's catalog: {listed}"))
     for warning in document["warnings"]:
         column = f".{warning['column']}" if warning["column"] else ""
         console.print(Text(f"{warning['kind']}: {warning['table']}{column}: {warning['reason']}"))

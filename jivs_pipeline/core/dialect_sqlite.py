@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.driver_dialects import Dialect
 from jivs_pipeline.core.model import Column
@@ -85,11 +86,12 @@ class SqliteThroughDriver(Dialect):
         if declared.family is Family.NUMERIC:
             declared = replace(declared, precision=None, scale=None)
         if zeros := counts.get("zeros"):
-            reason = f"{zeros:,} reals are zero, and SQL of SQLite's does not tell 0.0 from -0.0; read it with sqlite://"
+            found = counted(zeros, "real is", "reals are")
+            reason = f"{found} zero, and SQL of SQLite's does not tell 0.0 from -0.0; read it with sqlite://"
             return TypeChoice("", "", "", Canon.TEXT, refused=reason)
         note = ""
         if counts.get("longer"):
-            note = f"declared {column.type}, but {counts['longer']:,} values are longer"
+            note = f"declared {column.type}, but {counted(counts['longer'], 'value is', 'values are')} longer"
             declared = replace(declared, family=Family.TEXT, length=None)
         values = StoredValues(
             **{name: counts.get(name, 0) for name in ("integers", "reals", "texts", "blobs", "nul")},

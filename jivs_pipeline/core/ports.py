@@ -259,7 +259,7 @@ class Dependent:
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
     """Something in the target that already bears a name. `kind` is pg_class.relkind, `key` what tells its rows apart,
-    `parent` the partitioned table that it is a part of.
+    `parent` the partitioned table that it is a part of; `hides_rows`: its policies concern us.
     """
 
     name: str
@@ -268,6 +268,7 @@ class ExistingTable:
     dependents: tuple[Dependent, ...] = ()
     key: tuple[str, ...] = ()
     parent: str | None = None
+    hides_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

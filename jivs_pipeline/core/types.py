@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.file_types import CSV_TYPES, PARQUET_TYPES
 from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
@@ -244,12 +245,16 @@ def _refusal(values: StoredValues) -> str:
 def _refused(declared: SqliteType, values: StoredValues) -> str | None:
     """Why no PostgreSQL type holds these values exactly, or None."""
     if values.nul:
-        return f"{values.nul:,} texts hold a NUL character, which PostgreSQL text cannot"
+        return (
+            f"{counted(values.nul, 'text holds', 'texts hold')} a NUL character, which PostgreSQL text cannot"
+        )
     if (values.texts or values.blobs) and "," in values.classes:
         return _refusal(values)
     becomes_numeric = values.integers or declared.family is Family.NUMERIC
     if values.minus_zeros and becomes_numeric:
-        return f"{values.minus_zeros:,} reals are -0.0, which numeric does not tell from 0"
+        return (
+            f"{counted(values.minus_zeros, 'real is', 'reals are')} -0.0, which numeric does not tell from 0"
+        )
     return None
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
 
@@ -259,17 +260,23 @@ def choose_driver(dialect: str, declared: str, counts: Mapping[str, int]) -> Typ
     if not mapping.target:
         return _no(mapping.note)
     if counts.get("nul"):
-        return _no(f"{counts['nul']:,} texts hold a NUL character, which PostgreSQL text cannot")
+        return _no(
+            f"{counted(counts['nul'], 'text holds', 'texts hold')} a NUL character, which PostgreSQL text cannot"
+        )
     if counts.get("finer"):
         return _no(
-            f"{counts['finer']:,} values have digits beyond microseconds, which PostgreSQL does not keep"
+            f"{counted(counts['finer'], 'value has', 'values have')} digits beyond microseconds,"
+            " which PostgreSQL does not keep"
         )
     if counts.get("ancient"):
         return _no(
-            f"{counts['ancient']:,} values are before year 1, which Oracle counts otherwise than PostgreSQL"
+            f"{counted(counts['ancient'], 'value is', 'values are')} before year 1,"
+            " which Oracle counts otherwise than PostgreSQL"
         )
     if counts.get("rounded"):
-        return _no(f"{counts['rounded']:,} floats are not what the text says that the server makes of them")
+        return _no(
+            f"{counted(counts['rounded'], 'float is', 'floats are')} not what the text says that the server makes of them"
+        )
     return _sized(mapping, read)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.type_mapping import MAX_DECIMAL128, TypeChoice, TypeMapping
 
@@ -210,32 +211,32 @@ def mysql_type(declared: str) -> MysqlType:
     return MysqlType(declared, name if name in _BY_NAME else "", length=first, zerofill=zerofill)
 
 
-def _count(number: int, singular: str, plural: str) -> str:
-    return f"{number:,} {singular if number == 1 else plural}"
-
-
 def _refused(declared: MysqlType, values: MysqlValues) -> str | None:
     """Why nothing of PostgreSQL's holds these values exactly, or None."""
     if not declared.family:
         return f"its type {declared.declared} is not known to this version; drop the column with a rule"
     if values.zero_dates:
-        counted = _count(values.zero_dates, "value is", "values are")
+        found = counted(values.zero_dates, "value is", "values are")
         return (
-            f"{counted} no day of the calendar (such as 0000-00-00 or 2020-02-31), which PostgreSQL cannot hold;"
+            f"{found} no day of the calendar (such as 0000-00-00 or 2020-02-31), which PostgreSQL cannot hold;"
             " correct them in the source, leave those rows out with `where`, or drop the column"
         )
     if values.numbered and values.beyond and declared.family == "bigint unsigned":
-        counted = _count(values.beyond, "value is", "values are")
-        return f"{counted} larger than any bigint, and PostgreSQL numbers no larger type; leave them out with `where`"
+        found = counted(values.beyond, "value is", "values are")
+        return f"{found} larger than any bigint, and PostgreSQL numbers no larger type; leave them out with `where`"
     if values.nul:
-        counted = _count(values.nul, "text holds", "texts hold")
-        return f"{counted} a NUL character, which PostgreSQL text cannot; correct them in the source, or drop the column"
+        found = counted(values.nul, "text holds", "texts hold")
+        return f"{found} a NUL character, which PostgreSQL text cannot; correct them in the source, or drop the column"
     if values.malformed:
-        counted = _count(values.malformed, "value is", "values are")
-        return f'{counted} JSON to MariaDB but not to PostgreSQL, such as 1. or "\\x"; correct them in the source'
+        found = counted(values.malformed, "value is", "values are")
+        return (
+            f'{found} JSON to MariaDB but not to PostgreSQL, such as 1. or "\\x"; correct them in the source'
+        )
     if values.unreadable:
-        counted = _count(values.unreadable, "text holds", "texts hold")
-        return f"{counted} bytes that are no characters of the column's character set; correct them in the source"
+        found = counted(values.unreadable, "text holds", "texts hold")
+        return (
+            f"{found} bytes that are no characters of the column's character set; correct them in the source"
+        )
     return None
 
 
@@ -245,7 +246,7 @@ def _base(declared: MysqlType, values: MysqlValues) -> TypeMapping:
         why = (
             "is part of a key"
             if values.in_key
-            else f"{_count(values.beyond, 'value is', 'values are')} neither 0 nor 1"
+            else f"{counted(values.beyond, 'value is', 'values are')} neither 0 nor 1"
         )
         return replace(_BY_NAME["tinyint"], note=f"declared tinyint(1), but {why}")
     if declared.family == "bigint unsigned" and values.numbered and not values.beyond:

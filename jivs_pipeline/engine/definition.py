@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.model import Catalog, Check, Column, ForeignKey, Index, Key, Table
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.core.plan import RULED, ColumnPlan, PlanWarning, Rules, TablePlan
@@ -148,7 +149,10 @@ class Definer:
             if not self._has(name, "foreign key", key.columns):
                 continue
             if rows := self.broken.get(key.columns):
-                self._warn(name, f"foreign key: {rows:,} rows of the source break it")
+                self._warn(
+                    name,
+                    f"foreign key: {counted(rows, 'row of the source breaks', 'rows of the source break')} it",
+                )
                 continue
             yield replace(key, columns=self._renamed(key.columns))
 

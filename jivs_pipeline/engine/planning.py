@@ -65,6 +65,11 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
         ConfigError: nothing to migrate, or a target table exists and `on_existing` is `fail`.
     """
     _refuse_unavailable(spec)
+    if spec.grants and (dialect := source.info().dialect) != "postgresql":
+        raise SpecError(
+            f"grants: true is for sources that are PostgreSQL, and {spec.source!r} is {dialect}",
+            hint="Remove grants from the spec",
+        )
     catalog = source.catalog(spec.source_schema)
     ledger = target.ledger(spec.key, since)
     ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
@@ -451,16 +456,14 @@ def _fit_problem(
     """Why the rows cannot go into the table that exists, or the old table cannot be moved."""
     if existing is None:
         return None
-    for other in existing.dependents:
-        # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
-        together = other.schema == plan.target_schema and other.table in all_existing
-        in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
-        if plan.mode is not TableMode.APPEND and in_the_way:
-            return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
+    if held := _held(plan, existing, all_existing):
+        return held
     if plan.mode is TableMode.REPLACE:
         if existing.parent is not None:
             return f"the target's table is a partition of {existing.parent}; drop that first or use on_existing: truncate"
         return None
+    if existing.hides_rows:
+        return "row-level security of the target's table hides rows from the target's role; give it BYPASSRLS"
     there = {c.name: c for c in existing.columns}
     for column in plan.columns:
         if (found := there.get(column.target)) is None:
@@ -473,6 +476,17 @@ def _fit_problem(
     for column in existing.columns:
         if column.required and not column.filled and not column.generated and column.name not in carried:
             return f"the target's column {column.name!r} is NOT NULL and the source does not fill it"
+    return None
+
+
+def _held(plan: TablePlan, existing: ExistingTable, all_existing: Mapping[str, ExistingTable]) -> str | None:
+    """What holds on to the table that exists."""
+    for other in existing.dependents:
+        # A key between two tables that are emptied or moved together is in nobody's way; a view does not mind emptying.
+        together = other.schema == plan.target_schema and other.table in all_existing
+        in_the_way = not together if other.kind == "foreign key" else plan.mode is TableMode.REPLACE
+        if plan.mode is not TableMode.APPEND and in_the_way:
+            return f"{other.kind} {other.name!r} depends on the target's table; drop it first or use on_existing: append"
     return None
 
 

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import Chunk, Sifted, TablePlan
 from jivs_pipeline.core.ports import Refusal, Sieve, Snapshot, Survey
@@ -42,13 +43,13 @@ def tolerated(survey: Survey, budget: int) -> Survey:
             f"{first.reason}; quarantine.max_rows does not help, because single rows cannot be taken out here"
         )
         return replace(survey, refused=(Refusal(first.column, reason), *others))
+    rows = counted(out.rows, "row is", "rows are")
     if out.rows > budget:
         first = out.reasons[0] if out.reasons else survey.refused[0]
-        reason = f"{_rows(out.rows)} bad and quarantine.max_rows is {budget:,}; the first of the reasons: {first.reason}"
+        reason = f"{rows} bad and quarantine.max_rows is {budget:,}; the first of the reasons: {first.reason}"
         return replace(survey, refused=(Refusal(first.column, reason), *survey.refused))
     lossy = tuple(
-        Refusal(r.column, f"{r.reason}; {_rows(out.rows)} to be quarantined in this table")
-        for r in out.reasons
+        Refusal(r.column, f"{r.reason}; {rows} to be quarantined in this table") for r in out.reasons
     )
     return replace(
         survey, columns=out.columns, wire=out.wire, refused=(), lossy=(*survey.lossy, *lossy),
@@ -64,7 +65,13 @@ def _without_orphans(survey: Survey, budget: int) -> Survey:
     if not broken or not survey.addressed:
         return survey
     reasons = [
-        (n, Refusal(columns[0], f"{_rows(n)} without the row that foreign key ({', '.join(columns)}) needs"))
+        (
+            n,
+            Refusal(
+                columns[0],
+                f"{counted(n, 'row is', 'rows are')} without the row that foreign key ({', '.join(columns)}) needs",
+            ),
+        )
         for columns, n in broken.items()
     ]
     most, first = max(reasons, key=lambda pair: pair[0])
@@ -74,10 +81,6 @@ def _without_orphans(survey: Survey, budget: int) -> Survey:
         return replace(survey, tolerated=None, refused=(Refusal(first.column, reason), *survey.refused))
     told = tuple(Refusal(r.column, f"{r.reason}; to be quarantined") for _, r in reasons)
     return replace(survey, lossy=(*survey.lossy, *told))
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} rows are" if count != 1 else "1 row is"
 
 
 class Sifting:

@@ -9,10 +9,11 @@ SELECT least(current_setting('max_connections')::int - current_setting('superuse
              (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()));
 
 -- name: relations
--- Everything that already bears one of the names: a table, view, sequence or index would be in the way; and of which table
--- it is a partition.
+-- Everything that already bears one of the names: a table, view, sequence or index would be in the way; of which table
+-- it is a partition; and whether its policies hide rows from us.
 SELECT c.relname, c.relkind::text, CASE WHEN c.relispartition THEN
-           (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = c.oid) END
+           (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = c.oid) END,
+       CASE WHEN c.relkind IN ('r', 'p') THEN row_security_active(c.oid) ELSE false END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s);
 

@@ -48,8 +48,9 @@ class TargetView(TargetSessions):
                 tuple(Dependent(*rest) for relation, *rest in dependents if relation == name),
                 tuple(keys.get(name, ())),
                 parent,
+                hides_rows,
             )
-            for name, kind, parent in relations
+            for name, kind, parent, hides_rows in relations
         }
 
     def objects(self, schema: str) -> frozenset[tuple[str, str]]:

@@ -198,6 +198,40 @@ def test_a_reader_to_whom_rows_are_hidden(
     assert (table["error"]["message"], table["target_rows"]) == (reason, 0)
 
 
+@pytest.mark.parametrize("mode", ["append", "truncate"])
+def test_a_table_of_the_target_that_hides_rows_from_us(
+    jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str, mode: str
+) -> None:
+    """It could neither be verified nor be given back: it is refused before anything is written."""
+    source, target = ends
+    for url, rows in ((source, 5), (target, 1)):
+        run_sql(
+            url,
+            f"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series({rows}, 2 * {rows})",
+            {},
+        )
+    run_sql(
+        target,
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY; ALTER TABLE t OWNER TO {reader};"
+        "GRANT CREATE ON SCHEMA public TO {reader}",
+        quoted(people),
+    )
+    before = catalog(target)
+    with psycopg.connect(target, autocommit=True) as db:
+        grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}")
+        db.execute(grant.format(sql.Identifier(db.info.dbname), quoted(people)["reader"]))
+    spec = jivs.spec(key=key, source="a", target="b", on_existing=mode)
+    env = jivs.connections(a=source, b=with_parts(target, user=people["reader"], password="x"))
+    document = jivs("run", spec, "--json", code=1, env=env).document
+    [table] = document["tables"]
+    assert table["error"]["message"] == (
+        "row-level security of the target's table hides rows from the target's role; give it BYPASSRLS"
+    )
+    after = catalog(target)
+    assert [o for o in after["objects"] if o[0] != "jivs_ledger"] == before["objects"]
+    assert [r for r in after["rows"] if r[0][0] == "public"] == before["rows"]
+
+
 # Rights
 
 RIGHTS = """
@@ -324,3 +358,39 @@ def test_what_was_there_keeps_its_rights(
     }
     jivs("rollback", key, code=0, env=env)
     assert rights(target, "public", "") == before
+
+
+def test_killed_again_and_again(jivs: Jivs, ends: tuple[str, str], people: dict[str, str], key: str) -> None:
+    """A run that is killed inside of every ninth step, and its rollback that is, end as if nobody had killed them."""
+    source, target = ends
+    run_sql(source, RIGHTS, quoted(people))
+    run_sql(
+        source,
+        "CREATE POLICY own ON shop.orders TO {reader} USING (total > 0); ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY;"
+        "SELECT nextval('shop.alone'), nextval('shop.alone')",
+        quoted(people),
+    )
+    before = catalog(target)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema="new", grants=True)
+    env = jivs.connections(a=source, b=target)
+    kills = until_done(jivs, ["run", spec, "--json"], {**env, "JIVS_FAILPOINT": "inside_step@9:kill"})
+    assert kills > 2
+    assert rights(target, "new", people["gone"]) == rights(source, "shop", people["gone"])
+    assert policies(target, "new") == policies(source, "shop")
+    assert fingerprints(target, "new") == fingerprints(source, "shop")
+    with psycopg.connect(target) as db:
+        assert db.execute("SELECT last_value, is_called FROM new.alone").fetchone() == (2, True)
+    kills = until_done(jivs, ["rollback", key, "--json"], {**env, "JIVS_FAILPOINT": "inside_undo@9:kill"})
+    assert kills > 2
+    after = catalog(target)
+    assert [o for o in after["objects"] if o[0] != "jivs_ledger"] == before["objects"]
+    assert [s for s in after["schemas"] if s != ("jivs_ledger",)] == before["schemas"]
+
+
+def until_done(jivs: Jivs, argv: Sequence[Any], env: dict[str, str]) -> int:
+    """Run it until it is not killed; how often it was."""
+    for kills in range(30):
+        if (ended := jivs(*argv, env=env)).code >= 0:
+            assert ended.code == 0, ended
+            return kills
+    raise AssertionError("it is killed for ever")

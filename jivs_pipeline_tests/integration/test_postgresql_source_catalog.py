@@ -293,7 +293,6 @@ def test_every_object_that_is_not_carried_is_named(run: Run, open_source: OpenSo
         ("foreign table", "public.far", None),
         ("operator", "public.=== (public.===(integer,integer))", None),
         ("collation", "public.sorted", None),
-        ("text search configuration", "public.searching", None),
         ("large objects", "1 large objects", None),
         ("event trigger", "et", None),
     }
@@ -318,6 +317,7 @@ def test_every_object_that_is_not_carried_is_named(run: Run, open_source: OpenSo
         ("inheritance", "child"),
         ("sequence", "alone"),
         ("policy", "t.po"),
+        ("text search configuration", "searching"),
         ("row-level security", "t"),
         ("typed table", "typed"),
         ("grant", "t (SELECT to PUBLIC)"),

@@ -466,9 +466,9 @@ def test_the_census_decides(make: Make, declared: str, values: list[object], tar
         ("TEXT", ["a", b"a"], "mixes 1 text and 1 blob"),
         ("BLOB", [b"a", 1], "mixes 1 integer and 1 blob"),
         ("", [1, 0.5, "a", b"a"], "mixes 1 integer and 1 real and 1 text and 1 blob"),
-        ("TEXT", ["a\0b", "c"], "1 texts hold a NUL"),
-        ("DATE", ["2000-01-01\0"], "1 texts hold a NUL"),
-        ("", [1, -0.0], "1 reals are -0.0"),
+        ("TEXT", ["a\0b", "c"], "1 text holds a NUL"),
+        ("DATE", ["2000-01-01\0"], "1 text holds a NUL"),
+        ("", [1, -0.0], "1 real is -0.0"),
     ],
 )
 def test_what_no_type_holds_is_refused_before_a_byte_moves(

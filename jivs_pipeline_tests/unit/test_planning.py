@@ -456,6 +456,10 @@ def test_a_pattern_may_match_nothing_but_not_all_of_them():
     assert "no table to migrate" in refusal(Catalog("main", ())).message
 
 
+def test_rights_of_other_databases_are_not_carried_and_that_is_said():
+    assert "is sqlite" in refusal(grants=True).message
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -93,7 +93,7 @@ def test_numbers_of_a_type_decide(dialect: str, declared: str, target: str, arro
     ("declared", "counts", "reason"),
     [
         ("datetime2(7)", {"finer": 3}, "3 values have digits beyond microseconds"),
-        ("nvarchar(10)", {"nul": 1}, "1 texts hold a NUL"),
+        ("nvarchar(10)", {"nul": 1}, "1 text holds a NUL"),
         ("float", {"rounded": 2}, "2 floats are not what the text says"),
         ("datetimeoffset(7)", {}, "keeps the moment and not the zone"),
         ("something", {}, "is not known to this version"),

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.driver_dialects import Dialect
 from jivs_pipeline.core.errors import ConfigError, SpecError
@@ -271,7 +272,8 @@ class GenericSource:
             if name in nullable:
                 asked = f"SELECT {self._sum(f'{self._dialect.quoted(name)} IS NULL')} {rows_of}"
                 if count := int(link.rows(asked)[0][0] or 0):
-                    reason = f"{count:,} rows have NULL in this column of the primary key, which PostgreSQL does not take"
+                    rows = counted(count, "row has", "rows have")
+                    reason = f"{rows} NULL in this column of the primary key, which PostgreSQL does not take"
                     found.append(Refusal(name, reason))
         return found
 

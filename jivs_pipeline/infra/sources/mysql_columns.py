@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.plan import ColumnPlan, Wire
 from jivs_pipeline.core.ports import Refusal, Tolerated
@@ -40,18 +41,21 @@ def losses(column: Column, values: MysqlValues) -> list[Refusal]:
     """What is carried as it is, but may not be what it was meant to be, or is not told apart any more."""
     found: list[Refusal] = []
     if values.disguised:
+        texts = counted(values.disguised, "text in latin1 looks", "texts in latin1 look")
         reason = (
-            f"{values.disguised:,} texts in latin1 look like UTF-8 that was stored without conversion;"
+            f"{texts} like UTF-8 that was stored without conversion;"
             " they are carried as MySQL reads them (Ã© for é)"
         )
         found.append(Refusal(column.name, reason))
     if not values.invalid:
         return found
-    reason = (
-        f"{values.invalid:,} values are the error value of the ENUM (index 0), which becomes the empty text"
-    )
+    errors = counted(values.invalid, "value is", "values are")
+    reason = f"{errors} the error value of the ENUM (index 0), which becomes the empty text"
     if values.blank:
-        reason += f"; {values.blank:,} others are the member '' and become the same"
+        same = counted(
+            values.blank, "other is the member '' and becomes", "others are the member '' and become"
+        )
+        reason += f"; {same} the same"
     return [*found, Refusal(column.name, reason)]
 
 

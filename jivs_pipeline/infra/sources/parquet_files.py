@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, DataError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, LeftOut, ServerInfo, Table
@@ -42,6 +43,12 @@ _ENDINGS = (".parquet", ".pq")
 _MAX_COLUMNS = 1_600  # of a table of PostgreSQL
 
 
+def _said(count: int, reason: str) -> str:
+    """`reason` begins with what is counted, in the plural."""
+    many, _, rest = reason.partition(" ")
+    return f"{counted(count, many.removesuffix('s'), many)} {rest}"
+
+
 @dataclass(slots=True)
 class _Census:
     """What the pass over a table has found."""
@@ -56,7 +63,7 @@ class _Census:
     def refusals(self) -> list[Refusal]:
         """A reason for each kind of value that does not fit."""
         return [
-            Refusal(column, f"{count:,} {reason}, first in {where}")
+            Refusal(column, f"{_said(count, reason)}, first in {where}")
             for column, reasons in self.bad.items()
             for reason, (count, where) in reasons.items()
         ]

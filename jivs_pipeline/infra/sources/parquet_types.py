@@ -156,7 +156,7 @@ def _day_misfits(array: Array, found: _Moments) -> dict[str, Array]:
     bad: dict[str, Array] = {}
     values = found.values
     if pa.types.is_date64(array.type):
-        bad["dates that are not at midnight"] = values % 86_400_000 != 0
+        bad["dates not at midnight"] = values % 86_400_000 != 0
         values = values // 86_400_000
     bad["dates that PostgreSQL's date does not reach"] = (values < _FIRST_DAY) | (values > _LAST_DAY)
     return bad
@@ -184,7 +184,7 @@ def _text_misfits(array: Array) -> dict[str, Array]:
         array.validate(full=True)
     except pa.ArrowInvalid:
         octets = array.cast(pa.large_binary()).to_pylist()
-        bad["texts that are not UTF-8"] = np.array([v is not None and not _is_utf8(v) for v in octets], bool)
+        bad["texts of invalid UTF-8"] = np.array([v is not None and not _is_utf8(v) for v in octets], bool)
     # As bytes: Arrow looks for nothing in a text that is not UTF-8.
     nuls = _pc.fill_null(_pc.match_substring(array.cast(pa.binary()), b"\0"), False)
     bad["texts with a NUL character, which PostgreSQL's text cannot hold"] = nuls.to_numpy(

@@ -42,6 +42,7 @@ _REASONS = {
     "large objects": "those of the source's database are not carried; columns that point to them keep their numbers",
     "comment": "the schema's own is not carried",
     "compression": "it is lz4 in the source and the target's default is used",
+    "column option": "PostgreSQL does not know it",
     "statistics target": "that of an index's column is not carried",
     "access method": "the target's table gets the server's default",
     "tablespace": "the target's default one is used",
@@ -54,6 +55,7 @@ _REASONS = {
 _LOSSY = frozenset(
     {
         "access method",
+        "column option",
         "comment",
         "compression",
         "default privileges",
@@ -64,7 +66,7 @@ _LOSSY = frozenset(
         "unlogged sequence",
     }
 )
-_OF_THE_DATABASE = frozenset({"cast", "event trigger", "large objects", "publication", "subscription"})
+_OF_THE_DATABASE = frozenset({"event trigger", "large objects", "publication", "subscription"})
 """Kinds of what is in no schema."""
 
 

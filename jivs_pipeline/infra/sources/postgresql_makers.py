@@ -18,6 +18,7 @@ __all__ = ["make"]
 _STATES = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _COMMENTED_INSIDE = frozenset({"view", "materialized view", "composite type", "domain"})
 _COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
+_CONTEXTS = {"e": "", "a": " AS ASSIGNMENT", "i": " AS IMPLICIT"}
 _PARALLEL = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
 
 
@@ -160,6 +161,33 @@ def _policy(one: Found, facts: Facts) -> Made:
     return Made((" ".join(parts),), f"DROP POLICY {name} ON {relation}", tuple(roles))
 
 
+def _cast(one: Found, facts: Facts) -> Made:
+    source, target, function, context = facts.one("casts", one.oid)
+    between = f"({facts.text('type', source, -1)} AS {facts.text('type', target, -1)})"
+    how = "WITH INOUT"
+    if function:
+        how = f"WITH FUNCTION {facts.text('procedure', function)}({facts.text('arguments', function)})"
+    return Made((f"CREATE CAST {between} {how}{_CONTEXTS[context]}",), f"DROP CAST {between}")
+
+
+def _dictionary(one: Found, facts: Facts) -> Made:
+    template, options = facts.one("dictionaries", one.oid)
+    name = f"TEXT SEARCH DICTIONARY {quoted(one.name)}"
+    return Made(
+        (f"CREATE {name} (TEMPLATE = {template}{f', {options}' if options else ''})",), f"DROP {name}"
+    )
+
+
+def _configuration(one: Found, facts: Facts) -> Made:
+    [parser] = facts.one("parsers", one.oid)
+    name = f"TEXT SEARCH CONFIGURATION {quoted(one.name)}"
+    mappings = [
+        f"ALTER {name} ADD MAPPING FOR {quoted(token)} WITH {dictionaries}"
+        for token, dictionaries in facts.all("mappings", one.oid)
+    ]
+    return Made((f"CREATE {name} (PARSER = {parser})", *mappings), f"DROP {name}")
+
+
 def _statistics(one: Found, facts: Facts) -> Made:
     _, _, rest = facts.text("statistics", one.oid).partition("CREATE STATISTICS ")
     for spelled in (quoted(facts.schema), facts.schema):
@@ -184,6 +212,9 @@ _MAKERS = {
     "trigger": _trigger,
     "rule": _rule,
     "policy": _policy,
+    "cast": _cast,
+    "text search dictionary": _dictionary,
+    "text search configuration": _configuration,
     "statistics object": _statistics,
     **MAKERS,
 }

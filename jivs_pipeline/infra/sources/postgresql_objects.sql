@@ -41,6 +41,24 @@ found AS (
     FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN here ON here.oid = c.relnamespace
     WHERE w.rulename <> '_RETURN'
     UNION ALL
+    SELECT 'pg_cast'::regclass, k.oid, 'cast', format('%%s as %%s', CASE WHEN a.typnamespace = here.oid THEN a.typname ELSE format_type(a.oid, NULL) END,
+                  CASE WHEN b.typnamespace = here.oid THEN b.typname ELSE format_type(b.oid, NULL) END),
+           '', NULL, CASE WHEN k.castmethod = 'b' THEN 'it has no function, and only superusers make such a one'
+                          WHEN here.oid NOT IN (a.typnamespace, b.typnamespace) THEN 'neither of its types is of the schema' END
+    FROM pg_cast k JOIN pg_type a ON a.oid = k.castsource JOIN pg_type b ON b.oid = k.casttarget
+    LEFT JOIN pg_proc p ON p.oid = k.castfunc JOIN here ON here.oid IN (a.typnamespace, b.typnamespace, p.pronamespace)
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'i')
+    UNION ALL
+    SELECT 'pg_ts_dict'::regclass, t.oid, 'text search dictionary', t.dictname, t.dictname, NULL,
+           -- Stop words that come with every server are no obstacle.
+           CASE WHEN regexp_replace(t.dictinitoption, 'stopwords = ''(danish|dutch|english|finnish|french|german|hungarian|italian|nepali'
+                                                      '|norwegian|portuguese|russian|spanish|swedish|turkish)''', '')
+                     ~* '(stopwords|file|synonyms|rules) *=' THEN 'it reads files of its server' END
+    FROM pg_ts_dict t JOIN here ON here.oid = t.dictnamespace
+    UNION ALL
+    SELECT 'pg_ts_config'::regclass, t.oid, 'text search configuration', t.cfgname, t.cfgname, NULL, NULL
+    FROM pg_ts_config t JOIN here ON here.oid = t.cfgnamespace
+    UNION ALL
     SELECT 'pg_policy'::regclass, p.oid, 'policy', format('%%s.%%s', c.relname, p.polname), p.polname, c.relname, NULL
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN here ON here.oid = c.relnamespace
     UNION ALL
@@ -288,6 +306,29 @@ SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid
 
 -- name: rule_states
 SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: casts
+SELECT oid::int8, castsource::int8, casttarget::int8, nullif(castfunc, 0)::int8, castcontext::text
+FROM pg_cast WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: dictionaries
+SELECT d.oid::int8, format('%%I.%%I', n.nspname, t.tmplname), d.dictinitoption
+FROM pg_ts_dict d JOIN pg_ts_template t ON t.oid = d.dicttemplate JOIN pg_namespace n ON n.oid = t.tmplnamespace
+WHERE d.oid = ANY (%(oids)s::oid[]);
+
+-- name: parsers
+SELECT c.oid::int8, format('%%I.%%I', n.nspname, p.prsname)
+FROM pg_ts_config c JOIN pg_ts_parser p ON p.oid = c.cfgparser JOIN pg_namespace n ON n.oid = p.prsnamespace
+WHERE c.oid = ANY (%(oids)s::oid[]);
+
+-- name: mappings
+-- Which dictionaries a configuration asks for each kind of token, in their order.
+SELECT c.oid::int8, t.alias, string_agg(CASE WHEN d.dictnamespace <> c.cfgnamespace THEN quote_ident(n.nspname) || '.' ELSE '' END
+                                        || quote_ident(d.dictname), ', ' ORDER BY m.mapseqno)
+FROM pg_ts_config c JOIN pg_ts_config_map m ON m.mapcfg = c.oid
+JOIN LATERAL ts_token_type(c.cfgparser) t ON t.tokid = m.maptokentype
+JOIN pg_ts_dict d ON d.oid = m.mapdict JOIN pg_namespace n ON n.oid = d.dictnamespace
+WHERE c.oid = ANY (%(oids)s::oid[]) GROUP BY c.oid, m.maptokentype, t.alias ORDER BY c.oid, m.maptokentype;
 
 -- name: policies
 -- What is not in its expressions; PUBLIC is no role.

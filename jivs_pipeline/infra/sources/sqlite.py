@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
@@ -101,7 +102,8 @@ class SqliteSource:
         refused = [
             Refusal(
                 name,
-                f"{count:,} rows have NULL in this column of the primary key, which PostgreSQL does not take",
+                f"{counted(count, 'row has', 'rows have')} NULL in this column of the primary key,"
+                " which PostgreSQL does not take",
             )
             for name, count in census.null_keys.items()
         ]

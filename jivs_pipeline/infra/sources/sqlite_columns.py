@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from jivs_pipeline.core import type_mapping
+from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.model import Column, Table
 from jivs_pipeline.core.plan import ColumnPlan, Wire
@@ -88,7 +89,7 @@ def tolerate(
         return None
     rows = _counts(database, [any_bad(table.name, planned, encoding)], rows_sql)[0]
     reasons = tuple(
-        Refusal(c.source, f"{n:,} {'rows have' if n > 1 else 'row has'} values that are no {c.target_type}")
+        Refusal(c.source, f"{counted(n, 'row has', 'rows have')} values that are no {c.target_type}")
         for c in planned
         if (n := counts.get(c.source))
     )
