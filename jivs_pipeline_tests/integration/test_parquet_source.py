@@ -156,7 +156,7 @@ def test_types(tmp_path: Path, array: Any, target: str, texts: list[str | None],
         (pa.array([["a\0b"], None, ["a", "\0"], []]), "2 lists with texts with a NUL"),
         (
             pa.array([[1], [1000, None], None], pa.list_(pa.timestamp("ns"))),
-            "1 lists with values with nanoseconds",
+            "1 list with values with nanoseconds",
         ),
         (pa.array([{"a": 1}]), "its type struct<"),
         (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "its type map<"),

@@ -23,6 +23,7 @@ from pyarrow import compute
 __all__ = ["Dialect", "Group", "Problems", "first_record", "scan"]
 
 _BLOCK = 1 << 22
+_WIDE = 1 << 30
 _SHORT = 64  # bytes of a field from which on slices are faster than gathering bytes
 _NUL, _LF, _CR = 0, 10, 13
 _MAX_RECORD = 1 << 30  # PostgreSQL holds no value of 1 GiB
@@ -147,8 +148,10 @@ def _special(octets: Array, dialect: Dialect) -> Array:
         wanted[ord(dialect.quote)] = True
     # In blocks: a mask over a value of 100 MB would be as large as the value.
     blocks = range(0, len(octets), _BLOCK)
-    found = [np.flatnonzero(wanted[octets[b : b + _BLOCK]]) + b for b in blocks]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    # A text may be full of them: in 32 bits, as long as these are enough.
+    places = np.int32 if len(octets) < _WIDE else np.int64
+    found = [(np.flatnonzero(wanted[octets[b : b + _BLOCK]]) + b).astype(places) for b in blocks]
+    return np.concatenate(found) if found else np.zeros(0, places)
 
 
 def _stray(at: Array, kind: Array, quotes: Array, parity: Array, size: int, dialect: Dialect) -> int | None:
@@ -173,11 +176,11 @@ def _split(data: bytes, dialect: Dialect, *, last: bool) -> _Split:
     octets = np.frombuffer(data, np.uint8)
     at = _special(octets, dialect)
     kind = octets[at]
-    lines = np.cumsum(kind == _LF)
+    lines = np.cumsum(kind == _LF, dtype=np.int32)
     outside = np.ones(len(at), bool)
     open_line: int | None = None
     if dialect.quote is not None and (quotes := kind == ord(dialect.quote)).any():
-        parity = np.cumsum(quotes) & 1
+        parity = (np.cumsum(quotes, dtype=np.int32) & 1).astype(np.uint8)
         stray = _stray(at, kind, quotes, parity, len(data), dialect)
         if stray is not None:
             fault = (
@@ -312,7 +315,7 @@ def _group(
     ended = np.flatnonzero(split.ends_record)
     counts = np.diff(np.concatenate([[-1], ended]))
     firsts = np.concatenate([[0], ended[:-1] + 1])
-    begins = starts[firsts]
+    begins = starts[firsts].astype(np.int64)
     # Newlines before a record: those up to the separator that ended the one before it.
     lines = line + np.concatenate([[0], split.lines[ended[:-1]]])
     good = counts == columns
