@@ -33,10 +33,9 @@ from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.incremental import Comparison, joined_copies, part_of, updates
-from jivs_pipeline.engine.load import claim
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
-from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
+from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, claim
 from jivs_pipeline.engine.sifting import Sifting
 
 __all__ = ["extract", "source_digest"]

@@ -22,10 +22,10 @@ from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
-from jivs_pipeline.engine.run import ChunkFile, Run
+from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
-__all__ = ["claim", "load", "parents_first", "whole"]
+__all__ = ["load", "parents_first", "whole"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,13 +49,6 @@ def load(run: Run) -> None:
     _build(run, tables)
     make_after(run)
     run.loaded = {t.target for t in _sound(run, tables) if merged or not t.beside}
-
-
-def claim(run: Run) -> None:
-    """Make this run the target's only writer. Not before the load: until then the target is untouched."""
-    if not run.claimed:
-        run.target.claim(run.key, run.control_id, run.epoch, run.owner)
-        run.claimed = True
 
 
 def _conclude(run: Run, told: Callable[[int, JivsError, float], None]) -> None:

@@ -24,7 +24,7 @@ from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Builder, Checkpoints, RuleBook, StagingArea, Target
 from jivs_pipeline.engine.progress import Progress
 
-__all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "expected", "take_permits"]
+__all__ = ["ChunkFile", "Extracted", "Run", "TableFailure", "claim", "expected", "take_permits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +230,13 @@ class Run:
         ending = "copy" if table.lane is Lane.COPY else "arrow"
         ending = f"rules.{ending}" if refined else ending
         return f"{short_hash(table.target)}-{chunk.index}.{ending}"
+
+
+def claim(run: Run) -> None:
+    """Make this run the target's only writer. Not before the load: until then the target is untouched."""
+    if not run.claimed:
+        run.target.claim(run.key, run.control_id, run.epoch, run.owner)
+        run.claimed = True
 
 
 def take_permits(source: Source, target: Target, workers: int) -> None:
