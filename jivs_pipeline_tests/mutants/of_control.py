@@ -40,8 +40,8 @@ CONTROL = (
         (
             Edit(
                 _SQL,
-                "epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,\n       spec",
-                "epoch = epoch + 1, run_id = %(run_id)s,\n       spec",
+                "epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,\n       begun_epoch",
+                "epoch = epoch + 1, run_id = %(run_id)s,\n       begun_epoch",
             ),
         ),
         (f"{_TEST}::test_the_epoch_exceeds_the_targets[40-41]",),
@@ -52,8 +52,8 @@ CONTROL = (
         (
             Edit(
                 _SQL,
-                "epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,\n       spec",
-                "epoch = greatest(epoch, %(floor)s, 1), run_id = %(run_id)s,\n       spec",
+                "epoch = greatest(epoch, %(floor)s) + 1, run_id = %(run_id)s,\n       begun_epoch",
+                "epoch = greatest(epoch, %(floor)s, 1), run_id = %(run_id)s,\n       begun_epoch",
             ),
         ),
         (f"{_TEST}::test_a_dead_holder_is_taken_over_at_once[gone]",),
