@@ -91,6 +91,7 @@ def materializations(document: Mapping[str, Any]) -> Iterator[dg.AssetMaterializ
                 "source": table["source_table"],
                 "migration": document["key"],
                 "dagster/row_count": table["target_rows"],
+                **{k: table[k] for k in ("moved_rows", "inserted", "updated", "deleted") if k in table},
             },
         )
 

@@ -158,7 +158,7 @@ def _unmerge(db: Session, key: str, merged: list[Mapping[str, Any]]) -> None:
     for m in reversed(merged):
         table = qualified(*m["table"])
         if "updated" in m and not m["key"]:
-            db.execute(take_out(key, table, m["updated"]))
+            db.execute(take_out(key, table, names[table], m["updated"]))
         elif not m["emptied"]:
             _take_out(db, key, table, m["key"])
             # Somebody may have brought a row back that was deleted.

@@ -81,9 +81,8 @@ def upsert(key: str, table: TablePlan) -> list[Statement]:
     ]
 
 
-def take_out(key: str, table: str, columns: Sequence[str]) -> Statement:
+def take_out(key: str, table: str, relation: sql.Identifier, columns: Sequence[str]) -> Statement:
     """What deletes the rows that `exchange` has inserted into a table (`schema.table`), as far as they are still there."""
-    relation = table_name(*table.split(".", 1))
     side = table_name(LEDGER, side_name(key, table, "side"))
     return sql.SQL(
         "DELETE FROM ONLY {relation} AS o USING (SELECT h.place FROM {here} h JOIN {there} s USING (hash, number)) AS g"

@@ -1312,7 +1312,8 @@ def test_names_are_only_names(target: PostgresqlTarget, db: psycopg.Connection[A
                 *ddl.describe(table),
             ]
         else:
-            steps = [dataclasses.replace(step, name=f"merge {number}") for step in ddl.merge("shop", [table])]
+            merge = ddl.merge("shop", [table], {table.target: [(None, None)]})
+            steps = [dataclasses.replace(step, name=f"merge {number}") for step in merge]
         assert all(_apply(target, [*steps, *ddl.number(table, {name: 3}), *ddl.analyze(table)])), name
         assert total(target.digests(table)).rows == target.count(table) == 2
         assert total(target.digests_now(table)) == total(target.digests(table))
