@@ -20,6 +20,7 @@ import typer
 from jivs_pipeline import (
     __version__,
     cli_breaker,
+    cli_init,
     cli_metrics,
     cli_quarantine,
     cli_queue,
@@ -60,6 +61,7 @@ app.add_typer(cli_steering.app)
 app.add_typer(cli_metrics.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_types.app)
+app.add_typer(cli_init.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -244,11 +246,14 @@ def plan(
     spec: SpecPath = None,
     source: SourceUrl = None,
     target: TargetUrl = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show what changed since the plan of the last run.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Say what a migration would do, and what it would lose. Touches nothing."""
-    from jivs_pipeline.console import print_plan
+    from jivs_pipeline.console import print_changes, print_plan
     from jivs_pipeline.core.estimates import estimate
     from jivs_pipeline.engine.document import plan_document
     from jivs_pipeline.engine.planning import build_plan
@@ -262,7 +267,14 @@ def plan(
     ):
         planned = build_plan(made, reader, writer, runtime.rules, runtime.since(made))
         document = plan_document(planned, estimate(planned, runtime.past_runs()))
-    _print(document) if json_ else print_plan(document)
+        if diff:
+            document["changes"] = runtime.changes_since(planned)
+    if json_:
+        _print(document)
+    elif diff:
+        print_changes(document)
+    else:
+        print_plan(document)
 
 
 @app.command()

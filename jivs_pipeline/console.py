@@ -215,6 +215,23 @@ def print_plan(document: Mapping[str, Any]) -> None:
     )
 
 
+def print_changes(document: Mapping[str, Any]) -> None:
+    """What changed since the plan of the last run, for a person."""
+    console = _console()
+    if document["changes"] is None:
+        console.print(
+            Text(f"{document['key']} has no earlier plan to compare with; see jivs plan without --diff")
+        )
+    elif not document["changes"]:
+        console.print("Nothing has changed since the plan of the last run.")
+    for change in document["changes"] or ():
+        sign = "+" if change["before"] is None else "-" if change["after"] is None else "~"
+        values = [str(v) for v in (change["before"], change["after"]) if v is not None]
+        console.print(
+            Text(f"{sign} {change['table']}: {change['what']}: {' → '.join(values)}"), soft_wrap=True
+        )
+
+
 def print_statuses(documents: Sequence[Mapping[str, Any]]) -> None:
     """States of migrations, for a person."""
     console = _console()

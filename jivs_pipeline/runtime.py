@@ -26,6 +26,7 @@ from jivs_pipeline.core.connections import Connection, ConnectionBook, parse_url
 from jivs_pipeline.core.errors import ConfigError, JivsError
 from jivs_pipeline.core.estimates import PastRun
 from jivs_pipeline.core.permits import FREE, Permits
+from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.settings import LogLevel, Settings
@@ -272,6 +273,15 @@ class Runtime:
     def sample_path(self) -> Path:
         """Where the demo's source is made."""
         return self.settings.home / "sample" / "flights.sqlite"
+
+    def changes_since(self, plan: Plan) -> list[dict[str, Any]] | None:
+        """What is otherwise in a plan than in that of its migration's last run; None where there was none."""
+        from jivs_pipeline.engine.plan_changes import changes_between
+
+        row = self.control.find(plan.key)
+        if row is None or row["plan"] is None:
+            return None
+        return changes_between(Plan.model_validate(row["plan"]), plan)
 
     def resolve(self, name: str) -> Connection:
         """The connection called `name`: given, from the environment or a file, or one of the demo's."""
