@@ -249,14 +249,18 @@ def plan(
     diff: Annotated[
         bool, typer.Option("--diff", help="Show what changed since the plan of the last run.")
     ] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Show what rules make of the first rows of each table.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Say what a migration would do, and what it would lose. Touches nothing."""
-    from jivs_pipeline.console import print_changes, print_plan
+    from jivs_pipeline.console import print_changes, print_plan, print_samples
     from jivs_pipeline.core.estimates import estimate
     from jivs_pipeline.engine.document import plan_document
     from jivs_pipeline.engine.planning import build_plan
+    from jivs_pipeline.engine.sampling import samples
     from jivs_pipeline.runtime import Runtime
 
     made, given = (read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
@@ -269,12 +273,16 @@ def plan(
         document = plan_document(planned, estimate(planned, runtime.past_runs()))
         if diff:
             document["changes"] = runtime.changes_since(planned)
+        if sample:
+            document["samples"] = samples(planned, reader, runtime.rules)
     if json_:
         _print(document)
     elif diff:
         print_changes(document)
     else:
         print_plan(document)
+    if sample and not json_:
+        print_samples(document)
 
 
 @app.command()

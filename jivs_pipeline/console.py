@@ -232,6 +232,18 @@ def print_changes(document: Mapping[str, Any]) -> None:
         )
 
 
+def print_samples(document: Mapping[str, Any]) -> None:
+    """What rules make of the first rows, for a person; what is long is cut off."""
+    console = _console()
+    if not document["samples"]:
+        console.print("No rule of the spec changes a row.")
+    for name, rows in document["samples"].items():
+        console.print(Text(f"\n{name}, the first rows as they would arrive:", style="bold"))
+        for row in rows:
+            shown = ", ".join(f"{column}={'NULL' if v is None else _cut(v)}" for column, v in row.items())
+            console.print(Text(f"  {shown}"), soft_wrap=True)
+
+
 def print_statuses(documents: Sequence[Mapping[str, Any]]) -> None:
     """States of migrations, for a person."""
     console = _console()

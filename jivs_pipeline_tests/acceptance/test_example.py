@@ -35,6 +35,12 @@ def test_the_worked_example(jivs: Jivs, target: str, tmp_path: Path, key: str) -
         "JIVS_PYTHON_RULES": str(tmp_path / "rules"),
     }
     spec = jivs.spec(**{**yaml.safe_load(_block("yaml")), "key": key})
+    planned = jivs("plan", spec, "--sample", "--json", code=0, env=env).document
+    sample = planned["samples"]["main.cust"]
+    assert [(row["id"], row["full_name"], row["notes"]) for row in sample[:1]] == [
+        ("1", "Ann1 SMITH1", "[redacted]")
+    ]
+    assert "SSN-" not in str(planned)
     document = jivs("run", spec, "--json", code=0, env=env).document
     tables = {t["target_table"]: t for t in document["tables"]}
     bad = len(expected.no_birthday) + len(expected.no_address)
