@@ -65,9 +65,12 @@ def reverify(
     guard = Guard(services.patience_seconds)
     known = services.control.quarantine.positions(row["key"])
     ruled = services.control.quarantine.ruled(row["key"])
-    services.staging.prepare(row["key"], _ROOM)
     room = services.staging.path(row["key"], _ROOM, ".")
     with services.opened(spec) as (source, target), ExitStack() as opened:
+        if any(t.rules and t.rules.dedupe for t in wanted):
+            services.staging.prepare(row["key"], _ROOM)
+            # Of no epoch, so what runs have staged stays.
+            opened.callback(services.staging.discard, row["key"], 0)
         with_retries(
             partial(take_permits, source, target, spec.parallelism), guard, _tell_nobody, only=Crowded
         )
