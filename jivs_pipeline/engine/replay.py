@@ -10,7 +10,7 @@ them again. Where the target does not take a row of several, each of them gets a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,8 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, DataError, JivsError
 from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import Plan, TablePlan
-from jivs_pipeline.core.ports import Sieve, Source
-from jivs_pipeline.core.quarantine import KeptRow, Regained
+from jivs_pipeline.core.ports import Sieve, Snapshot, Source
+from jivs_pipeline.core.quarantine import Again, KeptRow, Regained
 from jivs_pipeline.core.spec import parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
@@ -83,15 +83,18 @@ def replay(services: Services, key: str, run_id: str) -> Outcome:
     with services.opened(spec) as (source, target), _held(services, key, run_id, target) as (claim, guard):
         points = services.control.checkpoints(key)
         loaded = {p.table for p in points if p.phase is Phase.LOAD and p.ok}
+        # What rules have made of a table has a manifest of its own, which stands behind that of the extraction.
         manifests = {
             p.table: Extracted.parse(p.generation, p.data)
+            for phase in (Phase.EXTRACT, Phase.TRANSFORM)
             for p in points
-            if p.phase is Phase.EXTRACT and p.ok and p.table in loaded
+            if p.phase is phase and p.ok and p.table in loaded
         }
         for table in parents_first(plan.carried):
             if rows := waiting.get(table.target, 0):
                 if table.target in manifests:
-                    one = _Table(services, claim, guard, source, target, table, manifests[table.target])
+                    manifest = manifests[table.target]
+                    one = _Table(services, claim, guard, source, target, table, manifest, plan.tables)
                     one.replay(outcome)
                 else:
                     outcome.stays(table.target, None, "the table is not loaded", rows)
@@ -134,7 +137,11 @@ class _Table:
         target: Target,
         table: TablePlan,
         manifest: Extracted,
+        tables: Sequence[TablePlan],
     ) -> None:
+        self._rules = services.rules
+        self._tables = tables
+        self._room = services.staging.path(claim.key, manifest.generation, ".")
         self._store = services.control.quarantine
         self._claim = claim
         self._guard = guard
@@ -147,10 +154,20 @@ class _Table:
         """Try all rows, some at a time."""
         self._finish(outcome)
         after = 0
-        while rows := self._store.page(self._claim.key, self._table.target, after):
+        ruled = self._table.rules is not None
+        while rows := self._store.page(self._claim.key, self._table.target, after, ruled=ruled):
             self._guard.check()
             after = rows[-1].id
             self._try(rows, outcome)
+        if ruled:
+            self._leave(outcome)
+
+    def _leave(self, outcome: Outcome) -> None:
+        """Rows of a table with rules that are bad in their source: a single one does not come to the rules."""
+        after, reason = 0, "it is bad in its source, and its table has rules: roll back and run again"
+        while rows := self._store.page(self._claim.key, self._table.target, after, ruled=False):
+            after = rows[-1].id
+            outcome.stays(self._table.target, None, reason, len(rows))
 
     def _finish(self, outcome: Outcome) -> None:
         """Rows that a replay has added and not taken out of the quarantine any more."""
@@ -164,16 +181,13 @@ class _Table:
             self._forget(noted["ids"], noted["chunk"], Digest.parse(noted["digest"]), outcome)
 
     def _try(self, rows: Sequence[KeptRow], outcome: Outcome) -> None:
-        table, rest = self._table, self._manifest.digest
-        if table.rules is not None:
-            reason = "rules change or check the rows of its table: roll the migration back and run it again"
-            outcome.stays(table.target, None, reason, len(rows))
-            return
+        table = self._table
         with self._source.snapshot(1) as snapshot:
-            if not isinstance(snapshot, Sieve):
+            read = self._reading(snapshot, rows)
+            if read is None:
                 outcome.stays(table.target, None, "its source cannot read single rows again", len(rows))
                 return
-            again = snapshot.again(table, rows, rest)
+            again = read(apart=False)
             stay = dict(again.stay)
             refused: set[int] = set()
             for good in again.good:
@@ -183,12 +197,21 @@ class _Table:
                     refused |= set(good.ids)
             if refused:
                 # Which of them it was that the target did not take: one after the other.
-                single = snapshot.again(table, rows, rest, apart=True)
+                single = read(apart=True)
                 stay |= self._one_by_one([g for g in single.good if refused.issuperset(g.ids)], outcome)
         for column, reason in stay.values():
             outcome.stays(table.target, column, reason)
         if stay:
             with_retries(partial(self._store.stay, self._claim, stay), self._guard, _tell_nobody)
+
+    def _reading(self, snapshot: Snapshot, rows: Sequence[KeptRow]) -> Callable[..., Again] | None:
+        """How rows are read anew: through the rules, or as they are in the source; None where neither can be."""
+        if self._table.rules is not None:
+            refined = self._rules.refined(snapshot, self._tables, self._room)
+            return partial(refined.again, self._table, rows)
+        if isinstance(snapshot, Sieve):
+            return partial(snapshot.again, self._table, rows, self._manifest.digest)
+        return None
 
     def _one_by_one(self, rows: Sequence[Regained], outcome: Outcome) -> dict[int, tuple[str | None, str]]:
         """Until none goes in any more: one may refer to another of its table."""

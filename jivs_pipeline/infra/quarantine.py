@@ -15,6 +15,7 @@ from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
+from jivs_pipeline.core.states import Phase
 from jivs_pipeline.infra.control_claims import known_migration, overtaken
 from jivs_pipeline.infra.control_link import ControlLink, Db
 from jivs_pipeline.infra.failpoints import failpoint
@@ -88,15 +89,19 @@ class Quarantine:
         rows = self._link.do(lambda db: db.execute(_SQL["tables"], {"key": key}).fetchall())
         return {row["table"]: row["rows"] for row in rows}
 
-    def page(self, key: str, table: str, after: int) -> list[KeptRow]:
-        """Some rows of a table, in the order of their ids, from the one after `after`."""
-        asked = {"key": key, "table": table, "after": after}
+    def page(self, key: str, table: str, after: int, *, ruled: bool) -> list[KeptRow]:
+        """Some rows of a table, in the order of their ids, from the one after `after`.
+
+        Args:
+            ruled: those that rules have rejected, instead of those that are bad in their source.
+        """
+        asked = {"key": key, "table": table, "after": after, "ruled": ruled}
         rows = self._link.do(lambda db: db.execute(_SQL["page"], asked).fetchall())
         return [
             KeptRow(
                 r["id"],
                 r["chunk"],
-                r["position"],
+                r["position"] or "",
                 r["row_key"] or {},
                 r["column_name"],
                 r["row_values"] or {},
@@ -127,7 +132,9 @@ class Quarantine:
             _count(db, claim)
             if rows == 0:
                 return  # an earlier attempt was committed
-            db.execute(_SQL["set_manifest"], {**place, "data": Jsonb(dict(manifest)), "rows": rows})
+            phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
+            stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
+            db.execute(_SQL["set_manifest"], {**place, **stored})
             db.execute(_SQL["set_loaded"], {**place, "rows": rows})
             if result and (document := result["result"]):
                 changed = {"result": Json(_grown(document, table, rows)), "epoch": claim.epoch}

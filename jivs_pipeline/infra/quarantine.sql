@@ -45,11 +45,13 @@ SELECT id, coalesce(chunk, -1) AS chunk, table_name AS "table", row_key AS key, 
 
 -- name: tables
 SELECT table_name AS "table", count(*) AS rows FROM jivs.migration_quarantine
- WHERE key = %(key)s AND position IS NOT NULL GROUP BY 1 ORDER BY 1;
+ WHERE key = %(key)s AND NOT example GROUP BY 1 ORDER BY 1;
 
 -- name: page
 SELECT id, chunk, position, row_key, column_name, row_values FROM jivs.migration_quarantine
- WHERE key = %(key)s AND table_name = %(table)s AND position IS NOT NULL AND id > %(after)s ORDER BY id LIMIT 5000;
+ WHERE key = %(key)s AND table_name = %(table)s AND id > %(after)s
+   AND (position IS NULL) = %(ruled)s AND NOT example
+ ORDER BY id LIMIT 5000;
 
 -- name: waiting
 SELECT FROM jivs.migration_quarantine WHERE key = %(key)s AND id = ANY (%(ids)s) LIMIT 1;
@@ -60,7 +62,8 @@ DELETE FROM jivs.migration_quarantine WHERE key = %(key)s AND table_name = %(tab
 -- name: set_manifest
 -- The digest of what should be in the target grows by what has left the quarantine.
 UPDATE jivs.migration_checkpoints SET data = %(data)s, rows = rows + %(rows)s
- WHERE key = %(key)s AND table_name = %(table)s AND phase = 'extract';
+ WHERE key = %(key)s AND table_name = %(table)s
+   AND phase = %(phase)s;
 
 -- name: set_loaded
 -- What the phases behind it have told of the table.

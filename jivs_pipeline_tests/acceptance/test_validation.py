@@ -144,6 +144,26 @@ def test_rows_that_do_not_pass_can_be_quarantined(jivs: Jivs, source: str, targe
         assert row == (991, 0)
     again = jivs("verify", key, "--json", code=0, env=env).document
     assert next(t for t in again["tables"] if t["target_table"] == "public.clients")["quarantined_rows"] == 9
+    # Some are corrected, and go in; the others stay with their reason.
+    fixes = [
+        "UPDATE customer SET email = 'new' || id || '@x.org' WHERE email = 'no address' AND id <> 300",
+        "UPDATE customer SET total = 1 WHERE total < 0",
+    ]
+    if source.startswith("sqlite"):
+        with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as lite:
+            lite.executescript(";".join(fixes))
+    else:
+        with psycopg.connect(source) as db:
+            for fix in fixes:
+                db.execute(fix)  # pyright: ignore[reportArgumentType]
+    replayed = jivs("quarantine", "replay", key, "--json", code=4, env=env).document
+    assert (replayed["replayed"], replayed["stayed"]) == (8, 1)
+    assert jivs("quarantine", "replay", key, "--json", code=4, env=env).document["replayed"] == 0
+    with psycopg.connect(target) as db:
+        assert db.execute("SELECT count(*), count(DISTINCT id) FROM clients").fetchone() == (999, 999)
+    again = jivs("verify", key, "--json", code=0, env=env).document
+    clients = next(t for t in again["tables"] if t["target_table"] == "public.clients")
+    assert (clients["equal"], clients["source_rows"], clients["quarantined_rows"]) == (True, 1000, 1)
 
 
 def test_a_check_that_fits_no_table_is_a_mistake_in_the_spec(

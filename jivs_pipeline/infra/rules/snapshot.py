@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow, Refined, Snapshot
+from jivs_pipeline.core.quarantine import Again, KeptRow
+from jivs_pipeline.infra.rules.again import refined_again
 from jivs_pipeline.infra.rules.duplicates import duplicates
 from jivs_pipeline.infra.rules.refiner import Refiner
 from jivs_pipeline.infra.sources.row_text import hashed_rows
@@ -60,14 +62,14 @@ class RefinedSnapshot:
 
     def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
         """The rows that go on."""
-        return (refined.batch for refined in self._refined(table, chunk))
+        return (refined.batch for refined in self.refined(table, chunk))
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the rows that should be in the target."""
         if table.rules is None:
             return self._snapshot.digest(table, chunk)
         total = Digest()
-        for refined in self._refined(table, chunk):
+        for refined in self.refined(table, chunk):
             total += refined.digest
             with self._lock:
                 self._bad[table.target] += len(refined.bad)
@@ -81,7 +83,7 @@ class RefinedSnapshot:
         places = [table.columns.index(c) for c in key]
         targets = {c.target: n for n, c in enumerate(self._all_of(table).columns)}
         wanted = [targets[c.target] for c in table.columns]
-        for refined in self._refined(table, chunk):
+        for refined in self.refined(table, chunk):
             yield from hashed_rows([refined.canon[n] for n in wanted], places, refined.batch.num_rows)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
@@ -97,6 +99,10 @@ class RefinedSnapshot:
         with self._lock:
             return self._bad[table.target]
 
+    def again(self, table: TablePlan, rows: Sequence[KeptRow], *, apart: bool = False) -> Again:
+        """See `again.refined_again`."""
+        return refined_again(self.refined, table, rows, apart=apart)
+
     def _all_of(self, table: TablePlan) -> TablePlan:
         """The table with all its columns: to the rules a row is bad by any of them, whichever are compared."""
         with self._lock:
@@ -105,7 +111,8 @@ class RefinedSnapshot:
                 self._whole[table.target] = known = table
             return known
 
-    def _refined(self, table: TablePlan, chunk: Chunk) -> Iterator[Refined]:
+    def refined(self, table: TablePlan, chunk: Chunk) -> Iterator[Refined]:
+        """Batches of a chunk as its rules make them."""
         whole = self._all_of(table)
         dropped, start = sorted(self._dropped(whole).get(chunk.index, ())), 0
         others = [self._tables[one.table] for one in whole.rules.lookups] if whole.rules else []
