@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import subprocess
 import sys
 import time
@@ -50,6 +51,12 @@ def main() -> None:
         results.plotted(measured, BENCH / "plot.json")
 
     with postgres(BENCH / "home") as server, ExitStack() as opened:
+        # Two at once would drop each other's targets, and measure each other.
+        lock = opened.enter_context((BENCH / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("Another benchmark runs in this checkout")
         runner = Runner(server, BENCH, int(time.time()))
         for scenario in _scenarios(server, given.scale, wanted, opened, notes):
             outcomes = runner.measure(scenario, given.rounds)
