@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import subprocess
 import sys
 import time
@@ -39,21 +40,34 @@ def main() -> None:
         parser.error(f"unknown scenarios: {', '.join(sorted(unknown))}")
     BENCH.mkdir(exist_ok=True)
     peers.install(BENCH)
+    versions = peers.versions(BENCH)
     measured: list[tuple[Scenario, dict[str, list[Outcome]]]] = []
     notes: list[str] = []
+
+    def write() -> None:
+        """After each scenario: whoever interrupts the benchmark keeps what was measured."""
+        text = results.page(given.scale, given.rounds, versions, measured, notes)
+        (given.out / "RESULTS.md").write_text(text)
+        results.plotted(measured, BENCH / "plot.json")
+
     with postgres(BENCH / "home") as server, ExitStack() as opened:
+        # Two at once would drop each other's targets, and measure each other.
+        lock = opened.enter_context((BENCH / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("Another benchmark runs in this checkout")
         runner = Runner(server, BENCH, int(time.time()))
         for scenario in _scenarios(server, given.scale, wanted, opened, notes):
             outcomes = runner.measure(scenario, given.rounds)
             measured.append((scenario, outcomes))
+            write()
         if "many" in wanted:
             notes.append(many_at_once(server, given.many, runner.environment))
-    text = results.page(given.scale, given.rounds, peers.versions(BENCH), measured, notes)
-    (given.out / "RESULTS.md").write_text(text)
-    results.plotted(measured, BENCH / "plot.json")
+            write()
     drawn = [VENV / "bin" / "python", Path(__file__).with_name("plot.py")]
     subprocess.run([*drawn, BENCH / "plot.json", given.out / "results.svg"], check=False)
-    print(text)
+    print((given.out / "RESULTS.md").read_text())
 
 
 def _scenarios(

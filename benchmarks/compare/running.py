@@ -50,7 +50,7 @@ class Runner:
                     continue
                 outcome = self._once(scenario, candidate)
                 outcomes[candidate.name].append(outcome)
-                print(f"{scenario.name:9} {number + 1}  {candidate.name:26} {_line(outcome)}", flush=True)
+                print(f"{scenario.name:9} {number + 1}  {candidate.name:34} {_line(outcome)}", flush=True)
         return outcomes
 
     def _once(self, scenario: Scenario, candidate: Candidate) -> Outcome:
@@ -124,7 +124,9 @@ def _reason(said: str, document: dict[str, Any]) -> str:
     if error := document.get("error"):
         return str(error["message"])
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
+    told = [line for line in lines if "unable" in line.lower()] or [
+        line for line in lines if "error" in line.lower() or "fatal" in line.lower()
+    ]
     return (told or lines or ["it said nothing"])[-1][:200]
 
 
