@@ -175,6 +175,7 @@ def test_rules_change_what_arrives(jivs: Jivs, source: str, target: str, key: st
             assert b"000000017" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("source", ["sqlite", "postgresql"], indirect=True)
 def test_sha256_redact_and_null(jivs: Jivs, source: str, target: str, key: str) -> None:
     env = jivs.connections(a=source, b=target)
     masks = {"email": {"mask": "redact"}, "ssn": {"mask": "sha256"}, "born": {"mask": "null"}}
