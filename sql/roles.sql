@@ -26,7 +26,7 @@ ALTER ROLE jivs_quarantine_reader SET default_transaction_read_only = on;
 --   GRANT USAGE ON SCHEMA jivs TO jivs_metrics_reader;
 --   GRANT SELECT ON ALL TABLES IN SCHEMA jivs TO jivs_metrics_reader;
 --   REVOKE SELECT ON jivs.migration_quarantine FROM jivs_metrics_reader;
---   GRANT SELECT (id) ON jivs.migration_quarantine TO jivs_metrics_reader;
+--   GRANT SELECT (id, example) ON jivs.migration_quarantine TO jivs_metrics_reader;
 -- and in Dagster's storage SELECT on daemon_heartbeats and runs.
 CREATE ROLE jivs_metrics_reader NOLOGIN;
 ALTER ROLE jivs_metrics_reader SET default_transaction_read_only = on;

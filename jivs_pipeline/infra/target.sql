@@ -156,7 +156,10 @@ RETURNING epoch;
 -- For building indexes: 256 MB, or as much as the server has for its shared buffers, which says how large its machine is.
 SELECT set_config('maintenance_work_mem', wanted::text || 'kB', false)
   FROM (SELECT least(pg_size_bytes('256MB'), pg_size_bytes(current_setting('shared_buffers'))) / 1024 AS wanted) AS w
- WHERE wanted > pg_size_bytes(current_setting('maintenance_work_mem')) / 1024;
+ WHERE wanted > pg_size_bytes(current_setting('maintenance_work_mem')) / 1024
+       -- What somebody has chosen for this database or role stays.
+   AND (SELECT source FROM pg_settings WHERE name = 'maintenance_work_mem') NOT LIKE '%database%'
+   AND (SELECT source FROM pg_settings WHERE name = 'maintenance_work_mem') NOT LIKE '%user%';
 
 -- name: register_backend
 -- Announces this connection to whoever may have to end it. Refused once the epoch has moved on.

@@ -275,7 +275,7 @@ def test_enumerations(make_mysql: Make, open_mysql: Open) -> None:
     survey = source.survey(table, table.columns, None, 1 << 20)
     assert not survey.refused
     assert [r.column for r in survey.lossy] == ["e", "f"]
-    assert "1 others are the member ''" in survey.lossy[0].reason
+    assert "1 other is the member ''" in survey.lossy[0].reason
     with source.snapshot(1) as snapshot:
         assert rows_of(snapshot, plan_of(source, "t")) == [(1, "", ""), (2, "", "a"), (3, None, None)]
 

@@ -1406,12 +1406,15 @@ def test_a_canon_is_used_per_column(target: PostgresqlTarget) -> None:
     assert total(target.digests(numeric[0])) == total(target.digests(numeric[1]))
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("64MB", "256MB"), ("1GB", "1GB")])
-def test_indexes_get_as_much_memory_as_the_server_is_large_and_never_less_than_it_was_told(
+@pytest.mark.parametrize(("given", "wanted"), [("the default", "256MB"), ("32MB", "32MB"), ("1GB", "1GB")])
+def test_indexes_get_as_much_memory_as_the_server_is_large_or_as_it_was_told(
     make_target: Callable[..., PostgresqlTarget], db: psycopg.Connection[Any], given: str, wanted: str
 ) -> None:
     name = sql.Identifier(db.info.dbname)
-    db.execute(sql.SQL("ALTER DATABASE {} SET maintenance_work_mem = {}").format(name, sql.Literal(given)))
+    if given != "the default":
+        db.execute(
+            sql.SQL("ALTER DATABASE {} SET maintenance_work_mem = {}").format(name, sql.Literal(given))
+        )
     look = sql.SQL(
         "CREATE TABLE public.seen AS SELECT pg_catalog.current_setting('maintenance_work_mem') AS memory"
     )
