@@ -17,13 +17,10 @@ from contextlib import ExitStack
 from functools import partial
 
 import pyarrow as pa
-from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import (
-    ConflictError,
     DataError,
-    JivsError,
     ResourceError,
     SnapshotLost,
     TerminalError,
@@ -32,8 +29,9 @@ from jivs_pipeline.core.plan import Chunk, Lane, TableMode, TablePlan
 from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
+from jivs_pipeline.engine.attempts import attempt
 from jivs_pipeline.engine.incremental import Comparison, joined_copies, part_of, updates
-from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
+from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, claim
 from jivs_pipeline.engine.sifting import Sifting
@@ -142,19 +140,9 @@ class _TableTask:
         if table.target in run.failures:
             return
         self._began = self._began or time.monotonic()
-        told = partial(run.checkpoints.retried, table.target, Phase.EXTRACT, chunk.index)
-        try:
-            with bound_contextvars(table=table.target, chunk=chunk.index):
-                with_retries(partial(self._stage, chunk), run.guard, told, but=(SnapshotLost,))
-            if len(self._files) == len(table.chunks):
-                with_retries(self._record, run.guard, told, but=(SnapshotLost,))
-        except (ConflictError, ResourceError, *STOPS):
-            raise
-        except JivsError as error:
-            run.guard.check_inside()
-            if error.transient:
-                raise
-            run.fail(table, Phase.EXTRACT, error)
+        attempt(run, table, Phase.EXTRACT, partial(self._stage, chunk), chunk=chunk.index)
+        if len(self._files) == len(table.chunks):
+            attempt(run, table, Phase.EXTRACT, self._record, chunk=chunk.index)
 
     def _stage(self, chunk: Chunk) -> None:
         run, table = self._run, self._table

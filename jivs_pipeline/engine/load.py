@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from structlog.contextvars import bound_contextvars
-
-from jivs_pipeline.core.errors import ConflictError, JivsError, RefusedError, ResourceError, SnapshotLost
+from jivs_pipeline.core.errors import JivsError, RefusedError
 from jivs_pipeline.core.plan import Lane, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.attempts import attempt
 from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
-from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
+from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
@@ -74,21 +73,7 @@ def _attempt(
     chunk: int | None = None,
     rows_stand: bool = False,
 ) -> None:
-    """Run a job of one table: transient errors are tried again, terminal ones fail the table only."""
-    if table.target in run.failures:
-        return
-    told = partial(run.checkpoints.retried, table.target, Phase.LOAD, chunk)
-    try:
-        with bound_contextvars(table=table.target, **({} if chunk is None else {"chunk": chunk})):
-            with_retries(job, run.guard, told, but=(SnapshotLost,))
-    except (ConflictError, ResourceError, *STOPS):
-        raise
-    except JivsError as error:
-        # What an interrupted statement says is not the table's fault.
-        run.guard.check_inside()
-        if error.transient:
-            raise
-        run.fail(table, Phase.LOAD, error, rows_stand=rows_stand)
+    attempt(run, table, Phase.LOAD, job, chunk=chunk, rows_stand=rows_stand)
 
 
 def _apply_step(run: Run, step: StepLike, generation: str) -> None:

@@ -19,15 +19,15 @@ from functools import partial
 from typing import Self
 
 import pyarrow as pa
-from structlog.contextvars import bound_contextvars
 
 from jivs_pipeline.core.digest import Digest
-from jivs_pipeline.core.errors import ConflictError, DataError, JivsError, ResourceError
+from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import Rules, TablePlan
 from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.core.states import Phase
-from jivs_pipeline.engine.pool import STOPS, run_all, with_retries
+from jivs_pipeline.engine.attempts import attempt
+from jivs_pipeline.engine.pool import run_all
 from jivs_pipeline.engine.ports import Refiner
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 from jivs_pipeline.engine.sifting import check_budget
@@ -98,20 +98,7 @@ class _TableTask:
             self._attempt(self._record, None)
 
     def _attempt(self, job: Callable[[], None], chunk: int | None) -> None:
-        run, table = self._run, self._table
-        if table.target in run.failures:
-            return
-        told = partial(run.checkpoints.retried, table.target, Phase.TRANSFORM, chunk)
-        try:
-            with bound_contextvars(table=table.target, **({} if chunk is None else {"chunk": chunk})):
-                with_retries(job, run.guard, told)
-        except (ConflictError, ResourceError, *STOPS):
-            raise
-        except JivsError as error:
-            run.guard.check_inside()
-            if error.transient:
-                raise
-            run.fail(table, Phase.TRANSFORM, error)
+        attempt(self._run, self._table, Phase.TRANSFORM, job, chunk=chunk)
 
     def _refine(self, file: ChunkFile) -> None:
         run, table, generation = self._run, self._table, self._manifest.generation
