@@ -18,7 +18,15 @@ from jivs_pipeline.core.file_types import CSV_TYPES, target_type
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import RULED, Check, ColumnPlan, TablePlan
 from jivs_pipeline.core.spec import ValidationRule
-from jivs_pipeline.infra.rules.duck import as_arrow, calculator, columns_of, first_line, quoted, seen_type
+from jivs_pipeline.infra.rules.duck import (
+    as_arrow,
+    calculator,
+    columns_of,
+    first_line,
+    kind_of,
+    quoted,
+    seen_type,
+)
 from jivs_pipeline.infra.rules.statement import ROW, reading
 from jivs_pipeline.infra.sources.csv_types import spelled, speller
 
@@ -254,7 +262,7 @@ class Checker:
         except duckdb.Error as error:
             names = ", ".join(c.name for c in checks)
             raise DataError(
-                f"A row cannot be checked ({names}): {str(error).partition(':')[0]}",
+                f"A row cannot be checked ({names}): {kind_of(error)}",
                 hint="Write the expression so that it can be computed for every row, with TRY or TRY_CAST",
             ) from None
         rows = table.column(ROW)

@@ -21,7 +21,16 @@ from jivs_pipeline.core.file_types import target_type
 from jivs_pipeline.core.names import did_you_mean
 from jivs_pipeline.core.plan import ColumnPlan
 
-__all__ = ["as_arrow", "calculator", "columns_of", "first_line", "names_in", "quoted", "seen_type"]
+__all__ = [
+    "as_arrow",
+    "calculator",
+    "columns_of",
+    "first_line",
+    "kind_of",
+    "names_in",
+    "quoted",
+    "seen_type",
+]
 
 _MEMORY = "384MB"
 _MOST_DIGITS = 38  # of DuckDB's DECIMAL
@@ -109,6 +118,11 @@ def seen_type(column: ColumnPlan) -> str:
     if bare == "numeric" and type_.numbers and type_.numbers[0] <= _MOST_DIGITS:
         return f"DECIMAL({type_.numbers[0]},{type_.numbers[1]})"
     return _SEEN.get(bare, "VARCHAR")
+
+
+def kind_of(error: Exception) -> str:
+    """The kind of an error; the rest of its text may hold a value."""
+    return str(error).partition(":")[0].strip() or type(error).__name__
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import Rules, TablePlan
-from jivs_pipeline.infra.rules.duck import calculator, quoted
+from jivs_pipeline.infra.rules.duck import calculator, kind_of, quoted
 from jivs_pipeline.infra.rules.statement import reading
 from jivs_pipeline.infra.rules.texts import from_source
 
@@ -44,9 +44,8 @@ def duplicates(
         try:
             return _found(connection, rules, batches)
         except duckdb.Error as error:
-            kind = str(error).partition(":")[0]
             raise DataError(
-                f"The duplicates of {table.source} cannot be told: {kind}",
+                f"The duplicates of {table.source} cannot be told: {kind_of(error)}",
                 hint=f"See rules.{table.source_table}.dedupe",
                 table=table.source,
             ) from None

@@ -25,7 +25,7 @@ from jivs_pipeline.core.plan import ColumnPlan, Rules, TablePlan
 from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.infra.rules.checks import Checker
-from jivs_pipeline.infra.rules.duck import as_arrow, calculator, quoted
+from jivs_pipeline.infra.rules.duck import as_arrow, calculator, kind_of, quoted
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import ROW, reading, statement
 from jivs_pipeline.infra.rules.texts import Texts, from_source, from_text
@@ -178,7 +178,7 @@ class Refiner:
 
     def _unseen(self, error: Exception) -> DataError:
         return DataError(
-            f"{self._table.source} has values that a python rule cannot be given: {_class(error)}",
+            f"{self._table.source} has values that a python rule cannot be given: {kind_of(error)}",
             hint="Give the columns an expression or a type instead",
             table=self._table.source,
         )
@@ -225,7 +225,7 @@ class Refiner:
 
     def _too_large(self, error: Exception) -> DataError:
         return DataError(
-            f"The rules of {self._table.source} need more memory than they may have: {_class(error)}",
+            f"The rules of {self._table.source} need more memory than they may have: {kind_of(error)}",
             hint="Make the expressions' values smaller",
             table=self._table.source,
         )
@@ -237,7 +237,7 @@ class Refiner:
                 self._run(statement(self._rules, "raw", names, only=[number]))
             except self._errors() as error:
                 kinds = ", ".join(s.kind for s in made.steps) or "value"
-                return _Problem(row, made.target, f"its {kinds} cannot be computed: {_class(error)}")
+                return _Problem(row, made.target, f"its {kinds} cannot be computed: {kind_of(error)}")
         return _Problem(row, "", "the rules cannot be applied to it")
 
     # The result
@@ -379,11 +379,6 @@ def _text(array: Array) -> Array:
 
 def _single(column: Any) -> Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-
-
-def _class(error: Exception) -> str:
-    """The kind of an error; its text may hold the value."""
-    return str(error).partition(":")[0].strip() or type(error).__name__
 
 
 def _resource(error: Exception) -> bool:
