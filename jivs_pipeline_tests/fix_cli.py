@@ -103,7 +103,17 @@ class Jivs:
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Ours without what a developer has set for jivs or PostgreSQL."""
         ours = {k: v for k, v in os.environ.items() if not k.startswith(("JIVS_", "PG", "DAGSTER"))}
-        return {**ours, "JIVS_HOME": str(self.home), **(more or {})}
+        # Staging of its own, for what an earlier test left behind in the home is not this test's.
+        return {**ours, "JIVS_HOME": str(self.home), "JIVS_STAGING_URL": str(self._staging), **(more or {})}
+
+    @property
+    def _staging(self) -> Path:
+        return self.directory / "staging"
+
+    @property
+    def staged(self) -> list[Path]:
+        """Files in the staging area of this test."""
+        return [path for path in self._staging.rglob("*") if path.is_file()]
 
     def start(self, *argv: str | Path, env: Mapping[str, str] | None = None) -> Started:
         arguments = tuple(map(str, argv))

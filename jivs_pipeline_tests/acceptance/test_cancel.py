@@ -48,15 +48,10 @@ def _ledger_keys(target: str) -> set[str]:
 
 def begin(jivs: Jivs, key: str, source: Path, target: str, **options: Any) -> tuple[Path, dict[str, str]]:
     env = jivs.connections(legacy=f"sqlite:///{source}", warehouse=target)
-    env["JIVS_STAGING_URL"] = str(jivs.directory / "staging")
     spec = jivs.spec(
         key=key, source="legacy", target="warehouse", chunk_bytes=65536, parallelism=1, **options
     )
     return spec, env
-
-
-def staged(jivs: Jivs) -> list[Path]:
-    return [p for p in (jivs.directory / "staging").rglob("*") if p.is_file()]
 
 
 def test_cancel_ends_a_run_inside_of_a_chunk(jivs: Jivs, target: str, key: str, source: Path) -> None:
@@ -70,7 +65,7 @@ def test_cancel_ends_a_run_inside_of_a_chunk(jivs: Jivs, target: str, key: str, 
     ended = started.wait(20)
     assert ended.code == 130, ended
     check_run(ended.document, "cancelled")
-    assert not staged(jivs)
+    assert not jivs.staged
     assert "cancelled" in jivs("cancel", key, code=3, env=env).stderr
     assert jivs("resume", key, "--json", code=0, env=env).document["status"] == "completed"
     assert_same_database(source, target)
@@ -190,7 +185,7 @@ def test_cancel_and_pause_of_what_does_not_run(jivs: Jivs, target: str, key: str
     assert killed.code == -signal.SIGKILL
     # Its run is gone: the state is set in its place.
     assert jivs("cancel", key, "--json", code=0, env=env).document["status"] == "cancelled"
-    assert not staged(jivs)
+    assert not jivs.staged
     jivs("pause", key, code=3, env=env)
     jivs("run", spec, code=0, env=env)
     assert "completed" in jivs("cancel", key, code=3, env=env).stderr

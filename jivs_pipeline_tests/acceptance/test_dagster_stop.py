@@ -82,8 +82,7 @@ def test_terminate_cancels(stack: Stack) -> None:
         assert stack.status(key) == "cancelled"
         assert f"Migration '{key}' was terminated in Dagster" in stack.story(run_id)
     assert "dagster/will_retry" not in stack.tags(run_id)
-    staging = stack.jivs.home / "staging" / key
-    assert not [p for p in staging.rglob("*") if p.is_file()]
+    assert not stack.jivs.staged
     assert list(runs_of(stack, key)) == [run_id]
     finish(stack, key, schema)
 

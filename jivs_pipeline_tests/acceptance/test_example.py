@@ -79,7 +79,7 @@ def test_the_worked_example(jivs: Jivs, target: str, tmp_path: Path, key: str) -
     assert gone == expected.no_birthday | expected.no_address
     assert jivs("verify", key, "--json", code=0, env=env).document["equal"]
     # Nothing in clear is left of what is masked.
-    for path in jivs.home.rglob("*"):
+    for path in [*jivs.home.rglob("*"), *jivs.staged]:
         if path.is_file() and "data" not in path.parts:
             content = path.read_bytes()
             assert b"SSN-00" not in content, path

@@ -170,7 +170,7 @@ def test_rules_change_what_arrives(jivs: Jivs, source: str, target: str, key: st
     if source.split(":", maxsplit=1)[0] not in {"csv", "parquet"}:
         assert changed["differences"] == [{"key": {"id": "17"}, "kind": "changed", "columns": ["email"]}]
     # Nothing in clear is left anywhere of ours.
-    for path in jivs.home.rglob("*"):
+    for path in [*jivs.home.rglob("*"), *jivs.staged]:
         if path.is_file() and "data" not in path.parts:
             assert b"000000017" not in path.read_bytes(), path
 

@@ -97,7 +97,7 @@ def test_what_must_hold_stops_before_the_target_is_touched(
         ).fetchone()
         assert row == (0,)
         assert db.execute("SELECT to_regnamespace('jivs_ledger')").fetchone() == (None,)
-    assert not list((jivs.home / "staging").rglob("*.arrow"))
+    assert not jivs.staged
     # The source is corrected, and the same command goes on.
     statement = "UPDATE customer SET total = 0 WHERE total < 0"
     if source.startswith("sqlite"):
