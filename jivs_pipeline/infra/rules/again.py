@@ -50,7 +50,7 @@ def refined_again(
             for bad in part.bad:
                 if (id_ := ids.pop(tuple(bad.key.get(source) for source, _ in key), None)) is not None:
                     stay[id_] = (bad.column, bad.reason)
-            good += _good(part, number, [target for _, target in key], ids, apart=apart)
+            good += _good(table, part, number, [target for _, target in key], ids, apart=apart)
         stay |= dict.fromkeys(ids.values(), (None, _GONE))
     return Again(good, stay)
 
@@ -64,12 +64,12 @@ def _key(table: TablePlan) -> list[tuple[str, str]]:
 
 
 def _good(
-    part: Refined, number: int, key: Sequence[str], ids: dict[Key, int], *, apart: bool
+    table: TablePlan, part: Refined, number: int, key: Sequence[str], ids: dict[Key, int], *, apart: bool
 ) -> Iterator[Regained]:
     """Those of a batch that are good by now; their keys leave `ids`."""
     texts = zip(*(part.batch.column(name).to_pylist() for name in key), strict=True)
     found = [(place, id_) for place, one in enumerate(texts) if (id_ := ids.pop(one, None)) is not None]
     for group in [[f] for f in found] if apart else [found] if found else []:
         places = pa.array([place for place, _ in group], pa.int64())
-        digest = digest_of_texts([c.take(places) for c in part.canon], len(group))
+        digest = digest_of_texts(table, [c.take(places) for c in part.canon], len(group))
         yield Regained(tuple(id_ for _, id_ in group), number, [part.batch.take(places)], digest)
