@@ -36,13 +36,12 @@ def _joined(row: Sequence[str | None], canons: Sequence[Canon]) -> Digest:
 def _chained(row: Sequence[str | None], canons: Sequence[Canon]) -> Digest:
     found = 0
     for text, canon in zip(row, canons, strict=True):
-        if canon not in _FREE or text is None:
-            link = text or ""
-        elif len(text.encode()) > LONG:
-            link = "#" + hashlib.md5(text.encode()).hexdigest()
-        else:
-            link = "=" + text
-        found = hashtextextended(link.encode(), found)
+        data = (text or "").encode()
+        if canon in _FREE:
+            found ^= -1 % 2**64 if text is None else len(data)
+        if canon in _FREE and len(data) > LONG:
+            data = hashlib.md5(data).hexdigest().encode()
+        found = hashtextextended(data, found)
     return Digest(1, found - (found >> 63 << 64), 0)
 
 

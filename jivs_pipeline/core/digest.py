@@ -47,8 +47,9 @@ class Spelling(StrEnum):
     """PostgreSQL's own `ROW(…)::text` under pinned settings, hashed with hashtextextended: PostgreSQL on both ends."""
     CHAIN = "chain"
     """The canonical texts of the columns one after the other, each hashed by PostgreSQL's hashtextextended with the hash
-    of those before it as seed, the first with 0: 64 bits. NULL is spelled as the empty text. A free one is preceded by
-    `=`, and given as `#` and its MD5 when it is longer than `LONG` bytes. For ends that are PostgreSQL or hash in here."""
+    of those before it as seed, the first with 0: 64 bits. NULL is hashed as the empty text. For a free text the seed is
+    XORed with its length in bytes, -1 for NULL, and one longer than `LONG` is hashed as its MD5. For ends that are
+    PostgreSQL or hash in here."""
     CANONICAL = "canonical"
     """The canonical texts joined by commas and hashed with MD5. NULL is spelled as the empty text. A free one is
     `<characters>:<text>`, and `-` for NULL. For databases that know MD5 and not the chain's hash, and for encodings

@@ -10,6 +10,7 @@ most blocks first, so that those that have one more are a slice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyarrow import compute
 
 from jivs_pipeline.core.digest import LONG, Canon, Digest
 
-__all__ = ["chain_digest", "chain_hashes", "digest_of_links"]
+__all__ = ["Link", "chain_digest", "chain_hashes", "digest_of_links"]
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 Array = Any  # pyarrow has no stubs that a checker can follow
@@ -34,16 +35,34 @@ _PADDING = 6 * _WORD  # the last block is read as if it were whole, and each wor
 _HALF = np.uint64(32)
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What is hashed of a column.
+
+    Attributes:
+        texts: NULL is hashed as the empty text.
+        marks: int64 per row for the seeds, or None.
+    """
+
+    texts: Array
+    marks: npt.NDArray[np.int64] | None = None
+
+    def part(self, start: int, rows: int) -> Link:
+        """Some of the rows."""
+        marks = None if self.marks is None else self.marks[start : start + rows]
+        return Link(self.texts.slice(start, rows), marks)
+
+
 def chain_digest(columns: Sequence[Array], canons: Sequence[Canon], rows: int) -> Digest:
     """Digest of rows given by their columns' canonical texts."""
-    return digest_of_links([links(c, canon) for c, canon in zip(columns, canons, strict=True)], rows)
+    return digest_of_links([_link(c, canon) for c, canon in zip(columns, canons, strict=True)], rows)
 
 
-def digest_of_links(columns: Sequence[Array], rows: int) -> Digest:
-    """The same where each text is spelled as a link already."""
+def digest_of_links(columns: Sequence[Link], rows: int) -> Digest:
+    """The same where it is said already what is hashed."""
     high = 0
     for start in range(0, rows, _ROWS):
-        hashes = _chain([c.slice(start, _ROWS) for c in columns], min(_ROWS, rows - start))
+        hashes = _chain([c.part(start, _ROWS) for c in columns], min(_ROWS, rows - start))
         # Halves, for the sum of 64-bit integers needs more than 64 bits.
         signed = hashes.view(np.int64)
         high += (int((signed >> 32).sum()) << 32) + int((signed & 0xFFFFFFFF).sum())
@@ -52,33 +71,29 @@ def digest_of_links(columns: Sequence[Array], rows: int) -> Digest:
 
 def chain_hashes(columns: Sequence[Array], canons: Sequence[Canon], rows: int) -> Iterator[bytes]:
     """The hash of each such row, as PostgreSQL's int8send writes it."""
-    whole = (
-        _chain([links(c, canon) for c, canon in zip(columns, canons, strict=True)], rows)
-        .astype(">u8")
-        .tobytes()
-    )
+    found = _chain([_link(c, canon) for c, canon in zip(columns, canons, strict=True)], rows)
+    whole = found.astype(">u8").tobytes()
     return (whole[n : n + 8] for n in range(0, len(whole), 8))
 
 
-def _chain(columns: Sequence[Array], rows: int) -> Hashes:
+def _chain(columns: Sequence[Link], rows: int) -> Hashes:
     found: Hashes = np.zeros(rows, np.uint64)
     for column in columns:
-        found = _hashed(column, found)
+        found = _hashed(column.texts, found if column.marks is None else found ^ column.marks.view(np.uint64))
     return found
 
 
-def links(column: Array, canon: Canon) -> Array:
-    """What is hashed of a column: the texts, so spelled that none stands for two values."""
+def _link(column: Array, canon: Canon) -> Link:
     if not canon.free:
-        return _pc.fill_null(column, "")
-    long = _pc.fill_null(_pc.greater(_pc.binary_length(column), LONG), fill_value=False)
-    places = np.flatnonzero(long.to_numpy(zero_copy_only=False))
-    short = _pc.if_else(long, None, column) if len(places) else column
-    mark, nothing = pa.scalar("=", column.type), pa.scalar("", column.type)
-    texts = _pc.fill_null(_pc.binary_join_element_wise(mark, short, nothing), "")
+        return Link(column)
+    marks = _pc.fill_null(_pc.binary_length(column), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    places = np.flatnonzero(marks > LONG)
     if not len(places):
-        return texts
-    return _pc.replace_with_mask(texts, long, pa.array([f"#{_md5(column[n])}" for n in places], texts.type))
+        return Link(column, marks)
+    short = _pc.replace_with_mask(
+        column, pa.array(marks > LONG), pa.array([_md5(column[n]) for n in places], column.type)
+    )
+    return Link(short, marks)
 
 
 def _md5(value: Any) -> str:
@@ -88,16 +103,16 @@ def _md5(value: Any) -> str:
 
 def _hashed(texts: Array, seeds: Hashes) -> Hashes:
     """What hashtextextended gives for each text with its seed."""
-    rows = len(texts)
     words, start, length = _words(texts)
-    blocks = length // _BLOCK
-    most = int(blocks.max(initial=0))
-    order = np.argsort(-blocks, kind="stable") if most else None
-    if order is not None:
-        start, length, blocks, seeds = start[order], length[order], blocks[order], seeds[order]
     a = length.astype(np.uint32) + np.uint32(_START & 0xFFFFFFFF)
     b, c = a.copy(), a.copy()
     _seed(a, b, c, seeds)
+    blocks = length // _BLOCK
+    if not (most := int(blocks.max(initial=0))):
+        return _ended(_Reader(words, start), length, a, b, c)
+    order = np.argsort(-blocks, kind="stable")
+    start, length, blocks = start[order], length[order], blocks[order]
+    a, b, c = a[order], b[order], c[order]
     reader = _Reader(words, start)
     having = np.searchsorted(-blocks, -np.arange(1, most + 1), side="right")
     for number, count in enumerate(having):
@@ -105,19 +120,21 @@ def _hashed(texts: Array, seeds: Hashes) -> Hashes:
         for position, part in enumerate(parts, 3 * number):
             np.add(part, reader.word(int(count), position), out=part)
         _mix(*parts)
-    rest = length - _BLOCK * blocks
-    reader = _Reader(words, start + _BLOCK * blocks)
-    a += reader.word(rows, 0) & _mask(rest)
-    b += reader.word(rows, 1) & _mask(rest - _WORD)
-    # The lowest byte of the last word is the length's.
-    c += (reader.word(rows, 2) & _mask(rest - 2 * _WORD)) << np.uint32(8)
-    _finish(a, b, c)
-    hashes = (b.astype(np.uint64) << _HALF) | c
-    if order is None:
-        return hashes
-    placed = np.empty_like(hashes)
-    placed[order] = hashes
+    placed = np.empty(len(texts), np.uint64)
+    placed[order] = _ended(_Reader(words, start + _BLOCK * blocks), length - _BLOCK * blocks, a, b, c)
     return placed
+
+
+def _ended(reader: _Reader, rest: npt.NDArray[np.int64], a: Words, b: Words, c: Words) -> Hashes:
+    """The hashes after the last, unfinished block."""
+    rows = len(rest)
+    a += reader.word(rows, 0) & _MASKS[np.minimum(rest, _WORD)]
+    if int(rest.max(initial=0)) > _WORD:
+        b += reader.word(rows, 1) & _MASKS[np.clip(rest - _WORD, 0, _WORD)]
+        # The lowest byte of the last word is the length's.
+        c += (reader.word(rows, 2) & _MASKS[np.clip(rest - 2 * _WORD, 0, _WORD)]) << np.uint32(8)
+    _finish(a, b, c)
+    return (b.astype(np.uint64) << _HALF) | c
 
 
 def _words(texts: Array) -> tuple[Words, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -131,7 +148,11 @@ def _words(texts: Array) -> tuple[Words, npt.NDArray[np.int64], npt.NDArray[np.i
     padded = np.zeros((last - first + _PADDING + _WORD) // _WORD, "<u4")
     if data is not None:
         padded.view(np.uint8)[: last - first] = np.frombuffer(data, np.uint8)[first:last]
-    return padded, bounds[:-1] - first, np.diff(bounds)
+    length = np.diff(bounds)
+    if texts.null_count:
+        # What is in the buffer of a NULL is nobody's.
+        length *= texts.is_valid().to_numpy(zero_copy_only=False)
+    return padded, bounds[:-1] - first, length
 
 
 class _Reader:
@@ -151,24 +172,18 @@ class _Reader:
         return here | (self._words[at + 1] << np.uint32(1) << self._left[:rows])
 
 
-def _mask(left: npt.NDArray[np.int64]) -> Words:
-    """Of a word, the bytes that are the text's where so many are left."""
-    return _MASKS[np.clip(left, 0, _WORD)]
-
-
 _MASKS = np.array([0, 0xFF, 0xFFFF, 0xFFFFFF, 0xFFFFFFFF], np.uint32)
 
 
 def _seed(a: Words, b: Words, c: Words, seeds: Hashes) -> None:
     """A seed of 0 leaves the state as it is."""
-    if not seeds.any():
-        return
-    untouched = [(part, part[seeds == 0]) for part in (a, b, c)]
+    none = seeds == 0
+    untouched = [(part, part[none]) for part in (a, b, c)] if none.any() else []
     a += (seeds >> _HALF).astype(np.uint32)
     b += seeds.astype(np.uint32)
     _mix(a, b, c)
     for part, before in untouched:
-        part[seeds == 0] = before
+        part[none] = before
 
 
 def _turned(words: Words, bits: int) -> Words:

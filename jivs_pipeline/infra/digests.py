@@ -146,15 +146,23 @@ def _spelled(columns: Sequence[tuple[str, Canon]]) -> sql.Composable:
 def _chain(canons: Sequence[Canon]) -> sql.Composable:
     """The hash of the canonical texts below. Written in one line, for psycopg follows nesting by recursion."""
     links = [
-        (_FREE if canon.free else _CLOSED).format(t=_label(n), long=LONG) for n, canon in enumerate(canons)
+        (_FREE if canon.free else _ENCLOSED, {"t": _label(n), "long": LONG}) for n, canon in enumerate(canons)
     ]
-    calls = [sql.SQL('hashtextextended({} COLLATE "C", ').format(link) for link in reversed(links)]
-    return sql.Composed([*calls, sql.SQL("0::int8"), sql.SQL(")") * len(calls)])
+    inner = [begin.format(**names) for (begin, _), names in reversed(links)]
+    outer = [end.format(**names) for (_, end), names in links]
+    return sql.Composed([*inner, sql.SQL("0::int8"), *outer])
 
 
+_ENCLOSED = sql.SQL("hashtextextended(coalesce({t}, '') COLLATE \"C\", "), sql.SQL(")")
+_FREE = (
+    sql.SQL(
+        "hashtextextended(CASE WHEN octet_length({t}) > {long} THEN md5({t}) ELSE coalesce({t}, '') END"
+        ' COLLATE "C", '
+    ),
+    sql.SQL(" # coalesce(octet_length({t}), -1))"),
+)
 _COUNTED = sql.SQL("coalesce(char_length({t}) || ':' || {t}, '-')")
 _CLOSED = sql.SQL("coalesce({t}, '')")
-_FREE = sql.SQL("CASE WHEN octet_length({t}) > {long} THEN '#' || md5({t}) ELSE coalesce('=' || {t}, '') END")
 
 
 def _in_utf8(text: sql.Composable) -> sql.Composable:

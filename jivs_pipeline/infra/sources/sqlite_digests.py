@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from hashlib import md5
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from jivs_pipeline.core.digest import LONG, Canon, Digest
 from jivs_pipeline.core.plan import ColumnPlan, TablePlan
-from jivs_pipeline.infra.chains import digest_of_links
+from jivs_pipeline.infra.chains import Link, digest_of_links
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
 __all__ = ["canonical", "large_digest", "texts"]
@@ -93,25 +94,20 @@ def large_digest(
     ]
     digest = Digest()
     for row in connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters):
-        links = [
-            pa.array([_link(value, c, blob=blob)])
-            for value, c, blob in zip(row, table.columns, blobs, strict=True)
-        ]
+        links = [_link(value, c, blob=blob) for value, c, blob in zip(row, table.columns, blobs, strict=True)]
         digest += digest_of_links(links, 1)
     return digest
 
 
-def _link(value: bytes | None, column: ColumnPlan, *, blob: bool) -> bytes:
-    """See `chains.links`."""
-    if value is None:
-        return b""
-    if not column.canon.free:
-        return value
-    if len(value) * (1 + blob) <= LONG:
-        return b"=" + (value.hex().encode() if blob else value)
+def _link(value: bytes | None, column: ColumnPlan, *, blob: bool) -> Link:
+    if value is None or not column.canon.free:
+        return Link(pa.array([value], pa.binary()), np.array([-1]) if column.canon.free else None)
+    size = len(value) * (1 + blob)
+    if size <= LONG:
+        return Link(pa.array([value.hex().encode() if blob else value]), np.array([size]))
     whole = md5(usedforsecurity=False)
     view = memoryview(value)
     for start in range(0, len(view), _PIECE):
         piece = view[start : start + _PIECE]
         whole.update(piece.hex().encode() if blob else piece)
-    return b"#" + whole.hexdigest().encode()
+    return Link(pa.array([whole.hexdigest().encode()]), np.array([size]))
