@@ -366,7 +366,8 @@ def _row_text(table: TablePlan) -> str:
         items.append(
             f"CASE WHEN {quoted(column.source)} IS NULL THEN '-' ELSE CONCAT(CHAR_LENGTH({text}), ':', {text}) END"
         )
-    return f"CONCAT_WS(',', {', '.join(items)})" if items else "''"
+    # Not CONCAT_WS, which leaves NULLs out.
+    return f"CONCAT({", ',', ".join(items)})" if items else "''"
 
 
 def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
