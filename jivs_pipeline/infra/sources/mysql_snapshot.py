@@ -367,7 +367,8 @@ def _row_text(table: TablePlan) -> str:
             f"CASE WHEN {quoted(column.source)} IS NULL THEN '-' ELSE CONCAT(CHAR_LENGTH({text}), ':', {text}) END"
         )
     # Not CONCAT_WS, which leaves NULLs out.
-    return f"CONCAT({", ',', ".join(items)})" if items else "''"
+    joined = ", ',', ".join(items)
+    return f"CONCAT({joined})" if items else "''"
 
 
 def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
