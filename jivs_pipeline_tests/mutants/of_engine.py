@@ -106,6 +106,18 @@ ENGINE = (
         ("jivs_pipeline_tests/integration/test_digests.py::test_every_single_change_shows[record]",),
     ),
     Mutant(
+        "a chain forgets what tells NULL from the empty text",
+        "Of the hash that files, SQLite and rules are digested with.",
+        (
+            Edit(
+                "jivs_pipeline/infra/chains.py",
+                "found if column.marks is None else found ^ column.marks.view(np.uint64)",
+                "found",
+            ),
+        ),
+        (f"{_UNIT}/test_chains.py",),
+    ),
+    Mutant(
         "chunks are not compared one by one",
         "Rows that landed in the wrong chunk are no difference, as long as the sums agree.",
         (Edit(_VERIFY, '"equal": source == target and not different,', '"equal": source == target,'),),
