@@ -54,9 +54,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, make_target: Callable
 
 
 def _spec(jivs: Jivs, key: str, checks: list[dict[str, Any]], **more: Any) -> str:
-    rules = {"customer": {"rename": "clients"}}
+    usual = {"rules": {"customer": {"rename": "clients"}}}
     return jivs.spec(
-        key=key, source="a", target="b", chunk_bytes=65536, rules=rules, validation=checks, **more
+        key=key, source="a", target="b", chunk_bytes=65536, validation=checks, **{**usual, **more}
     )
 
 
@@ -171,13 +171,18 @@ def test_a_check_that_fits_no_table_is_a_mistake_in_the_spec(
     jivs: Jivs, source: str, target: str, key: str
 ) -> None:
     env = jivs.connections(a=source, b=target)
-    for check, said in (
-        ({"kind": "business", "table": "client", "expression": "true"}, "validates table 'client'"),
-        ({"kind": "completeness", "table": "clients", "column": "mail"}, "has no column 'mail'"),
-        ({"kind": "business", "table": "clients", "expression": "totl > 0"}, "there is no column 'totl'"),
-        ({"kind": "business", "table": "clients", "expression": "random() > 0"}, "does not depend on the row alone"),
-        ({"kind": "format", "table": "clients", "column": "email", "pattern": "("}, "pattern is not accepted"),
-        ({"kind": "referential", "table": "orders", "column": "customer", "references": {"table": "x", "columns": ["id"]}}, "there is no table 'x'"),
+    for command, check, said in (
+        ("plan", {"kind": "business", "table": "client", "expression": "true"}, "validates table 'client'"),
+        ("run", {"kind": "completeness", "table": "clients", "column": "mail"}, "has no column 'mail'"),
+        ("run", {"kind": "business", "table": "clients", "expression": "totl > 0"}, "there is no column 'totl'"),
+        ("plan", {"kind": "business", "table": "clients", "expression": "random() > 0"}, "does not depend on the row alone"),
+        ("submit", {"kind": "format", "table": "clients", "column": "email", "pattern": "("}, "pattern is not accepted"),
+        ("submit", {"kind": "referential", "table": "orders", "column": "customer", "references": {"table": "x", "columns": ["id"]}}, "there is no table 'x'"),
     ):  # fmt: skip
-        ended = jivs("plan", _spec(jivs, key, [check]), "--json", code=2, env=env)
+        ended = jivs(command, _spec(jivs, key, [check]), "--json", code=2, env=env)
         assert said in ended.document["error"]["message"], ended
+    # It is found before any state is written, in rules as in validations.
+    rules = {"customer": {"columns": {"email": {"expression": "lower(mail)"}}}}
+    ended = jivs("run", _spec(jivs, key, [], rules=rules), "--json", code=2, env=env)
+    assert "there is no column 'mail'" in ended.document["error"]["message"]
+    assert "no migration" in jivs("status", key, code=2, env=env).stderr
