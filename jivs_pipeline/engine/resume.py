@@ -30,6 +30,7 @@ _VOLATILE = {
     "mode",
     "existing_key",
     "streamed",
+    "later",
 }
 """Parts of a table's plan that may change without its loaded rows being others."""
 
