@@ -287,8 +287,6 @@ class Spec(_Model):
             return self
         if self.on_existing != "fail":
             raise ValueError("type: incremental changes the tables that are there; leave out on_existing")
-        if self.quarantine.max_rows:
-            raise ValueError("type: incremental has no quarantine yet; leave out quarantine.max_rows")
         if table := next((t for t, rule in self.rules.items() if rule.load == "upsert"), None):
             raise ValueError(
                 f"type: incremental compares whole rows; leave out rules.{table}.load, or use type: full"

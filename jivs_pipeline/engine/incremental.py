@@ -11,7 +11,7 @@ added beyond the target's last key are in one range, and all of them are needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from jivs_pipeline.core.digest import Digest
@@ -40,13 +40,22 @@ class Comparison:
 
     Args:
         snapshot: the source, as the table's rules make it.
+        sift: gives a chunk of the plan without its bad rows.
     """
 
-    def __init__(self, table: TablePlan, snapshot: Snapshot, target: Target, guard: Guard) -> None:
+    def __init__(
+        self,
+        table: TablePlan,
+        snapshot: Snapshot,
+        target: Target,
+        guard: Guard,
+        sift: Callable[[Chunk], Chunk] = lambda chunk: chunk,
+    ) -> None:
         self._table = table
         self._snapshot = snapshot
         self._target = target
         self._guard = guard
+        self._sift = sift
         self._lock = threading.Lock()
         self._all: tuple[Sequence[Digest], bool] | None = None
 
@@ -71,7 +80,7 @@ class Comparison:
     def _whole(self) -> tuple[Sequence[Digest], bool]:
         with self._lock:
             if self._all is None:
-                digests = [self._snapshot.digest(self._table, c) for c in self._table.chunks]
+                digests = [self._snapshot.digest(self._table, self._sift(c)) for c in self._table.chunks]
                 (here,) = self._target.digests_within(self._table, (None, None), ())
                 self._all = digests, sum(digests, Digest()) == here
             return self._all
@@ -105,11 +114,11 @@ def part_of(chunk: Chunk, within: Range) -> Chunk:
     lower, upper = within
     if lower is None and upper is None:
         return chunk
-    return Chunk(
-        index=chunk.index,
-        lower=None if lower is None else (str(lower),),
-        upper=None if upper is None else (str(upper),),
-    )
+    bounds = {
+        "lower": None if lower is None else (str(lower),),
+        "upper": None if upper is None else (str(upper),),
+    }
+    return chunk.model_copy(update=bounds)  # without the bad rows, if the chunk is
 
 
 def _range(chunk: Chunk) -> Range:

@@ -84,6 +84,11 @@ def replay(services: Services, key: str, run_id: str, given: Spec | None = None)
     row = services.control.migration(key)
     if row["plan"] is None:
         raise ConfigError(f"Migration {key!r} has loaded nothing yet", hint=f"Run {key} first")
+    if parse_spec(row["spec"]).type == "incremental":
+        raise ConfigError(
+            f"Migration {key!r} is incremental: each of its runs tries the rows in quarantine again",
+            hint="Run it again",
+        )
     waiting = services.control.quarantine.tables(key)
     outcome = Outcome()
     spec, plan = parse_spec(row["spec"]), Plan.model_validate(row["plan"])

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.errors import ConfigError, SpecError, TerminalError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.engine.replay import Outcome, replay
 from jivs_pipeline.engine.reverify import reverify
@@ -261,3 +261,51 @@ def test_rules_that_are_others_make_the_rows_that_those_before_reject(
     assert case.verify()["equal"]
     told = case.run()["public.t"]
     assert (told["target_rows"], told["quarantined_rows"], told["verified"]) == (6000, 0, True)
+
+
+CHANGING = """
+CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER);
+CREATE TABLE u (id INTEGER PRIMARY KEY, v TEXT);
+CREATE TABLE w (k TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID;
+WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 3000) INSERT INTO t SELECT i, i FROM c;
+INSERT INTO u SELECT id, n FROM t WHERE id < 900;
+INSERT INTO w SELECT 'k' || id, n FROM t WHERE id < 900;
+"""
+SPOILED = (
+    "UPDATE t SET n = 'bad' WHERE id = 10", "INSERT INTO t VALUES (7000, 'bad')", "UPDATE t SET n = -1 WHERE id IN (11, 2000)",
+    "UPDATE u SET v = 'bad' WHERE id IN (5, 6)", "DELETE FROM u WHERE id = 7",
+    "UPDATE w SET n = 'bad' WHERE k = 'k3'", "INSERT INTO w VALUES ('new', 1)",
+)  # fmt: skip
+
+
+def test_incremental_runs_keep_bad_rows_apart(make_case: MakeCase, tmp_path: Path) -> None:
+    """Rows that cannot be carried, or that rules reject, are apart once, whatever round it is; repaired ones come back."""
+    source = make_file(tmp_path / "a.db", CHANGING)
+    rules = {"u": {"columns": {"v": {"expression": "CAST(v AS BIGINT)"}}}}
+    case = make_case(f"sqlite:///{source}", rules=rules)
+    case.run()
+    change(source, *SPOILED)
+    bad = [((10,), "n"), ((7000,), "n"), (("5",), "v"), (("6",), "v"), (("k3",), "n")]
+    case.spec = case.changed(type="incremental", quarantine={"max_rows": 1})
+    with pytest.raises(TerminalError, match=r"2 of 3 tables failed \(public.t, public.u\)"):
+        case.run()
+    case.spec = case.changed(quarantine={"max_rows": 2})
+    for _ in range(2):
+        told = case.run()
+        found = {n: (t["source_rows"], t["target_rows"], t["quarantined_rows"]) for n, t in told.items()}
+        assert found == {"public.t": (3001, 2999, 2), "public.u": (898, 896, 2), "public.w": (900, 899, 1)}
+        assert all(t["verified"] for t in told.values())
+        assert sorted(map(repr, ((key, column) for key, column, _ in case.kept()))) == sorted(map(repr, bad))
+        assert case.verify()["equal"]
+    assert case.all("SELECT count(*) FROM t WHERE id = 10 OR n = -1") == [(2,)]
+    with pytest.raises(ConfigError, match="is incremental"):
+        case.replay()
+    change(source, "UPDATE t SET n = 0 WHERE typeof(n) = 'text'", "UPDATE u SET v = 0 WHERE v = 'bad'", "UPDATE w SET n = 3 WHERE k = 'k3'")  # fmt: skip
+    told = case.run()
+    assert {n: (t["target_rows"], t["verified"]) for n, t in told.items()} == {
+        "public.t": (3001, True), "public.u": (898, True), "public.w": (900, True),
+    }  # fmt: skip
+    assert case.kept() == []
+    assert case.all("SELECT id FROM t WHERE n = 0 UNION ALL SELECT id FROM u WHERE v = 0 ORDER BY 1") == [
+        (5,), (6,), (10,), (7000,),
+    ]  # fmt: skip

@@ -230,7 +230,6 @@ def test_a_table_that_cannot_become_the_sources_is_refused_by_name(
     "changes",
     [
         {"on_existing": "truncate"},
-        {"quarantine": {"max_rows": 1}},
         {"rules": {"film": {"load": "upsert"}}},
     ],
 )

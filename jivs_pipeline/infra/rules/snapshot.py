@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow, Refined, Sieve, Snapshot
-from jivs_pipeline.core.quarantine import Again, KeptRow
+from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.rules.again import Keys, judged, key_of, refined_again
 from jivs_pipeline.infra.rules.chain import Chain
 from jivs_pipeline.infra.rules.duplicates import duplicates
@@ -109,6 +109,10 @@ class RefinedSnapshot:
         """Rows that the rules could not be applied to, in the chunks that were digested so far."""
         with self._lock:
             return self._bad[table.target]
+
+    def bad_rows(self, table: TablePlan, chunk: Chunk) -> Iterator[BadRow]:
+        """The rows of a chunk that the rules could not be applied to."""
+        return (row for refined in self.refined(table, chunk) for row in refined.bad)
 
     def left_out(self, table: TablePlan) -> int:
         """Rows that are in quarantine, in the chunks that were digested so far; `bad` are others, then."""
