@@ -306,6 +306,10 @@ class TablePlan(_Value):
     refused_column: str | None = None
     streamed: bool = False
     """Its chunks go from the source into the target in the load phase, without staging (`staging: none`)."""
+    watermark: str | None = None
+    """The source's SQL for a column that grows with each change of a row; where it says so is looked first."""
+    watermark_column: str | None = None
+    """The same column in the target."""
     existing_key: tuple[str, ...] = ()
     """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
     upsert: bool = False

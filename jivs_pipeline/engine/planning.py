@@ -37,7 +37,13 @@ from jivs_pipeline.engine.planned_rules import (
     takes_text,
     with_checks,
 )
-from jivs_pipeline.engine.planned_update import chunked_by_key, gone_tables, mode_of, update_problem
+from jivs_pipeline.engine.planned_update import (
+    chunked_by_key,
+    gone_tables,
+    mode_of,
+    update_problem,
+    watermarked,
+)
 from jivs_pipeline.engine.ports import RuleBook, Target
 from jivs_pipeline.engine.sifting import tolerated
 from jivs_pipeline.engine.streaming import unstaged
@@ -135,7 +141,12 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         for t in chosen
     ]
     tables = [
-        chunked_by_key(t, source_table, target, warnings)
+        watermarked(
+            chunked_by_key(t, source_table, target, warnings),
+            spec.rule(source_table.name),
+            info.dialect,
+            warnings,
+        )
         if t.mode is TableMode.UPDATE and not t.refused
         else t
         for t, source_table in zip(tables, chosen, strict=True)
@@ -203,6 +214,11 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
                     f"The spec has rules for column {name}.{column}, which the source lacks",
                     hint=did_you_mean(column, known, "columns"),
                 )
+        if rule.watermark is not None and rule.watermark not in (known := [c.name for c in table.columns]):
+            raise SpecError(
+                f"rules.{name}.watermark: the source has no column {name}.{rule.watermark}",
+                hint=did_you_mean(rule.watermark, known, "columns"),
+            )
         if table.columns and all(c.name in rule.columns and rule.columns[c.name].drop for c in table.columns):
             raise SpecError(
                 f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude"

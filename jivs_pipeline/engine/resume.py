@@ -31,6 +31,8 @@ _VOLATILE = {
     "existing_key",
     "streamed",
     "later",
+    "watermark",
+    "watermark_column",
 }
 """Parts of a table's plan that may change without its loaded rows being others."""
 

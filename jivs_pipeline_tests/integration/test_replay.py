@@ -309,3 +309,45 @@ def test_incremental_runs_keep_bad_rows_apart(make_case: MakeCase, tmp_path: Pat
     assert case.all("SELECT id FROM t WHERE n = 0 UNION ALL SELECT id FROM u WHERE v = 0 ORDER BY 1") == [
         (5,), (6,), (10,), (7000,),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_watermark_that_lies_hides_nothing(
+    make_case: MakeCase, make_target: Callable[[], str], tmp_path: Path, kind: str
+) -> None:
+    """What a column says is new is found by it; what changed or went without touching it is found by the digests."""
+    script = (
+        'CREATE TABLE t (id integer PRIMARY KEY, n integer, "when" timestamp);'
+        "INSERT INTO t WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000)"
+        " SELECT i, i, '2024-01-01 10:00:00' FROM c;"
+    )
+    changes = (
+        "UPDATE t SET n = -1, \"when\" = '2024-01-02 00:00:00.5' WHERE id IN (3, 1500)",
+        "UPDATE t SET n = -2 WHERE id = 700", "UPDATE t SET n = -3, \"when\" = '2023-01-01 00:00:00' WHERE id = 900",
+        "DELETE FROM t WHERE id = 1000", "INSERT INTO t VALUES (5000, -4, '2024-01-02 00:00:00')",
+    )  # fmt: skip
+    if kind == "sqlite":
+        file = make_file(tmp_path / "a.db", script)
+        url = f"sqlite:///{file}"
+    else:
+        url = make_target()
+        with psycopg.connect(url) as db:
+            db.execute(script.replace("'2024-01-01 10:00:00'", "timestamp '2024-01-01 10:00:00'").encode())
+    case = make_case(url, rules={"t": {"watermark": "when"}}, quarantine={})
+    case.run()
+    if kind == "sqlite":
+        change(file, *changes)  # pyright: ignore[reportPossiblyUnboundVariable]
+    else:
+        with psycopg.connect(url) as db:
+            for one in changes:
+                db.execute(one.encode())
+    case.spec = case.changed(type="incremental")
+    told = case.run()["public.t"]
+    assert (told["source_rows"], told["verified"]) == (2000, True)
+    assert (told["inserted"], told["updated"], told["deleted"]) == (1, 4, 1)
+    assert case.all("SELECT id, n FROM t WHERE n < 0 ORDER BY id") == [
+        (3, -1), (700, -2), (900, -3), (1500, -1), (5000, -4),
+    ]  # fmt: skip
+    with Runtime.from_environment(environment=case.environment) as runtime:
+        plan = runtime.control.migration(case.spec.key)["plan"]
+    assert plan["tables"][0]["watermark"] == '"when"', plan["warnings"]
