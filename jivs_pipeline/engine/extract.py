@@ -35,6 +35,7 @@ from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, claim
 from jivs_pipeline.engine.sifting import Sifting
+from jivs_pipeline.engine.staged_again import stage_again
 
 __all__ = ["extract", "source_digest"]
 
@@ -75,6 +76,8 @@ def extract(run: Run) -> None:
             snapshot.relate([t.as_read for t in run.plan.carried])
         tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
         jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
+        # First: whose manifest is there can count on the rows of others that it needs.
+        run_all(stage_again(run, snapshot, staged), workers, run.guard)
         run_all(jobs, workers, run.guard)
         run.pace.settle()
         if streaming:

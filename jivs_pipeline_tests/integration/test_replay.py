@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jivs_pipeline.core.errors import ConfigError, SpecError, TerminalError
+from jivs_pipeline.core.errors import ConfigError, MismatchError, SpecError, TerminalError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.engine.replay import Outcome, replay
 from jivs_pipeline.engine.reverify import reverify
@@ -351,3 +352,36 @@ def test_a_watermark_that_lies_hides_nothing(
     with Runtime.from_environment(environment=case.environment) as runtime:
         plan = runtime.control.migration(case.spec.key)["plan"]
     assert plan["tables"][0]["watermark"] == '"when"', plan["warnings"]
+
+
+def test_what_is_loaded_already_can_still_be_looked_into(make_case: MakeCase, tmp_path: Path) -> None:
+    """A table that failed goes on when those that it looks into, or is checked against, are not staged any more."""
+    script = """
+    CREATE TABLE code (id INTEGER PRIMARY KEY, label TEXT);
+    INSERT INTO code VALUES (1, 'one'), (2, 'two');
+    CREATE TABLE p (id INTEGER PRIMARY KEY, v TEXT);
+    INSERT INTO p VALUES (1, 'a'), (2, 'b');
+    CREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT, p_id INTEGER, m INTEGER);
+    INSERT INTO t VALUES (1, '1', 1, 1), (2, 'bad', 2, 2), (3, '3', 7, 3);
+    """
+    source = make_file(tmp_path / "a.db", script)
+    check = {
+        "kind": "referential",
+        "table": "t",
+        "column": "p_id",
+        "references": {"table": "p", "columns": ["id"]},
+    }
+    columns = {"n": {"expression": "CAST(n AS BIGINT)"}, "label": {"lookup": LABEL}}
+    case = make_case(
+        f"sqlite:///{source}", rules={"t": {"columns": columns}}, validation=[{**check, "severity": "critical"}], quarantine={}
+    )  # fmt: skip
+    with pytest.raises(TerminalError, match="1 of 3 tables failed"):
+        case.run()
+    shutil.rmtree(case.environment["JIVS_STAGING_URL"])
+    change(source, "UPDATE t SET n = '2' WHERE id = 2")
+    with pytest.raises(MismatchError, match="referential"):
+        case.run()
+    change(source, "UPDATE t SET p_id = 1 WHERE id = 3")
+    assert case.run()["public.t"]["verified"]
+    assert case.all("SELECT id, n, label FROM t ORDER BY 1") == [(1, 1, "one"), (2, 2, "two"), (3, 3, None)]
+    assert not [path for path in Path(case.environment["JIVS_STAGING_URL"]).rglob("*") if path.is_file()]

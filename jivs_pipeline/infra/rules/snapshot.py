@@ -175,10 +175,14 @@ class RefinedSnapshot:
         return Sifted(**chunk.model_dump(), without=bad) if bad else chunk
 
     def _rows(self, table: TablePlan) -> Iterator[pa.RecordBatch]:
+        for chunk in table.chunks:
+            yield from self.unruled(table, chunk)
+
+    def unruled(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        """Rows as they are read, in texts, under the source's names."""
         read = table.as_texts
-        for chunk in read.chunks:
-            for batch in self._snapshot.batches(read, self._sift(read, chunk)):
-                yield batch.rename_columns([c.source for c in read.columns])
+        for batch in self._snapshot.batches(read, self._sift(read, chunk)):
+            yield batch.rename_columns([c.source for c in read.columns])
 
     def _dropped(self, table: TablePlan) -> Mapping[int, Collection[int]]:
         if table.rules is None or table.rules.dedupe is None:
