@@ -5,7 +5,7 @@ What belongs here: what several test modules need of CSV and Parquet. What does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import Snapshot, Source, Survey
 from jivs_pipeline.infra.sources.csv_files import CsvSource
+from jivs_pipeline_tests.row_hashes import reference
 
 
 def connection_to(path: Path, dialect: str = "csv") -> Connection:
@@ -88,6 +89,11 @@ def digest_of(source: Source, table: str, chunk_bytes: int = 1 << 30) -> Digest:
     plan = plan_of(source, table, chunk_bytes)
     with source.snapshot(1) as snapshot:
         return sum((snapshot.digest(plan, chunk) for chunk in plan.chunks), Digest())
+
+
+def expected(source: Source, table: str, rows: Sequence[Sequence[str | None]]) -> Digest:
+    """The digest of canonical texts, computed in Python alone."""
+    return reference(rows, [column.canon for column in plan_of(source, table).columns])
 
 
 def refusals(source: Source, table: str) -> list[tuple[str, str]]:

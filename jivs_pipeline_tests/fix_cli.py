@@ -108,7 +108,8 @@ class Jivs:
 
     @property
     def _staging(self) -> Path:
-        return self.directory / "staging"
+        # Not among a test's files, which may be a source.
+        return self.home.parent / "staging" / f"{self.directory.parent.name}-{self.directory.name}"
 
     @property
     def staged(self) -> list[Path]:

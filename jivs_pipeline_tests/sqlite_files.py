@@ -5,7 +5,6 @@ What belongs here: what several test modules need of SQLite. What does not: case
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import struct
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from jivs_pipeline.core.digest import Canon, Digest
 from jivs_pipeline.core.plan import ColumnPlan, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
+from jivs_pipeline_tests.row_hashes import reference
 
 
 def make_file(path: Path, script: str, rows: dict[str, Iterable[tuple[object, ...]]] | None = None) -> Path:
@@ -130,11 +130,6 @@ def spelled(value: object, canon: Canon) -> str:
 
 def expected_digest(rows: Iterable[tuple[object, ...]], canons: Iterable[Canon]) -> Digest:
     """The digest of raw rows, computed in Python alone."""
-    total = Digest()
     kinds = list(canons)
-    for row in rows:
-        texts = [None if v is None else spelled(v, c) for v, c in zip(row, kinds, strict=True)]
-        text = "".join("-" if t is None else f"{len(t)}:{t}" for t in texts)
-        hashed = hashlib.md5(text.encode()).digest()
-        total += Digest(1, *struct.unpack(">qq", hashed))
-    return total
+    texts = ([None if v is None else spelled(v, c) for v, c in zip(row, kinds, strict=True)] for row in rows)
+    return reference(texts, kinds)

@@ -3,8 +3,8 @@
 What belongs here: the canonical spellings (`Canon`) and the sum. What does not: the SQL that
 computes them, which each database adapter owns.
 
-A row's text is hashed to 128 bits and the two signed 64-bit halves are summed over the rows. A sum
-instead of XOR, because XOR cancels pairs of equal rows; two halves, because databases sum 64-bit
+A row is hashed to 128 bits, or to 64, and the signed 64-bit halves are summed over the rows. A sum
+instead of XOR, because XOR cancels pairs of equal rows; halves, because databases sum 64-bit
 integers fast and exactly.
 """
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Canon", "Digest", "Spelling"]
+__all__ = ["LONG", "Canon", "Digest", "Spelling"]
 
 _HALF = 1 << 64
+LONG = 4096
+"""Bytes from which on a chain hashes the MD5 of a value's text instead of the text."""
 
 
 class Canon(StrEnum):
@@ -32,14 +34,31 @@ class Canon(StrEnum):
     TIME = "time"  # HH:MM:SS[.ffffff] without trailing zeros
     TIMESTAMP = "timestamp"  # YYYY-MM-DD HH:MM:SS[.ffffff] without trailing zeros
 
+    @property
+    def free(self) -> bool:
+        """Whether the text may be empty, or of any length."""
+        return self in {Canon.TEXT, Canon.BYTES, Canon.FLOATS}
+
 
 class Spelling(StrEnum):
     """How a whole row becomes one text."""
 
     RECORD = "record"
     """PostgreSQL's own `ROW(…)::text` under pinned settings, hashed with hashtextextended: PostgreSQL on both ends."""
+    CHAIN = "chain"
+    """The canonical texts of the columns one after the other, each hashed by PostgreSQL's hashtextextended with the hash
+    of those before it as seed, the first with 0: 64 bits. NULL is hashed as the empty text. For a free text the seed is
+    XORed with its length in bytes, -1 for NULL, and one longer than `LONG` is hashed as its MD5. For ends that are
+    PostgreSQL or hash in here."""
     CANONICAL = "canonical"
-    """Per column `<characters>:<canonical text>`, `-` for NULL, joined without a separator and hashed with MD5."""
+    """The canonical texts joined by commas and hashed with MD5. NULL is spelled as the empty text. A free one is
+    `<characters>:<text>`, and `-` for NULL. For databases that know MD5 and not the chain's hash, and for encodings
+    other than UTF8."""
+
+    @property
+    def of_texts(self) -> Spelling:
+        """The spelling where this end's rows are worked on as texts on their way."""
+        return Spelling.CHAIN if self is Spelling.RECORD else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,7 +358,12 @@ class TablePlan(_Value):
             return read
         columns = tuple(c.model_copy(update={"arrow": "string", "canon": Canon.TEXT}) for c in read.columns)
         return read.model_copy(
-            update={"columns": columns, "lane": Lane.ARROW, "wire": Wire.CSV, "spelling": Spelling.CANONICAL}
+            update={
+                "columns": columns,
+                "lane": Lane.ARROW,
+                "wire": Wire.CSV,
+                "spelling": read.spelling.of_texts,
+            }
         )
 
     @property

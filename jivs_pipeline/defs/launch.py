@@ -14,6 +14,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from jivs_pipeline.core.errors import JivsError, TerminalError
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.defs.build import build_defs
+from jivs_pipeline.defs.connections import keep_connections
 from jivs_pipeline.defs.partitions import MIGRATIONS
 from jivs_pipeline.defs.reaper import end_dead_runs
 from jivs_pipeline.defs.resources import Session, session_resource
@@ -51,6 +52,7 @@ def run_here(runtime: Runtime, spec: Spec, progress: Progress) -> Outcome:
     with uncollected():  # it imports the storage
         opened = dg.DagsterInstance.get()
     with opened as instance:
+        keep_connections(instance)
         # This run goes on where they stopped, so nobody else has to.
         lease = runtime.settings.lease_seconds
         end_dead_runs(runtime.control, instance, spec.key, lease_seconds=lease, retry=False)

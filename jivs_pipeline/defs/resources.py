@@ -17,6 +17,7 @@ from jivs_pipeline.core.errors import (
 from jivs_pipeline.core.requests import RequestRef
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Status
+from jivs_pipeline.defs.connections import keep_connections
 from jivs_pipeline.defs.failures import is_terminating
 from jivs_pipeline.engine.migrate import Migration
 from jivs_pipeline.engine.progress import Progress
@@ -131,6 +132,7 @@ def session_resource(make: Callable[..., Session] = Session) -> dg.ResourceDefin
         opened = make()
         instance, run = context.instance, context.run
         if instance is not None and run is not None:
+            keep_connections(instance)
             opened.terminating = lambda: is_terminating(instance, run.run_id)
         try:
             yield opened

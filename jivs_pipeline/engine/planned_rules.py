@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from jivs_pipeline.core.digest import Canon, Spelling
+from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.errors import SpecError
 from jivs_pipeline.core.model import Catalog, Table
 from jivs_pipeline.core.names import did_you_mean
@@ -75,12 +75,22 @@ def takes_text(name: str, rule: TableRule) -> bool:
     return bool(rule.python or (change and change.changes))
 
 
+_AS_PRINTED = {
+    "smallint": Canon.INTEGER, "integer": Canon.INTEGER, "bigint": Canon.INTEGER, "date": Canon.DATE,
+    "timestamp without time zone": Canon.TIMESTAMP,
+}  # fmt: skip
+"""Spelled as PostgreSQL prints them, and cheaper to hash than any text."""
+
+
 def as_texts(survey: Survey) -> Survey:
     """The survey of a table whose rows rules will change: not as COPY's bytes, but as texts that can be worked with."""
     if survey.lane is Lane.ARROW:
         return survey
-    columns = tuple(c.model_copy(update={"arrow": "string", "canon": Canon.TEXT}) for c in survey.columns)
-    return replace(survey, columns=columns, lane=Lane.ARROW, wire=Wire.CSV, spelling=Spelling.CANONICAL)
+    columns = tuple(
+        c.model_copy(update={"arrow": "string", "canon": _AS_PRINTED.get(c.target_type, Canon.TEXT)})
+        for c in survey.columns
+    )
+    return replace(survey, columns=columns, lane=Lane.ARROW, wire=Wire.CSV, spelling=survey.spelling.of_texts)
 
 
 def of_read(survey: Survey, plan: TablePlan) -> Survey:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import sql
 
-from jivs_pipeline.core.digest import Digest, Spelling
+from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
@@ -103,11 +103,11 @@ class TargetView(TargetSessions):
             index = digests.Groups(column, _bounds(table)).index
             predicate = sql.SQL("{} = ANY ({})").format(index, sql.Literal(list(chunks)))
         query = digests.row_hashes(
+            table.spelling,
             sql.SQL("ONLY {}").format(_relation(table)),
             [(c.target, c.canon) for c in table.columns],
             [(c.target, c.canon) for c in key],
             predicate,
-            record=table.spelling is Spelling.RECORD,
             utf8=self._encoding == "UTF8",
         )
         with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
@@ -195,10 +195,9 @@ class TargetView(TargetSessions):
         predicate: sql.Composable | None = None,
     ) -> sql.Composed:
         only = sql.SQL("ONLY {}").format(relation)
-        if table.spelling is Spelling.RECORD:
-            return digests.record_digest(only, [c.target for c in table.columns], predicate, groups)
         spelled = [(c.target, c.canon) for c in table.columns]
-        return digests.canonical_digest(only, spelled, predicate, groups, utf8=self._encoding == "UTF8")
+        utf8 = self._encoding == "UTF8"
+        return digests.row_digest(table.spelling, only, spelled, predicate, groups, utf8=utf8)
 
 
 def _bounds(table: TablePlan) -> list[int]:

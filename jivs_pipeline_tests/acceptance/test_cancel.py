@@ -16,7 +16,7 @@ from jivs_pipeline_tests.acceptance.test_on_existing import EXISTING, SOURCE, on
 from jivs_pipeline_tests.fix_cli import Jivs
 from jivs_pipeline_tests.sqlite_files import change, make_file
 
-HELD = "after_ledger_before_copy@2:sleep=60"
+HELD = "after_ledger_before_copy@2:sleep=12"
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_cancel_with_rollback_leaves_the_target_as_it_was(
 ) -> None:
     before = catalog(target)["objects"]
     spec, env = begin(jivs, key, source, target, target_schema="fresh")
-    started = jivs.start("run", spec, "--json", env={**env, "JIVS_FAILPOINT": "inside_step@5:sleep=60"})
+    started = jivs.start("run", spec, "--json", env={**env, "JIVS_FAILPOINT": "inside_step@5:sleep=12"})
     started.wait_for("load")
     assert jivs("cancel", key, "--rollback", "--json", code=0, env=env).document["status"] == "rolled_back"
     assert started.wait(20).code == 130

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
-import struct
 import tempfile
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, ConnectionFailed, DataError, SpecError
 from jivs_pipeline.core.model import Column
 from jivs_pipeline.core.plan import Wire
@@ -25,6 +22,7 @@ from jivs_pipeline_tests.file_sources import (
     connection_to,
     csv_source,
     digest_of,
+    expected,
     plan_of,
     read,
     refusals,
@@ -32,6 +30,7 @@ from jivs_pipeline_tests.file_sources import (
     survey,
     write,
 )
+from jivs_pipeline_tests.row_hashes import reference
 
 # ── what fields are ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,14 +74,6 @@ def _written(rows: list[list[str | None]], quoting: int) -> str:
     return "".join(line + ("\r\n" if quoting % 3 else "\n") for line in lines)
 
 
-def _expected(rows: list[list[str | None]]) -> Digest:
-    total = Digest()
-    for row in rows:
-        text = "".join("-" if v is None else f"{len(v)}:{v}" for v in row)
-        total += Digest(1, *struct.unpack(">qq", hashlib.md5(text.encode()).digest()))
-    return total
-
-
 @settings(max_examples=150, deadline=None)
 @given(
     width=st.integers(1, 4),
@@ -104,7 +95,7 @@ def test_both_readers_give_what_was_written(
         assert seen.refused == ()
         assert seen.rows == len(rows)
         assert read(source, "t", chunk_bytes) == [tuple(r) for r in rows]
-        assert digest_of(source, "t", chunk_bytes) == _expected(rows)
+        assert digest_of(source, "t", chunk_bytes) == expected(source, "t", rows)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +117,7 @@ def test_encodings(tmp_path: Path, encoding: str, bom: bytes, option: str | None
     source = csv_source(tmp_path, files)
     for chunk_bytes in (1, 20, 1 << 30):
         assert read(source, "t", chunk_bytes) == rows
-        assert digest_of(source, "t", chunk_bytes) == _expected([list(r) for r in rows])
+        assert digest_of(source, "t", chunk_bytes) == expected(source, "t", [list(r) for r in rows])
     assert len(plan_of(source, "t", 1).chunks) == 3
     assert plan_of(source, "t").columns[0].source == "köpf"
 
@@ -199,7 +190,7 @@ def test_all_columns_may_be_dropped_but_one(tmp_path: Path) -> None:
     plan = plan_of(source, "t").model_copy(update={"columns": seen.columns})
     with source.snapshot(1) as snapshot:
         assert rows_of(snapshot, plan) == [("3",)]
-        assert snapshot.digest(plan, plan.chunks[0]) == _expected([["3"]])
+        assert snapshot.digest(plan, plan.chunks[0]) == reference([["3"]], [c.canon for c in plan.columns])
 
 
 # ── what is no CSV ──────────────────────────────────────────────────────────────────────────────────────
@@ -462,7 +453,7 @@ def test_records_larger_than_a_block(tmp_path: Path) -> None:
     quoted = ['"{}"'.format(v.replace('"', '""')) for v in values]
     source = csv_source(tmp_path, {"t.csv": "n,v\n" + "".join(f"{n},{v}\n" for n, v in enumerate(quoted))})
     assert read(source, "t") == [(str(n), v) for n, v in enumerate(values)]
-    assert digest_of(source, "t") == _expected([[str(n), v] for n, v in enumerate(values)])
+    assert digest_of(source, "t") == expected(source, "t", [[str(n), v] for n, v in enumerate(values)])
 
 
 def test_1600_columns(tmp_path: Path) -> None:
@@ -474,7 +465,7 @@ def test_1600_columns(tmp_path: Path) -> None:
     )
     source = csv_source(tmp_path, {"t.csv": text})
     assert read(source, "t") == [tuple(r) for r in rows]
-    assert digest_of(source, "t") == _expected(rows)
+    assert digest_of(source, "t") == expected(source, "t", rows)
 
 
 def test_batches_are_of_the_plans_types(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import struct
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,27 +22,20 @@ from jivs_pipeline.infra.sources.parquet_files import ParquetSource
 from jivs_pipeline_tests.file_sources import (
     connection_to,
     digest_of,
+    expected,
     plan_of,
     read,
     refusals,
     rows_of,
     survey,
 )
+from jivs_pipeline_tests.row_hashes import reference
 
 
 def make(directory: Path, rows_in_group: int = 1 << 20, /, **columns: Any) -> ParquetSource:
     """A source with table `t`."""
     pq.write_table(pa.table(columns), directory / "t.parquet", row_group_size=rows_in_group)
     return ParquetSource(connection_to(directory, "parquet"))
-
-
-def expected(rows: list[tuple[str | None, ...]]) -> Digest:
-    """The digest of canonical texts, computed in Python alone."""
-    total = Digest()
-    for row in rows:
-        text = "".join("-" if v is None else f"{len(v)}:{v}" for v in row)
-        total += Digest(1, *struct.unpack(">qq", hashlib.md5(text.encode()).digest()))
-    return total
 
 
 D = Decimal
@@ -128,7 +119,7 @@ def test_types(tmp_path: Path, array: Any, target: str, texts: list[str | None],
     assert seen.rows == len(array)
     assert len(seen.chunks) == -(-len(array) // 2)
     rows = [(t, "7") if more else (t,) for t in texts]
-    assert digest_of(source, "t", 1) == expected(rows)
+    assert digest_of(source, "t", 1) == expected(source, "t", rows)
     plan = plan_of(source, "t", 1)
     with source.snapshot(1) as snapshot:
         # Python's dates do not reach as far as PostgreSQL's.
@@ -196,7 +187,7 @@ def test_both_readers_agree_on_any_values(
     source = make(tmp_path_factory.mktemp("p"), group, **arrays)
     assert read(source, "t", 1) == rows
     spelled = [(_of(a), b, _number(c), _moment(d), None if e is None else e.hex()) for a, b, c, d, e in rows]
-    assert digest_of(source, "t", 1) == expected(spelled)
+    assert digest_of(source, "t", 1) == expected(source, "t", spelled)
 
 
 def _of(value: object) -> str | None:
@@ -234,10 +225,10 @@ def test_duckdb_is_the_second_reader_where_it_is_exact(
     pq.write_table(pa.table({"a": [1], "A": [2]}), tmp_path / "case.parquet")
     pq.write_table(pa.table({"file_row_number": [5], 'q"': ["x"]}), tmp_path / "ours.parquet")
     source = ParquetSource(connection_to(tmp_path, "parquet"))
-    assert digest_of(source, "x[1]*?") == expected([("1",)])
+    assert digest_of(source, "x[1]*?") == expected(source, "x[1]*?", [("1",)])
     assert asked == [1]
-    assert digest_of(source, "case") == expected([("1", "2")])
-    assert digest_of(source, "ours") == expected([("5", "x")])
+    assert digest_of(source, "case") == expected(source, "case", [("1", "2")])
+    assert digest_of(source, "ours") == expected(source, "ours", [("5", "x")])
     assert asked == [1]
 
 
@@ -251,7 +242,7 @@ def test_a_directory_of_files_is_one_table(tmp_path: Path) -> None:
     (tmp_path / "t/_SUCCESS").write_text("")
     source = ParquetSource(connection_to(tmp_path, "parquet"))
     assert read(source, "t") == [(1,), (2,), (3,)]
-    assert digest_of(source, "t") == expected([("1",), ("2",), ("3",)])
+    assert digest_of(source, "t") == expected(source, "t", [("1",), ("2",), ("3",)])
     left = {o.name: o.reason for o in source.catalog(None).left_out if o.holds_rows}
     assert left == {
         "files.p": "p/k=1 is a directory in a table's directory; partitions are not read",
@@ -336,4 +327,6 @@ def test_columns_in_the_plans_order(tmp_path: Path) -> None:
     plan = plan.model_copy(update={"columns": (plan.columns[2], plan.columns[0])})
     with source.snapshot(1) as snapshot:
         assert rows_of(snapshot, plan) == [(3, 1)]
-        assert snapshot.digest(plan, plan.chunks[0]) == expected([("3", "1")])
+        assert snapshot.digest(plan, plan.chunks[0]) == reference(
+            [("3", "1")], [c.canon for c in plan.columns]
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from contextlib import closing
@@ -26,6 +25,7 @@ from jivs_pipeline_tests.integration.postgresql_source import (
     read,
     table_plan,
 )
+from jivs_pipeline_tests.row_hashes import reference
 
 
 def test_all_readers_see_one_moment(run: Run, open_source: OpenSource):
@@ -206,10 +206,7 @@ def test_values_arrive_as_they_were(
 def _target_digest(
     link: psycopg.Connection[Any], table: sql.SQL, plan: TablePlan, spelling: Spelling
 ) -> Digest:
-    if spelling is Spelling.RECORD:
-        query = digests.record_digest(table, [c.target for c in plan.columns])
-    else:
-        query = digests.canonical_digest(table, [(c.target, c.canon) for c in plan.columns])
+    query = digests.row_digest(spelling, table, [(c.target, c.canon) for c in plan.columns])
     row = link.execute(query).fetchone()
     assert row is not None
     return Digest(*map(int, row))
@@ -223,12 +220,11 @@ def test_tables_may_be_as_wide_as_can_be(run: Run, open_source: OpenSource):
     plan = table_plan(source, "t")
     with source.snapshot(1) as snapshot:
         found = {s: snapshot.digest(plan.model_copy(update={"spelling": s}), WHOLE) for s in Spelling}
-        assert [d.rows for d in found.values()] == [2, 2]
+        assert [d.rows for d in found.values()] == [2, 2, 2]
         assert len(read(snapshot, plan)) == 21 + 2 * 2 + 2 * 4 * 1600 + 2 * 1602
-        text = "1:1" + "-" * 1598 + "1:2", "1:7" * 1600
-        halves = [hashlib.md5(t.encode()).digest() for t in text]
-        high, low = (sum(int.from_bytes(h[a:b], signed=True) for h in halves) for a, b in ((0, 8), (8, 16)))
-        assert found[Spelling.CANONICAL] == Digest(2, high, low)
+        rows = ["1", *[None] * 1598, "2"], ["7"] * 1600
+        for spelling in (Spelling.CHAIN, Spelling.CANONICAL):
+            assert found[spelling] == reference(rows, [c.canon for c in plan.columns], spelling)
 
 
 def test_a_source_in_another_encoding(make_database: MakeDatabase, open_source: OpenSource):
@@ -284,16 +280,10 @@ def test_digests_by_chunk_add_up(database: str):
             "CREATE TABLE public.t AS SELECT i AS k, md5(i::text) AS v FROM generate_series(-50, 50) i"
         )
         table, groups = sql.SQL("ONLY public.t"), digests.Groups("k", [-10, 0, 7])
-        for query, whole in (
-            (
-                digests.record_digest(table, ["k", "v"], None, groups),
-                digests.record_digest(table, ["k", "v"]),
-            ),
-            (
-                digests.canonical_digest(table, [("k", Canon.INTEGER), ("v", Canon.TEXT)], None, groups),
-                digests.canonical_digest(table, [("k", Canon.INTEGER), ("v", Canon.TEXT)]),
-            ),
-        ):
+        columns = [("k", Canon.INTEGER), ("v", Canon.TEXT)]
+        for spelling in Spelling:
+            query = digests.row_digest(spelling, table, columns, None, groups)
+            whole = digests.row_digest(spelling, table, columns)
             found = {chunk: Digest(*map(int, rest)) for chunk, *rest in link.execute(query).fetchall()}
             row = link.execute(whole).fetchone()
             assert row is not None

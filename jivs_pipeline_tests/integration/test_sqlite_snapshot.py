@@ -24,7 +24,7 @@ from jivs_pipeline.core.errors import DataError, JivsError, TransientError
 from jivs_pipeline.core.plan import ChunkBy, TablePlan, Wire
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.encode import encode
-from jivs_pipeline.infra.digests import canonical_digest
+from jivs_pipeline.infra.digests import row_digest
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.sources import sqlite_snapshot
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
@@ -560,7 +560,9 @@ def _load(
                     for piece in encode(file, plan.wire):
                         copy.write(piece)
                 total += snapshot.digest(plan, chunk)
-        statement = canonical_digest(sql.SQL("public.t"), [(c.target, c.canon) for c in plan.columns])
+        statement = row_digest(
+            plan.spelling, sql.SQL("public.t"), [(c.target, c.canon) for c in plan.columns]
+        )
         count, high, low = session.execute(statement).fetchone()  # type: ignore[misc]
         texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.target)) for c in plan.columns)
         rows = session.execute(sql.SQL("SELECT {} FROM public.t ORDER BY ordinal").format(texts)).fetchall()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jivs_pipeline.core.digest import Canon, Digest, Spelling
+from jivs_pipeline.core.digest import Canon, Spelling
 from jivs_pipeline.core.errors import ConfigError, DataError, JivsError, SpecError
 from jivs_pipeline.core.model import Key, Table
 from jivs_pipeline.core.plan import ColumnPlan, Lane, TablePlan, Wire
@@ -21,8 +21,6 @@ from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.spec import TableRule
 from jivs_pipeline.infra.rules.book import RuleBook
 from jivs_pipeline.infra.rules.python_rule import PythonRules
-from jivs_pipeline.infra.rules.refiner import Refiner
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
 
 KEY = b"0123456789abcdef"
 TYPES = {
@@ -257,16 +255,6 @@ def test_expressions_may_use_a_dropped_column():
 
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
-
-
-@given(st.lists(st.tuples(st.none() | TEXTS, st.none() | TEXTS), min_size=1, max_size=30))
-def test_duckdb_digests_what_everybody_digests(rows):
-    columns = [pa.array([r[n] for r in rows], pa.string()) for n in (0, 1)]
-    with Refiner(
-        book().compile(plan(), TableRule.model_validate({"dedupe": {"key": ["id"]}}), {}), PythonRules(), {}
-    ) as one:
-        assert one._digest(columns, len(rows)) == digest_of_texts(columns, len(rows))
-        assert one._digest([], 0) == Digest()
 
 
 # Duplicates

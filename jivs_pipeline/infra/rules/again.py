@@ -53,7 +53,7 @@ def refined_again(
             for bad in part.bad:
                 if (id_ := ids.pop(tuple(bad.key.get(source) for source, _ in key), None)) is not None:
                     stay[id_] = (bad.column, bad.reason)
-            good += _good(part, number, [target for _, target in key], ids, apart=apart)
+            good += _good(table, part, number, [target for _, target in key], ids, apart=apart)
         stay |= dict.fromkeys(ids.values(), (None, _GONE))
     return Again(good, stay)
 
@@ -84,6 +84,7 @@ class Keys:
     """Keys of a table's rows that are in quarantine; none where rules change its primary key."""
 
     def __init__(self, table: TablePlan, kept: Sequence[Mapping[str, Any]]) -> None:
+        self._table = table
         self._key = key_of(table)
         self._kept = (
             {tuple(row.get(source) for source, _ in self._key) for row in kept} if self._key else set()
@@ -102,7 +103,7 @@ class Keys:
             return replace(refined, bad=bad), known
         places = pa.array(stay, pa.int64())
         canon = [column.take(places) for column in refined.canon]
-        digest = digest_of_texts(canon, len(stay))
+        digest = digest_of_texts(self._table, canon, len(stay))
         batch = refined.batch.take(places)
         return replace(refined, batch=batch, canon=canon, digest=digest, bad=bad), known + left_out
 
@@ -116,12 +117,12 @@ def key_of(table: TablePlan) -> list[tuple[str, str]]:
 
 
 def _good(
-    part: Refined, number: int, key: Sequence[str], ids: dict[Key, int], *, apart: bool
+    table: TablePlan, part: Refined, number: int, key: Sequence[str], ids: dict[Key, int], *, apart: bool
 ) -> Iterator[Regained]:
     """Those of a batch that are good by now; their keys leave `ids`."""
     texts = zip(*(part.batch.column(name).to_pylist() for name in key), strict=True)
     found = [(place, id_) for place, one in enumerate(texts) if (id_ := ids.pop(one, None)) is not None]
     for group in [[f] for f in found] if apart else [found] if found else []:
         places = pa.array([place for place, _ in group], pa.int64())
-        digest = digest_of_texts([c.take(places) for c in part.canon], len(group))
+        digest = digest_of_texts(table, [c.take(places) for c in part.canon], len(group))
         yield Regained(tuple(id_ for _, id_ in group), number, [part.batch.take(places)], digest)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jivs_pipeline.core.digest import Canon, Spelling
+from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.file_types import CSV_TYPES, CsvType, csv_type, target_type
 from jivs_pipeline.core.names import did_you_mean
@@ -129,7 +129,7 @@ class _Compiling:
         return table.model_copy(
             update={
                 "columns": tuple(columns), "rules": rules, "lane": Lane.ARROW, "wire": Wire.CSV,
-                "spelling": Spelling.CANONICAL,
+                "spelling": table.spelling.of_texts,
             }
         )  # fmt: skip
 

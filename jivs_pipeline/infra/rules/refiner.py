@@ -36,9 +36,6 @@ __all__ = ["Refiner"]
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 Array = Any  # pyarrow has no stubs that a checker can follow
 
-_LARGE_ROW = 1 << 20  # from here on a row's text is never built in DuckDB
-_HALF = 1 << 64
-
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
@@ -69,6 +66,7 @@ class Refiner:
             raise ValueError(f"{table.source} has no rules")
         self._table = table
         self._rules: Rules = rules
+        self._as_read = table.as_read
         self._made = {m.target: n for n, m in enumerate(rules.made)}
         self._read = {c.source: n for n, c in enumerate(rules.read)}
         self._open = ExitStack()
@@ -120,7 +118,7 @@ class Refiner:
         """
         rules = self._rules
         texts = [from_source(a, c) for a, c in zip(batch.columns, rules.read, strict=True)]
-        source = self._digest([t.canon for t in texts], batch.num_rows)
+        source = digest_of_texts(self._as_read, [t.canon for t in texts], batch.num_rows)
         alive = (
             pa.array([n for n in range(batch.num_rows) if n not in dropped], pa.int64()) if dropped else None
         )
@@ -286,7 +284,7 @@ class Refiner:
                 changed[f"check: {name}"] += len(numbers)
             columns, kept = _without({p.row for p in problems}, columns, kept)
         batch = self._batch(columns)
-        digest = self._digest([t.canon for t in columns], batch.num_rows)
+        digest = digest_of_texts(self._table, [t.canon for t in columns], batch.num_rows)
         return Refined(
             batch, [t.canon for t in columns], digest, source, self._bad_rows(problems, base, texts), changed
         )
@@ -344,17 +342,6 @@ class Refiner:
             rows.append(BadRow.of("", shown, origin if row else None, problem.reason, row))
         return rows
 
-    # Digests
-
-    def _digest(self, columns: Sequence[Array], rows: int) -> Digest:
-        """Digest of rows given by their columns' canonical texts, by DuckDB where that is faster."""
-        if not rows or not columns or sum(c.nbytes for c in columns) > _LARGE_ROW * rows:
-            return digest_of_texts(list(columns), rows)
-        self._duck.register("canon", pa.table(list(columns), names=[f"k{n}" for n in range(len(columns))]))
-        found = self._duck.execute(_digesting(len(columns))).fetchall()[0]
-        count, high, high_signs, low, low_signs = map(int, found)
-        return Digest(count, high - high_signs * _HALF, low - low_signs * _HALF)
-
 
 def _without(bad: Collection[int], columns: list[Texts], kept: Array) -> tuple[list[Texts], Array]:
     """The columns without some rows, and the numbers of those that are left."""
@@ -364,17 +351,6 @@ def _without(bad: Collection[int], columns: list[Texts], kept: Array) -> tuple[l
     if not bad or len(good) == len(kept):
         return columns, kept
     return [Texts(t.input.take(good), t.canon.take(good)) for t in columns], kept.take(good)
-
-
-def _digesting(columns: int) -> str:
-    """See `core/digest.py`; DuckDB has no cast to a signed half, so halves above the middle are counted."""
-    row = ", ".join(f"coalesce(length(k{n}) || ':' || k{n}, '-')" for n in range(columns))
-    middle = 1 << 63
-    return (
-        f"SELECT count(*), sum(h), count_if(h >= {middle}), sum(l), count_if(l >= {middle}) FROM"
-        " (SELECT ('0x' || m[1:16])::UBIGINT AS h, ('0x' || m[17:32])::UBIGINT AS l FROM"
-        f" (SELECT md5(concat({row})) AS m FROM canon))"
-    )
 
 
 def _text(array: Array) -> Array:

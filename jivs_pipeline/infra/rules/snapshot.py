@@ -95,7 +95,7 @@ class RefinedSnapshot:
         targets = {c.target: n for n, c in enumerate(self._all_of(table).columns)}
         wanted = [targets[c.target] for c in table.columns]
         for refined in self.refined(table, chunk):
-            yield from hashed_rows([refined.canon[n] for n in wanted], places, refined.batch.num_rows)
+            yield from hashed_rows(table, [refined.canon[n] for n in wanted], places, refined.batch.num_rows)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows that should be in the target."""

@@ -108,7 +108,7 @@ def _look(connection: Connection, table: CsvTable, plan: TablePlan, wanted: set[
             columns = [
                 spelled(group.column(n), s).filter(kept) for n, s in zip(numbers, spellers, strict=True)
             ]
-            seen.rest += digest_of_texts(columns, int(others.sum()))
+            seen.rest += digest_of_texts(plan, columns, int(others.sum()))
             for record, place in mine.items():
                 values = None if record in bad else row_of(group, int(rows[record]), table, plan)
                 seen.found.setdefault(place, []).append((values, _wrong(table, *bad.get(record, (None, "")))))
@@ -164,4 +164,4 @@ def _made(table: CsvTable, plan: TablePlan, chunk: int, rows: Sequence[tuple[int
     texts = [spelled(array, speller(type_)) for array, type_ in zip(arrays, types, strict=True)]
     loaded = [written(array, c.carrier) for array, c in zip(arrays, plan.columns, strict=True)]
     batch = pa.RecordBatch.from_arrays(loaded, schema=schema)
-    return Regained(tuple(i for i, _ in rows), chunk, [batch], digest_of_texts(texts, len(rows)))
+    return Regained(tuple(i for i, _ in rows), chunk, [batch], digest_of_texts(plan, texts, len(rows)))

@@ -107,7 +107,7 @@ class CsvSource:
             columns=planned,
             lane=Lane.ARROW,
             wire=_wire(planned),
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             tolerated=tolerated,
         )

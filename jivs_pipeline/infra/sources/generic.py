@@ -137,7 +137,7 @@ class GenericSource:
             columns=tuple(planned),
             lane=Lane.ARROW,
             wire=wire,
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             broken_keys=broken or None,
         )

@@ -98,14 +98,15 @@ class GenericSnapshot:
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk, from a second read of its rows as the hex digits of their texts."""
         return sum(
-            (digest_of_texts(columns, len(columns[0])) for columns in self._spelled(table, chunk)), Digest()
+            (digest_of_texts(table, columns, len(columns[0])) for columns in self._spelled(table, chunk)),
+            Digest(),
         )
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
         places = [table.columns.index(c) for c in key]
         for columns in self._spelled(table, chunk):
-            yield from hashed_rows(columns, places, len(columns[0]))
+            yield from hashed_rows(table, columns, places, len(columns[0]))
 
     def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[list[Array]]:
         """Canonical texts of some rows at a time, by column."""

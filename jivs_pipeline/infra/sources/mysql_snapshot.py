@@ -41,8 +41,8 @@ from jivs_pipeline.infra.sources.mysql_sieve import (
     orphans,
     present,
 )
+from jivs_pipeline.infra.sources.row_text import total_of
 from jivs_pipeline.infra.sources.rows_again import judge
-from jivs_pipeline.infra.sources.sqlite_digests import total
 
 __all__ = ["MysqlSnapshot", "begin_all"]
 
@@ -360,10 +360,15 @@ def _row_text(table: TablePlan) -> str:
     items: list[str] = []
     for column in table.columns:
         text = canonical(column)
+        if not column.canon.free:
+            items.append(f"IFNULL({text}, '')")
+            continue
         items.append(
             f"CASE WHEN {quoted(column.source)} IS NULL THEN '-' ELSE CONCAT(CHAR_LENGTH({text}), ':', {text}) END"
         )
-    return f"CONCAT({', '.join(items)})" if items else "''"
+    # Not CONCAT_WS, which leaves NULLs out.
+    joined = ", ',', ".join(items)
+    return f"CONCAT({joined})" if items else "''"
 
 
 def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
@@ -372,7 +377,7 @@ def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
         for (hashes,) in stream:
             if None in hashes:
                 raise _TooLongError
-            digest += total(iter([h for h in hashes if h is not None]))
+            digest += total_of([h for h in hashes if h is not None])
     finally:
         stream.close()
     return digest
@@ -381,6 +386,7 @@ def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
 def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
     """The same digest where rows are too long for the server to spell: it spells values, and Python joins them."""
     raw = [c.canon is Canon.BYTES for c in table.columns]
+    free = [c.canon.free for c in table.columns]
     wanted = [readable(c) if bytes_ else canonical(c) for c, bytes_ in zip(table.columns, raw, strict=True)]
     stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64, longest=_LONGEST)
 
@@ -388,19 +394,22 @@ def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
         for columns in stream:
             for row in zip(*columns, strict=True):
                 whole = md5(usedforsecurity=False)
-                for value, bytes_ in zip(row, raw, strict=True):
-                    _update(whole, value.hex().encode() if bytes_ and value is not None else value)
+                for number, (value, bytes_, counted) in enumerate(zip(row, raw, free, strict=True)):
+                    whole.update(b"," if number else b"")
+                    text = value.hex().encode() if bytes_ and value is not None else value
+                    _update(whole, text, counted=counted)
                 yield whole.digest()
 
     try:
-        return total(hashes())
+        return sum((total_of([h]) for h in hashes()), Digest())
     finally:
         stream.close()
 
 
-def _update(whole: Any, text: bytes | None) -> None:
+def _update(whole: Any, text: bytes | None, *, counted: bool) -> None:
     if text is None:
-        whole.update(b"-")
-    else:
+        whole.update(b"-" if counted else b"")
+        return
+    if counted:
         whole.update(b"%d:" % len(text.decode()))
-        whole.update(text)
+    whole.update(text)

@@ -180,7 +180,7 @@ class ParquetSource:
             columns=tuple(planned),
             lane=Lane.ARROW,
             wire=wire,
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             tolerated=tolerated,
         )

@@ -176,13 +176,13 @@ class ParquetSnapshot:
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest by DuckDB's reader, as far as it keeps values exactly."""
-        return sum((digest_of_texts(*texts) for texts in self._spelled(table, chunk)), Digest())
+        return sum((digest_of_texts(table, *texts) for texts in self._spelled(table, chunk)), Digest())
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
         places = [table.columns.index(c) for c in key]
         for columns, rows in self._spelled(table, chunk):
-            yield from hashed_rows(columns, places, rows)
+            yield from hashed_rows(table, columns, places, rows)
 
     def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[tuple[list[Any], int]]:
         """Canonical texts by column, and how many rows they are."""

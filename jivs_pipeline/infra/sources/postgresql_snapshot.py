@@ -6,6 +6,7 @@ chunk bounds come from (`postgresql.py`) and how a row is spelled (`infra/digest
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pyarrow.csv as pacsv
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from jivs_pipeline.core.digest import Digest, Spelling
+from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import DataError, SnapshotLost, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan, Wire
@@ -33,6 +34,11 @@ COMPUTED = "computed"
 
 BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _BATCH_BYTES = 4 << 20
+_AS_COPIED = re.compile(
+    r"(smallint|integer|bigint|numeric|real|double precision|date|time|timestamp|text|character varying|uuid|bytea)"
+    r"\b(?!.*\[\])"
+)
+"""Types of which COPY writes the text that a cast gives, in half the time."""
 _STANDS_HERE, _GO_BACK = sql.SQL("SAVEPOINT snapshot"), sql.SQL("ROLLBACK TO snapshot")
 
 
@@ -85,7 +91,10 @@ def copy_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
 def texts_statement(table: TablePlan, chunk: Chunk) -> sql.Composed:
     """COPY … TO STDOUT of a chunk as CSV. `::text` is what digests spell, which for booleans is not what COPY writes."""
     predicate = chunk_predicate(table, chunk)
-    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.source)) for c in table.columns)
+    texts = sql.SQL(", ").join(
+        sql.SQL("{}" if _AS_COPIED.match(c.target_type) else "{}::text").format(sql.Identifier(c.source))
+        for c in table.columns
+    )
     return sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT (FORMAT csv)").format(
         texts,
         relation(table.source_schema, table.source_table),
@@ -195,11 +204,8 @@ class PostgresqlSnapshot:
         """Digest of the chunk, computed by the source."""
         source = relation(table.source_schema, table.source_table)
         predicate = chunk_predicate(table, chunk)
-        if table.spelling is Spelling.RECORD:
-            query = digests.record_digest(source, [c.source for c in table.columns], predicate)
-        else:
-            columns = [(c.source, c.canon) for c in table.columns]
-            query = digests.canonical_digest(source, columns, predicate, utf8=self._utf8)
+        columns = [(c.source, c.canon) for c in table.columns]
+        query = digests.row_digest(table.spelling, source, columns, predicate, utf8=self._utf8)
         with self._reader(table) as session:
             row = session.execute(query).fetchone()
         return Digest(*map(int, row)) if row else Digest()
@@ -212,11 +218,11 @@ class PostgresqlSnapshot:
 
     def _row_hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> sql.Composed:
         return digests.row_hashes(
+            table.spelling,
             relation(table.source_schema, table.source_table),
             [(c.source, c.canon) for c in table.columns],
             [(c.source, c.canon) for c in key],
             chunk_predicate(table, chunk),
-            record=table.spelling is Spelling.RECORD,
             utf8=self._utf8,
         )
 

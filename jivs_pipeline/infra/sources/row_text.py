@@ -1,6 +1,7 @@
 """Digests of rows whose values are spelled as Arrow strings (see `core/digest.py`).
 
-What belongs here: a row's text, its MD5, the sums. What does not: spelling a value.
+What belongs here: from canonical texts to the hashes of rows that a table's plan asks for. What does not: spelling a
+value, or the chain's function (`infra/chains.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import compute
 
-from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.digest import Digest, Spelling
+from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import HashedRow
+from jivs_pipeline.infra.chains import chain_digest, chain_hashes
 
-__all__ = ["digest_of_texts", "hashed_rows", "hashes_of_texts"]
+__all__ = ["digest_of_texts", "hashed_rows", "total_of"]
 
 _LARGE_ROW = 1024 * 1024  # from here on a row's text is never built
 _PARTS = 64  # columns joined at once
@@ -26,51 +29,68 @@ _pc: Any = compute  # pyarrow.compute makes its functions at import, where no ch
 Array = Any  # pyarrow has no stubs that a checker can follow
 
 
-def digest_of_texts(columns: Sequence[Array], rows: int) -> Digest:
-    """Digest of rows given by their columns' canonical texts."""
+def digest_of_texts(table: TablePlan, columns: Sequence[Array], rows: int) -> Digest:
+    """Digest of rows given by the canonical texts of the table's columns."""
     if not rows:
         return Digest()
-    whole = b"".join(hashes_of_texts(columns, rows))
-    halves = struct.unpack(f">{2 * rows}q", whole)
-    return Digest(rows, sum(halves[::2]), sum(halves[1::2]))
+    if table.spelling is Spelling.CHAIN:
+        return chain_digest(columns, [c.canon for c in table.columns], rows)
+    return total_of(list(_md5_hashes(table, columns, rows)))
 
 
-def hashes_of_texts(columns: Sequence[Array], rows: int) -> Iterator[bytes]:
-    """The hash of each of at least one row."""
+def total_of(hashes: Sequence[bytes]) -> Digest:
+    """Count and sums of hashes of 16 bytes."""
+    halves = struct.unpack(f">{2 * len(hashes)}q", b"".join(hashes))
+    return Digest(len(hashes), sum(halves[::2]), sum(halves[1::2]))
+
+
+def hashed_rows(
+    table: TablePlan, columns: Sequence[Array], key: Sequence[int], rows: int
+) -> Iterator[HashedRow]:
+    """Hashes of such rows with the texts of some of their columns, given by position."""
+    if not rows:
+        return
+    texts = zip(*(columns[n].to_pylist() for n in key), strict=True) if key else repeat(())
+    if table.spelling is Spelling.CHAIN:
+        hashes = chain_hashes(columns, [c.canon for c in table.columns], rows)
+    else:
+        hashes = _md5_hashes(table, columns, rows)
+    yield from zip(hashes, texts, strict=False)
+
+
+def _md5_hashes(table: TablePlan, columns: Sequence[Array], rows: int) -> Iterator[bytes]:
+    """The hash of each of at least one row in the spelling CANONICAL."""
+    free = [c.canon.free for c in table.columns]
     large = sum(c.nbytes for c in columns) > _LARGE_ROW * rows
-    return _large(columns, rows) if large else _small(columns, rows)
+    return _large(columns, free, rows) if large else _small(columns, free, rows)
 
 
-def hashed_rows(columns: Sequence[Array], key: Sequence[int], rows: int) -> Iterator[HashedRow]:
-    """Hashes of rows with the texts of some of their columns, given by position."""
-    if rows:
-        texts = zip(*(columns[n].to_pylist() for n in key), strict=True) if key else repeat(())
-        yield from zip(hashes_of_texts(columns, rows), texts, strict=False)
-
-
-def _small(columns: Sequence[Array], rows: int) -> Iterator[bytes]:
+def _small(columns: Sequence[Array], free: Sequence[bool], rows: int) -> Iterator[bytes]:
     items = [
         _pc.coalesce(_pc.binary_join_element_wise(_pc.utf8_length(c).cast(pa.string()), c, ":"), "-")
-        for c in columns
+        if counted
+        else _pc.fill_null(c, "")
+        for c, counted in zip(columns, free, strict=True)
     ]
     while len(items) > 1:
         items = [
-            _pc.binary_join_element_wise(*items[i : i + _PARTS], "") if items[i + 1 : i + 2] else items[i]
+            _pc.binary_join_element_wise(*items[i : i + _PARTS], ",") if items[i + 1 : i + 2] else items[i]
             for i in range(0, len(items), _PARTS)
         ]
     texts = items[0].cast(pa.binary()).to_pylist() if items else [b""] * rows
     return (md5(text, usedforsecurity=False).digest() for text in texts)
 
 
-def _large(columns: Sequence[Array], rows: int) -> Iterator[bytes]:
-    for number in range(rows):
+def _large(columns: Sequence[Array], free: Sequence[bool], rows: int) -> Iterator[bytes]:
+    for row in range(rows):
         whole = md5(usedforsecurity=False)
-        for column in columns:
-            value = column[number]
+        for number, (column, counted) in enumerate(zip(columns, free, strict=True)):
+            whole.update(b"," if number else b"")
+            value = column[row]
             if not value.is_valid:
-                whole.update(b"-")
+                whole.update(b"-" if counted else b"")
                 continue
-            whole.update(b"%d:" % _pc.utf8_length(value).as_py())
+            whole.update(b"%d:" % _pc.utf8_length(value).as_py() if counted else b"")
             # The buffer is Arrow's own: no copy of 100 MB is made.
             whole.update(value.as_buffer())
         yield whole.digest()

@@ -130,7 +130,7 @@ class SqliteSource:
             columns=tuple(planned),
             lane=Lane.ARROW,
             wire=wire,
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             broken_keys=census.broken_keys or None,
             tolerated=tolerated,

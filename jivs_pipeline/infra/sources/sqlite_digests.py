@@ -1,30 +1,30 @@
 """Digests of SQLite's rows by the stdlib's library: a second read that shares no code with the first.
 
-What belongs here: canonical spellings in SQL (see `core/digest.py`) and hashing them. What does not: Arrow
+What belongs here: canonical spellings in SQL (see `core/digest.py`). What does not: Arrow
 (`sqlite_carriers`), transactions (`sqlite_snapshot`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections.abc import Iterator, Sequence
 from hashlib import md5
-from itertools import islice
 from typing import Any
 
-from jivs_pipeline.core.digest import Canon, Digest
+import numpy as np
+import pyarrow as pa
+
+from jivs_pipeline.core.digest import LONG, Canon, Digest
 from jivs_pipeline.core.plan import ColumnPlan, TablePlan
-from jivs_pipeline.core.ports import HashedRow
-from jivs_pipeline.infra.sources.sqlite_carriers import any_of
+from jivs_pipeline.infra.chains import Link, digest_of_links
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
-__all__ = ["canonical", "hashed_rows", "large_row_hashes", "row_hashes", "total"]
+__all__ = ["canonical", "large_digest", "texts"]
 
-_PRINTF_COLUMNS = 30  # three arguments each; a function takes 100 in older libraries
-_GROUP = 4_096
+Array = Any  # pyarrow has no stubs that a checker can follow
+
+_GROUP, _GROUP_BYTES = 16_384, 8 << 20
 _PIECE = 1024 * 1024
-_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
 
 
 def _without_zeros(c: str) -> str:
@@ -50,65 +50,41 @@ def canonical(table: str, column: ColumnPlan) -> str:
     return c
 
 
-def _item(table: str, column: ColumnPlan) -> tuple[str, list[str]]:
-    """Format and arguments of `<characters>:<text>`, or `-`, in printf()."""
-    c = column_name(table, column.source)
-    if column.canon is Canon.FLOAT:
-        return "%s", [f"jivs_float_item({c})"]
-    if column.canon is Canon.NUMERIC:
-        # Called once: a function of Python's costs more than all the rest of the row.
-        return "%s", [
-            f"CASE typeof({c}) WHEN 'integer' THEN length({c}) || ':' || {c} ELSE jivs_numeric_item({c}) END"
-        ]
-    value = canonical(table, column)
-    if not column.nullable:
-        return "%d:%s", [f"length({value})", value]
-    return "%s%s%s", [f"ifnull(length({value}), '-')", f"CASE WHEN {c} NOT NULL THEN ':' END", value]
+def texts(
+    connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any], widest: int
+) -> Iterator[tuple[list[Array], int]]:
+    """Canonical texts by column, and how many rows they are. The connection returns text as bytes.
 
-
-def _row_text(plan: TablePlan) -> str:
-    """SQL of the whole row as `Spelling.CANONICAL` spells it.
-
-    printf() over thirty columns takes half the time of `||` per column. It ends a text at its first NUL, as
-    length() does; such texts are refused by the census and by PostgreSQL.
+    Args:
+        widest: bytes of the largest row, so that few are held at a time where one is large.
     """
-    pieces: list[str] = []
-    for start in range(0, len(plan.columns), _PRINTF_COLUMNS):
-        form, arguments = "", list[str]()
-        for column in plan.columns[start : start + _PRINTF_COLUMNS]:
-            part, values = _item(plan.source_table, column)
-            form += part
-            arguments += values
-        pieces.append(f"printf('{form}', {', '.join(arguments)})")
-    return any_of(pieces, " || ") if pieces else "''"
+    wanted = [f"CAST({canonical(table.source_table, c)} AS TEXT)" for c in table.columns]
+    cursor = connection.execute(f"SELECT {', '.join(wanted) or 'NULL'} {rows_sql}", parameters)
+    step = max(1, min(_GROUP, _GROUP_BYTES // max(1, widest)))
+    for rows in _grouped(cursor, step):
+        columns = zip(*rows, strict=True) if wanted else ()
+        yield [pa.array(column, pa.binary()).cast(pa.string()) for column in columns], len(rows)
 
 
-def row_hashes(
+def _grouped(cursor: sqlite3.Cursor, step: int) -> Iterator[list[tuple[bytes | None, ...]]]:
+    """Rows in groups, of which none is much larger than it should be: hashing a few rows costs as much as many."""
+    rows: list[tuple[bytes | None, ...]] = []
+    size = 0
+    while more := cursor.fetchmany(step):
+        rows += more
+        if step < _GROUP:
+            size += sum(len(value) for row in more for value in row if value is not None)
+        if len(rows) >= _GROUP or size >= _GROUP_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def large_digest(
     connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any]
-) -> Iterator[bytes]:
-    """MD5 of each row's text. The connection returns text as bytes."""
-    cursor = connection.execute(f"SELECT {_row_text(table)} {rows_sql}", parameters)
-    return (md5(text, usedforsecurity=False).digest() for (text,) in cursor)
-
-
-def hashed_rows(
-    connection: sqlite3.Connection,
-    table: TablePlan,
-    key: Sequence[ColumnPlan],
-    rows_sql: str,
-    parameters: Sequence[Any],
-) -> Iterator[HashedRow]:
-    """The same with the canonical texts of the key's columns."""
-    keys = "".join(f", CAST({canonical(table.source_table, c)} AS TEXT)" for c in key)
-    for text, *texts in connection.execute(f"SELECT {_row_text(table)}{keys} {rows_sql}", parameters):
-        hashed = md5(text, usedforsecurity=False).digest()
-        yield hashed, tuple(None if t is None else t.decode() for t in texts)
-
-
-def large_row_hashes(
-    connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any]
-) -> Iterator[bytes]:
-    """The same hashes without ever building a row's text: hex doubles a blob, and copies of it follow."""
+) -> Digest:
+    """The digest of the same, in the spelling CHAIN, one row at a time and without the hex digits of a blob as a whole."""
     blobs = [column.canon is Canon.BYTES for column in table.columns]
     values = [
         column_name(table.source_table, c.source)
@@ -116,29 +92,22 @@ def large_row_hashes(
         else f"CAST({canonical(table.source_table, c)} AS TEXT)"
         for c, blob in zip(table.columns, blobs, strict=True)
     ]
+    digest = Digest()
     for row in connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters):
-        whole = md5(usedforsecurity=False)
-        for value, blob in zip(row, blobs, strict=True):
-            _update(whole, value, blob=blob)
-        yield whole.digest()
+        links = [_link(value, c, blob=blob) for value, c, blob in zip(row, table.columns, blobs, strict=True)]
+        digest += digest_of_links(links, 1)
+    return digest
 
 
-def _update(whole: Any, value: bytes | None, *, blob: bool) -> None:
-    if value is None:
-        whole.update(b"-")
-        return
+def _link(value: bytes | None, column: ColumnPlan, *, blob: bool) -> Link:
+    if value is None or not column.canon.free:
+        return Link(pa.array([value], pa.binary()), np.array([-1]) if column.canon.free else None)
+    size = len(value) * (1 + blob)
+    if size <= LONG:
+        return Link(pa.array([value.hex().encode() if blob else value]), np.array([size]))
+    whole = md5(usedforsecurity=False)
     view = memoryview(value)
-    pieces = [view[start : start + _PIECE] for start in range(0, len(view), _PIECE)]
-    characters = 2 * len(value) if blob else sum(len(bytes(p).translate(None, _CONTINUATION)) for p in pieces)
-    whole.update(b"%d:" % characters)
-    for piece in pieces:
+    for start in range(0, len(view), _PIECE):
+        piece = view[start : start + _PIECE]
         whole.update(piece.hex().encode() if blob else piece)
-
-
-def total(hashes: Iterator[bytes]) -> Digest:
-    """Count and sums of row hashes, taken one by one: no more than one large row is held."""
-    count = high = low = 0
-    while group := list(islice(hashes, _GROUP)):
-        halves = struct.unpack(f">{2 * len(group)}q", b"".join(group))
-        count, high, low = count + len(group), high + sum(halves[::2]), low + sum(halves[1::2])
-    return Digest(count, high, low)
+    return Link(pa.array([whole.hexdigest().encode()]), np.array([size]))

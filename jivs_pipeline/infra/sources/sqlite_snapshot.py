@@ -28,7 +28,7 @@ from adbc_driver_sqlite import dbapi as adbc
 from pyarrow import compute
 
 from jivs_pipeline.core.connections import Connection
-from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import DataError, TransientError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Sifted, TablePlan
@@ -36,6 +36,7 @@ from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 from jivs_pipeline.infra.sources.rows_again import judge
 from jivs_pipeline.infra.sources.sqlite_again import find
 from jivs_pipeline.infra.sources.sqlite_carriers import (
@@ -45,7 +46,7 @@ from jivs_pipeline.infra.sources.sqlite_carriers import (
     unbounded_size,
 )
 from jivs_pipeline.infra.sources.sqlite_census import bound_text, free_rowid_name, key_condition, source_rows
-from jivs_pipeline.infra.sources.sqlite_digests import hashed_rows, large_row_hashes, row_hashes, total
+from jivs_pipeline.infra.sources.sqlite_digests import large_digest, texts
 from jivs_pipeline.infra.sources.sqlite_keys import orphans, twins
 from jivs_pipeline.infra.sources.sqlite_open import (
     column_name,
@@ -364,17 +365,23 @@ class SqliteSnapshot:
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
-        """Digest by the stdlib's SQLite and Python's MD5, which share no code with `batches`."""
+        """Digest by the stdlib's SQLite, which shares no code with `batches`."""
         rows = self._rows(table, chunk)
-        hashes = large_row_hashes if self._widest(table, chunk) > _LARGE_ROW else row_hashes
+        widest = self._widest(table, chunk)
+        large = table.spelling is Spelling.CHAIN and widest > _LARGE_ROW
         with self._lent_plain(table) as connection:
-            return total(hashes(connection, table, rows.sql, rows.parameters))
+            if large:
+                return large_digest(connection, table, rows.sql, rows.parameters)
+            found = texts(connection, table, rows.sql, rows.parameters, widest)
+            return sum((digest_of_texts(table, *group) for group in found), Digest())
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
         rows = self._rows(table, chunk)
+        places, widest = [table.columns.index(c) for c in key], self._widest(table, chunk)
         with self._lent_plain(table) as connection:
-            yield from hashed_rows(connection, table, key, rows.sql, rows.parameters)
+            for columns, count in texts(connection, table, rows.sql, rows.parameters, widest):
+                yield from hashed_rows(table, columns, places, count)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""

@@ -50,19 +50,8 @@ def _float(value: float | None) -> str | None:
     return None if value is None else struct.pack(">d", value).hex()
 
 
-def _float_item(value: float | None) -> str:
-    return "-" if value is None else "16:" + struct.pack(">d", value).hex()
-
-
 def _numeric(value: float | str | None) -> str | None:
     return None if value is None else numeric_text(value)
-
-
-def _numeric_item(value: float | str | None) -> str:
-    if value is None:
-        return "-"
-    text = numeric_text(value)
-    return f"{len(text)}:{text}"
 
 
 def _real(value: float | None) -> str | None:
@@ -97,9 +86,7 @@ def _not_utf8(*texts: bytes | None) -> int:
 def register(connection: sqlite3.Connection) -> None:
     """Make the functions known to a connection."""
     connection.create_function("jivs_float", 1, _float, deterministic=True)
-    connection.create_function("jivs_float_item", 1, _float_item, deterministic=True)
     connection.create_function("jivs_numeric", 1, _numeric, deterministic=True)
-    connection.create_function("jivs_numeric_item", 1, _numeric_item, deterministic=True)
     connection.create_function("jivs_real", 1, _real, deterministic=True)
     connection.create_function("jivs_fits", 3, _fits, deterministic=True)
     connection.create_function("jivs_minus_zero", 1, _minus_zero, deterministic=True)
