@@ -10,8 +10,8 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,14 +28,12 @@ from jivs_pipeline import (
     cli_steering,
     cli_types,
 )
+from jivs_pipeline.cli_preflight import before_anything, preflight
 from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.core.connections import Connection, parse_url, redact
 from jivs_pipeline.core.errors import (
-    BreakerOpen,
     ConfigError,
     ConflictError,
-    ConnectionFailed,
-    Crowded,
     ExitCode,
     InterruptedRun,
     JivsError,
@@ -171,7 +169,7 @@ def _run(spec: Spec, given: list[Connection], *, as_json: bool) -> int:
                 say(f"Migration {spec.key!r} is already completed; nothing to do")
             document, error = done, None
         else:
-            _preflight(runtime, spec)
+            preflight(runtime, spec)
             with uncollected():
                 from jivs_pipeline.defs.launch import run_here
 
@@ -193,24 +191,6 @@ def _nothing_to_do(runtime: Any, spec: Spec) -> dict[str, Any] | None:
     runtime.ends(spec)
     migration = runtime.migration(spec, "")
     return {**migration.document(), "resumed": False} if migration.nothing_to_do() else None
-
-
-def _preflight(runtime: Any, spec: Spec) -> None:
-    """Everything that makes a run exit 2 is found before any state is written."""
-    from jivs_pipeline.engine.planning import check
-
-    # Where nobody may connect to the source now, the run finds out when it may.
-    with _before_anything(), suppress(Crowded), runtime.opened(spec) as (source, target):
-        check(spec, source, target, filters=True)
-
-
-@contextmanager
-def _before_anything() -> Iterator[None]:
-    """An endpoint that is left alone is, before anything was touched, a connection that does not work."""
-    try:
-        yield
-    except BreakerOpen as error:
-        raise ConnectionFailed(error.message, hint=error.hint) from error
 
 
 SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Migration spec, YAML or JSON.")]
@@ -265,7 +245,7 @@ def plan(
 
     made, given = (read_spec(spec), []) if spec is not None else _from_urls(source, target, None)
     with (
-        _before_anything(),
+        before_anything(),
         Runtime.from_environment(*given) as runtime,
         runtime.opened(made, counted=False) as (reader, writer),
     ):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.cli_steering import FOREGROUND
 from jivs_pipeline.core.errors import ExitCode
 
@@ -50,6 +52,10 @@ def replay(
     target: Annotated[
         str | None, typer.Option("--target", help="URL of the target, if it was given by URL.")
     ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option("--spec", metavar="SPEC", help="Other rules, for rows that those before it reject."),
+    ] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -66,7 +72,8 @@ def replay(
             if url
         ]
         runtime.connections = runtime.connections.with_given(*given)
-        outcome = again(runtime.services(), key, f"replay-{uuid.uuid4().hex[:12]}")
+        other = read_spec(spec) if spec is not None else None
+        outcome = again(runtime.services(), key, f"replay-{uuid.uuid4().hex[:12]}", other)
     document = outcome.document(key)
     if json_:
         print(json.dumps(document))

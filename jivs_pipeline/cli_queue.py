@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from jivs_pipeline.cli_preflight import submittable
 from jivs_pipeline.cli_spec import read_spec
 from jivs_pipeline.core.errors import ConfigError, ConflictError
 from jivs_pipeline.core.requests import RequestStatus, Submission
@@ -61,6 +62,7 @@ def _submit(spec: Spec, idempotency_key: str | None, priority: int, *, as_json: 
     from jivs_pipeline.runtime import Runtime
 
     with Runtime.from_environment() as runtime:
+        submittable(runtime, spec)
         answer = runtime.requests.submit(spec, idempotency_key=idempotency_key, priority=priority)
     print(json.dumps(asdict(answer)) if as_json else _sentence(answer))
 

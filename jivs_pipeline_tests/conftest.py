@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "jivs_pipeline_tests.fix_faults",
+    "jivs_pipeline_tests.fix_case",
     "jivs_pipeline_tests.fix_cli",
     "jivs_pipeline_tests.fix_engine",
     "jivs_pipeline_tests.fix_postgresql",

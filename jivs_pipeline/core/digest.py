@@ -72,6 +72,10 @@ class Digest:
     def __add__(self, other: Digest) -> Digest:
         return Digest(self.rows + other.rows, self.high + other.high, self.low + other.low)
 
+    def __sub__(self, other: Digest) -> Digest:
+        """Of the rows of this that are not in `other`, all of whose rows are in this."""
+        return Digest(self.rows - other.rows, self.high - other.high, self.low - other.low)
+
     @property
     def hex(self) -> str:
         """32 hex digits for people and documents."""

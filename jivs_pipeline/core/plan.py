@@ -30,6 +30,7 @@ __all__ = [
     "ColumnPlan",
     "Dedupe",
     "Lane",
+    "Later",
     "Lookup",
     "Made",
     "ObjectPlan",
@@ -241,6 +242,13 @@ class Rules(_Value):
         return bool(self.made or self.dedupe or self.python)
 
 
+class Later(_Value):
+    """Rules that a replay was given for rows that those before reject, and the table's columns as these make them."""
+
+    columns: tuple[ColumnPlan, ...]
+    rules: Rules
+
+
 class PlanWarning(_Value):
     """Something that is not carried exactly (`lossy`) or not at all (`refused`)."""
 
@@ -298,6 +306,10 @@ class TablePlan(_Value):
     refused_column: str | None = None
     streamed: bool = False
     """Its chunks go from the source into the target in the load phase, without staging (`staging: none`)."""
+    watermark: str | None = None
+    """The source's SQL for a column that grows with each change of a row; where it says so is looked first."""
+    watermark_column: str | None = None
+    """The same column in the target."""
     existing_key: tuple[str, ...] = ()
     """Columns that tell the rows of the target's existing table apart; empty where it has no such key."""
     upsert: bool = False
@@ -306,6 +318,8 @@ class TablePlan(_Value):
     """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
     rules: Rules | None = None
     """What is done to the rows between reading and loading; None where nothing is."""
+    later: tuple[Later, ...] = ()
+    """What replays have done to rows that `rules` reject: the first that takes a row makes it."""
 
     @property
     def source(self) -> str:
@@ -334,6 +348,30 @@ class TablePlan(_Value):
         definition = None if rules.active else self.definition
         return self.model_copy(
             update={"columns": read, "wire": rules.wire, "rules": None, "definition": definition}
+        )
+
+    @property
+    def as_texts(self) -> TablePlan:
+        """As it is read, in texts that rules can look into, whichever way it is loaded."""
+        read = self.as_read
+        if read.lane is Lane.ARROW:
+            return read
+        columns = tuple(c.model_copy(update={"arrow": "string", "canon": Canon.TEXT}) for c in read.columns)
+        return read.model_copy(
+            update={
+                "columns": columns,
+                "lane": Lane.ARROW,
+                "wire": Wire.CSV,
+                "spelling": read.spelling.of_texts,
+            }
+        )
+
+    @property
+    def by_later(self) -> tuple[TablePlan, ...]:
+        """The table as each replay's rules make it, in their order."""
+        return tuple(
+            self.model_copy(update={"columns": one.columns, "rules": one.rules, "later": ()})
+            for one in self.later
         )
 
     @property

@@ -53,6 +53,7 @@ class Refined:
         digest: of those rows as they should be in the target.
         source: of the batch as it was read, rows that do not go on included.
         bad: rows that a rule cannot be applied to.
+        places: their numbers in the batch as it was read, as far as rules leave rows where they are.
         changed: how many values each rule has changed, by `column: kind`; rows by `rows: kind`.
     """
 
@@ -62,6 +63,7 @@ class Refined:
     source: Digest
     bad: Sequence[BadRow]
     changed: Mapping[str, int]
+    places: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,12 +97,16 @@ class KeptRow:
 
 @dataclass(frozen=True, slots=True)
 class Regained:
-    """Rows of one chunk that are good by now, as they are loaded and as the source digests them."""
+    """Rows of one chunk that are good by now, as they are loaded and as the source digests them.
+
+    `read` is the digest of the rows before rules, of those that were bad in their source.
+    """
 
     ids: tuple[int, ...]
     chunk: int
     batches: Sequence[pa.RecordBatch]
     digest: Digest
+    read: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,10 @@ class TableRule(_Model):
     columns: Mapping[str, ColumnRule] = Field(default_factory=dict[str, ColumnRule])
     python: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     dedupe: DedupeRule | None = None
+    watermark: str | None = Field(
+        default=None,
+        description="Column that grows with each change of a row; type: incremental looks there first",
+    )
 
     @property
     def changes(self) -> bool:
@@ -287,8 +291,6 @@ class Spec(_Model):
             return self
         if self.on_existing != "fail":
             raise ValueError("type: incremental changes the tables that are there; leave out on_existing")
-        if self.quarantine.max_rows:
-            raise ValueError("type: incremental has no quarantine yet; leave out quarantine.max_rows")
         if table := next((t for t, rule in self.rules.items() if rule.load == "upsert"), None):
             raise ValueError(
                 f"type: incremental compares whole rows; leave out rules.{table}.load, or use type: full"
@@ -314,7 +316,11 @@ class Spec(_Model):
         """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
         # Nor does a key that came later, as long as nobody uses it: what is completed stays so over an upgrade.
         unsaid = {"schedule"} if self.grants else {"schedule", "grants"}
-        body = json.dumps(self.model_dump(mode="json", exclude=unsaid), sort_keys=True, separators=(",", ":"))
+        said = self.model_dump(mode="json", exclude=unsaid)
+        for rule in said["rules"].values():
+            if rule["watermark"] is None:
+                del rule["watermark"]
+        body = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
     def rule(self, table: str) -> TableRule:

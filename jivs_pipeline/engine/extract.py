@@ -35,6 +35,7 @@ from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import RefinedSnapshot, Sink
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run, claim
 from jivs_pipeline.engine.sifting import Sifting
+from jivs_pipeline.engine.staged_again import stage_again
 
 __all__ = ["extract", "source_digest"]
 
@@ -75,6 +76,8 @@ def extract(run: Run) -> None:
             snapshot.relate([t.as_read for t in run.plan.carried])
         tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
         jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
+        # First: whose manifest is there can count on the rows of others that it needs.
+        run_all(stage_again(run, snapshot, staged), workers, run.guard)
         run_all(jobs, workers, run.guard)
         run.pace.settle()
         if streaming:
@@ -124,13 +127,17 @@ class _TableTask:
         self._comparison: Comparison | None = None
         if table.mode is TableMode.UPDATE:
             if table.rules is not None:
-                self._refined = run.rules.refined(
-                    snapshot, run.plan.tables, run.staging.path(run.key, run.generation, ".")
-                )
+                room = run.staging.path(run.key, run.generation, ".")
+                sifts = run.spec.quarantine.max_rows > 0
+                self._refined = run.rules.refined(snapshot, run.plan.tables, room, sifts=sifts)
                 self._read, self._snapshot = table, self._refined
-            self._comparison = Comparison(self._read, self._snapshot, run.target, run.guard)
+            self._comparison = Comparison(
+                self._read, self._snapshot, run.target, run.guard, lambda c: self._sift(c)[0]
+            )
         self._files: dict[int, ChunkFile] = {}
-        self._sifting = Sifting(run, self._read, snapshot)
+        self._sifting = Sifting(run, table.as_read, snapshot)
+        self._sifted: dict[int, tuple[Chunk, int]] = {}
+        self._sift_lock = threading.Lock()
         self._lock = threading.Lock()
         self._began: float | None = None
 
@@ -149,16 +156,19 @@ class _TableTask:
         name = run.file_name(table, chunk, refined=self._read.rules is not None)
         _check_room(run, max(1, _needed(table) // len(table.chunks)))
         # Bad rows first: whoever kills the run now finds them in quarantine and the chunk not staged, and reads it anew.
-        chunk, rejected = self._sifting.sift(chunk)
+        chunk, rejected = self._sift(chunk)
+        if self._refined is not None and run.spec.quarantine.max_rows:
+            rejected += self._sifting.reject(chunk, self._refined.bad_rows(table, chunk))
         whole, ranges, parts = None, (), [chunk]
         if self._comparison is not None:
             whole, ranges = self._comparison.differing(chunk)
             whole = Digest(whole.rows) if run.spec.verify == "count" else whole
             parts = [part_of(chunk, within) for within in ranges]
-        if self._refined is not None and (bad := self._refined.bad(table)):
+        tolerant = run.spec.quarantine.max_rows > 0
+        if self._refined is not None and not tolerant and (bad := self._refined.bad(table)):
             raise DataError(
                 f"{table.source} has {bad:,} rows that its rules cannot be applied to",
-                hint="Correct the rules or the source; type: incremental has no quarantine yet",
+                hint="Correct the rules or the source, or give bad rows a budget with quarantine.max_rows",
                 table=table.source,
             )
         with run.staging.writing(run.key, run.generation, name) as sink:
@@ -176,6 +186,15 @@ class _TableTask:
                 chunk.index, name, rows, size, file_hash, whole or digest, rejected, ranges
             )
         _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
+
+    def _sift(self, chunk: Chunk) -> tuple[Chunk, int]:
+        """The chunk without its bad rows, and how many they are; once, where tables are compared as a whole."""
+        if self._comparison is None:
+            return self._sifting.sift(chunk)
+        with self._sift_lock:
+            if chunk.index not in self._sifted:
+                self._sifted[chunk.index] = self._sifting.sift(chunk)
+            return self._sifted[chunk.index]
 
     def _write(self, parts: Sequence[Chunk], sink: Sink) -> int:
         """Rows written."""

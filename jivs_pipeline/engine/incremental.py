@@ -11,7 +11,7 @@ added beyond the target's last key are in one range, and all of them are needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from jivs_pipeline.core.digest import Digest
@@ -20,6 +20,7 @@ from jivs_pipeline.core.plan import Chunk, Range, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import CopiedRows, Snapshot
 from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.engine.ports import Target
+from jivs_pipeline.engine.watermark import told_by_watermark
 
 __all__ = ["Comparison", "joined_copies", "part_of", "updates"]
 
@@ -40,14 +41,24 @@ class Comparison:
 
     Args:
         snapshot: the source, as the table's rules make it.
+        sift: gives a chunk of the plan without its bad rows.
     """
 
-    def __init__(self, table: TablePlan, snapshot: Snapshot, target: Target, guard: Guard) -> None:
+    def __init__(
+        self,
+        table: TablePlan,
+        snapshot: Snapshot,
+        target: Target,
+        guard: Guard,
+        sift: Callable[[Chunk], Chunk] = lambda chunk: chunk,
+    ) -> None:
         self._table = table
         self._snapshot = snapshot
         self._target = target
         self._guard = guard
+        self._sift = sift
         self._lock = threading.Lock()
+        self._highest: tuple[str | None] | None = None
         self._all: tuple[Sequence[Digest], bool] | None = None
 
     def differing(self, chunk: Chunk) -> tuple[Digest, tuple[Range, ...]]:
@@ -66,12 +77,40 @@ class Comparison:
         rules = self._table.rules
         if rules is not None and (rules.dedupe or rules.python):
             return there, (within,)  # what becomes of a row depends on others
-        return there, tuple(_connected(self._narrowed(chunk, within, here.rows)))
+        return there, tuple(_connected(self._found(chunk, within, there, here)))
+
+    def _found(self, chunk: Chunk, within: Range, there: Digest, here: Digest) -> Iterator[Range]:
+        """Small ranges that differ, in order: first where the watermark says that rows are new, and elsewhere only if the
+        digests say that there is more.
+        """
+        fresh = told_by_watermark(self._table, self._snapshot, self._since(), chunk)
+        if not fresh:
+            yield from self._narrowed(chunk, within, here.rows)
+            return
+        edges = sorted({edge for one in fresh for edge in one if edge is not None} - {*within})
+        parts = list(pairwise([within[0], *edges, within[1]]))
+        digests = dict(zip(parts, self._target.digests_within(self._table, within, edges), strict=True))
+        known = {p: self._snapshot.digest(self._table, part_of(chunk, p)) for p in parts if p in fresh}
+        rest = there - sum(known.values(), Digest())
+        honest = rest == sum((d for p, d in digests.items() if p not in known), Digest())
+        for part in parts:
+            if part in known:
+                if known[part] != digests[part]:
+                    yield part
+            elif not honest and self._snapshot.digest(self._table, part_of(chunk, part)) != digests[part]:
+                yield from self._narrowed(chunk, part, digests[part].rows)
+
+    def _since(self) -> str | None:
+        """The highest watermark that the target has, asked for once."""
+        with self._lock:
+            if self._highest is None and self._table.watermark_column is not None:
+                self._highest = (self._target.highest(self._table, self._table.watermark_column),)
+        return self._highest[0] if self._highest else None
 
     def _whole(self) -> tuple[Sequence[Digest], bool]:
         with self._lock:
             if self._all is None:
-                digests = [self._snapshot.digest(self._table, c) for c in self._table.chunks]
+                digests = [self._snapshot.digest(self._table, self._sift(c)) for c in self._table.chunks]
                 (here,) = self._target.digests_within(self._table, (None, None), ())
                 self._all = digests, sum(digests, Digest()) == here
             return self._all
@@ -105,11 +144,11 @@ def part_of(chunk: Chunk, within: Range) -> Chunk:
     lower, upper = within
     if lower is None and upper is None:
         return chunk
-    return Chunk(
-        index=chunk.index,
-        lower=None if lower is None else (str(lower),),
-        upper=None if upper is None else (str(upper),),
-    )
+    bounds = {
+        "lower": None if lower is None else (str(lower),),
+        "upper": None if upper is None else (str(upper),),
+    }
+    return chunk.model_copy(update=bounds)  # without the bad rows, if the chunk is
 
 
 def _range(chunk: Chunk) -> Range:

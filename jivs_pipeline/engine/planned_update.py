@@ -6,6 +6,7 @@ the rest of the plan (`planning.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -13,12 +14,16 @@ from jivs_pipeline.core.model import Catalog, Table
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.core.plan import RULED, Chunk, ChunkBy, PlanWarning, Range, TableMode, TablePlan
 from jivs_pipeline.core.ports import ExistingTable
-from jivs_pipeline.core.spec import Spec
+from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.engine.incremental import part_of
 from jivs_pipeline.engine.ports import Target
 
-__all__ = ["chunked_by_key", "gone_tables", "mode_of", "update_problem"]
+__all__ = ["chunked_by_key", "gone_tables", "mode_of", "update_problem", "watermarked"]
 
+_QUOTES = {"postgresql": '"', "sqlite": '"', "mysql": "`"}
+_GROWING = re.compile(
+    r"smallint|integer|bigint|numeric(\(.*\))?|date|timestamp(\(\d\))?( without time zone)?|(?P<moment>timestamp.*)"
+)
 _FILES = frozenset({ChunkBy.BYTES, ChunkBy.ROW_GROUPS})
 
 
@@ -49,6 +54,32 @@ def chunked_by_key(plan: TablePlan, table: Table, target: Target, warnings: list
     return plan.model_copy(
         update={"chunk_by": ChunkBy.WHOLE, "chunk_columns": (), "chunks": (Chunk(index=0),)}
     )
+
+
+def watermarked(plan: TablePlan, rule: TableRule, dialect: str, warnings: list[PlanWarning]) -> TablePlan:
+    """The table with the column that says which of its rows are new, where that can be made use of."""
+    if rule.watermark is None:
+        return plan
+    column = next((c for c in plan.columns if c.source == rule.watermark), None)
+    quote, reason = _QUOTES.get(dialect), None
+    if plan.chunk_key is None:
+        reason = "no integer key divides the table"
+    elif plan.rules is not None:
+        reason = "all rows of a table with rules or validations are read anyhow"
+    elif quote is None:
+        reason = f"the source is {dialect}"
+    elif column is None:
+        reason = "it is not carried"
+    elif (fits := _GROWING.fullmatch(column.target_type)) is None or (
+        fits["moment"] and dialect != "postgresql"
+    ):
+        reason = f"{column.target_type} is no type whose order both ends share"
+    if reason is not None or column is None or quote is None:
+        said = f"incremental: the watermark {rule.watermark} is not used: {reason}"
+        warnings.append(PlanWarning(table=plan.source, kind="lossy", reason=said))
+        return plan
+    name = quote + column.source.replace(quote, quote * 2) + quote
+    return plan.model_copy(update={"watermark": name, "watermark_column": column.target})
 
 
 def _chunks(table: TablePlan, wanted: int, target: Target) -> tuple[Chunk, ...]:

@@ -10,12 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jivs_pipeline.core.digest import Canon
 from jivs_pipeline.core.errors import ConfigError, SpecError
 from jivs_pipeline.core.model import Catalog, LeftOut, Table
 from jivs_pipeline.core.names import did_you_mean, fits_identifier, qualified
 from jivs_pipeline.core.plan import (
-    Check,
     ColumnPlan,
     Lane,
     Plan,
@@ -25,18 +23,32 @@ from jivs_pipeline.core.plan import (
     TablePlan,
     Wire,
 )
-from jivs_pipeline.core.ports import ExistingTable, Source, Survey
+from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.objects import choose
-from jivs_pipeline.engine.planned_update import chunked_by_key, gone_tables, mode_of, update_problem
+from jivs_pipeline.engine.planned_rules import (
+    as_texts,
+    looked_into,
+    of_read,
+    ruled_tables,
+    takes_text,
+    with_checks,
+)
+from jivs_pipeline.engine.planned_update import (
+    chunked_by_key,
+    gone_tables,
+    mode_of,
+    update_problem,
+    watermarked,
+)
 from jivs_pipeline.engine.ports import RuleBook, Target
 from jivs_pipeline.engine.sifting import tolerated
 from jivs_pipeline.engine.streaming import unstaged
 
-__all__ = ["build_plan", "check"]
+__all__ = ["Checked", "build_plan", "check", "check_rules"]
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
@@ -90,6 +102,23 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
     return Checked(catalog, chosen, names, existing, aside, others)
 
 
+def check_rules(spec: Spec, checked: Checked, source: Source, rules: RuleBook) -> None:
+    """Find what is wrong with rules and validations, as the plan would; only tables that have some are looked at.
+
+    Raises:
+        SpecError: one does not fit its table.
+        ConfigError: one needs what the environment does not have.
+    """
+    catalog, chosen, unsaid = checked.catalog, checked.chosen, list[PlanWarning]()
+    ruled = ruled_tables(spec, chosen)
+    tables = [
+        _plan_table(spec, t, catalog, checked.names, source, rules, checked.existing, unsaid)
+        for t in chosen
+        if t.name in ruled
+    ]
+    with_checks(spec, [point_references(t, tables, catalog, unsaid) for t in tables], rules)
+
+
 def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, since: int = 0) -> Plan:
     """The plan for `spec` as both databases are now; arguments and errors are those of `check`."""
     checked = check(spec, source, target, since=since)
@@ -100,7 +129,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     warnings += [
         _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
     ]
-    ruled = _ruled(spec, chosen)
+    ruled = ruled_tables(spec, chosen)
     tables = [
         _with_extensions(
             _plan_table(
@@ -112,7 +141,12 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         for t in chosen
     ]
     tables = [
-        chunked_by_key(t, source_table, target, warnings)
+        watermarked(
+            chunked_by_key(t, source_table, target, warnings),
+            spec.rule(source_table.name),
+            info.dialect,
+            warnings,
+        )
         if t.mode is TableMode.UPDATE and not t.refused
         else t
         for t, source_table in zip(tables, chosen, strict=True)
@@ -125,7 +159,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     tables += [_missed(spec, catalog, o) for o in missed]
     tables = _refuse_twins(tables)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
-    tables = _with_checks(spec, tables, rules)
+    tables = with_checks(spec, tables, rules)
     warnings += [
         PlanWarning(table=t.source, column=t.refused_column, kind="refused", reason=t.refused)
         for t in tables
@@ -180,6 +214,11 @@ def _choose(spec: Spec, catalog: Catalog) -> list[Table]:
                     f"The spec has rules for column {name}.{column}, which the source lacks",
                     hint=did_you_mean(column, known, "columns"),
                 )
+        if rule.watermark is not None and rule.watermark not in (known := [c.name for c in table.columns]):
+            raise SpecError(
+                f"rules.{name}.watermark: the source has no column {name}.{rule.watermark}",
+                hint=did_you_mean(rule.watermark, known, "columns"),
+            )
         if table.columns and all(c.name in rule.columns and rule.columns[c.name].drop for c in table.columns):
             raise SpecError(
                 f"The spec drops every column of table {name!r}", hint=f"Put {name} under tables.exclude"
@@ -257,7 +296,7 @@ def _plan_table(
     rule = spec.rule(table.name)
     kept = [c for c in table.columns if not (r := rule.columns.get(c.name)) or not r.drop]
     # Expressions may use what is dropped.
-    asked = [replace(c, as_text=_takes_text(c.name, rule)) for c in table.columns] if rules else kept
+    asked = [replace(c, as_text=takes_text(c.name, rule)) for c in table.columns] if rules else kept
     survey = tolerated(source.survey(table, asked, rule.where, spec.chunk_bytes), spec.quarantine.max_rows)
     survey = as_texts(survey) if rules else survey
     made = {c.name for c in asked if c.made}
@@ -284,8 +323,8 @@ def _plan_table(
         rows_exact=survey.rows_exact,
         bytes=survey.bytes,
     )
-    plan = rules.compile(plan, rule, _looked_into(spec, rule, catalog, source, names)) if rules else plan
-    survey = _of_read(survey, plan)
+    plan = rules.compile(plan, rule, looked_into(spec, rule, catalog, source, names)) if rules else plan
+    survey = of_read(survey, plan)
     warnings += [
         PlanWarning(table=table.qualified, column=r.column or None, kind="lossy", reason=r.reason)
         for r in survey.lossy
@@ -311,116 +350,6 @@ def _plan_table(
     if problem := _name_problem(plan) or _fit_problem(plan, there, existing) or update_problem(plan, there):
         return plan.model_copy(update={"refused": problem})
     return plan
-
-
-def _looked_into(
-    spec: Spec, rule: TableRule, catalog: Catalog, source: Source, names: Mapping[str, str]
-) -> dict[str, TablePlan]:
-    """The tables of a table's lookups, with the columns that are looked at; what is not there or dropped is missing."""
-    found: dict[str, TablePlan] = {}
-    for change in rule.columns.values():
-        asked = change.lookup
-        table = catalog.table(asked.table) if asked else None
-        if asked is None or table is None or asked.table not in names:
-            continue
-        other = spec.rule(table.name).columns
-        columns = [
-            c
-            for c in table.columns
-            if c.name in {asked.key, asked.value} and not (c.name in other and other[c.name].drop)
-        ]
-        survey = as_texts(source.survey(table, columns, None, spec.chunk_bytes))
-        before = found.get(asked.table)
-        found[asked.table] = TablePlan(
-            source_schema=table.schema, source_table=table.name, target_schema=spec.target_schema,
-            target_table=names[table.name], columns=(*(before.columns if before else ()), *survey.columns),
-            lane=survey.lane, wire=survey.wire, spelling=survey.spelling,
-        )  # fmt: skip
-    return found
-
-
-def _ruled(spec: Spec, chosen: Sequence[Table]) -> frozenset[str]:
-    """Source tables whose rows are worked with between reading and loading: changed, checked, or checked against."""
-    targets = {spec.rule(t.name).rename or t.name: t for t in chosen}
-    by_name = {**{t.name: t for t in chosen}, **targets}
-    ruled = {t.name for t in chosen if spec.rule(t.name).changes}
-    lookups = [c.lookup for t in chosen for c in spec.rule(t.name).columns.values() if c.lookup]
-    ruled |= {lookup.table for lookup in lookups}
-    for check in spec.validation:
-        if (table := by_name.get(check.table)) is None:
-            raise SpecError(
-                f"The spec validates table {check.table!r}, which is not part of the migration",
-                hint=did_you_mean(check.table, list(targets), "tables"),
-            )
-        ruled.add(table.name)
-        if check.kind != "referential":
-            continue
-        own = {k.target_table for k in table.foreign_keys if k.target_schema == table.schema}
-        parents = {check.references.table} if check.references else own
-        ruled |= {by_name[name].name for name in parents if name in by_name}
-    return frozenset(ruled)
-
-
-def _with_checks(spec: Spec, tables: Sequence[TablePlan], rules: RuleBook) -> list[TablePlan]:
-    """The tables with the validations of the spec."""
-    made: dict[str, list[Check]] = {}
-    for number, check in enumerate(spec.validation):
-        table = next((t for t in tables if check.table in {t.target_table, t.source_table}), None)
-        if table is not None and not table.refused:
-            made.setdefault(table.target, []).extend(
-                rules.compile_checks(check, f"validation.{number}", table, tables)
-            )
-    return [
-        t.model_copy(update={"rules": t.rules.model_copy(update={"checks": _apart(made[t.target])})})
-        if t.rules and t.target in made
-        else t
-        for t in tables
-    ]
-
-
-def _apart(checks: Sequence[Check]) -> tuple[Check, ...]:
-    """The checks of one table with names that tell them apart."""
-    seen: dict[str, int] = {}
-    named: list[Check] = []
-    for check in checks:
-        seen[check.name] = count = seen.get(check.name, 0) + 1
-        named.append(check if count == 1 else check.model_copy(update={"name": f"{check.name} #{count}"}))
-    return tuple(named)
-
-
-def _takes_text(name: str, rule: TableRule) -> bool:
-    change = rule.columns.get(name)
-    return bool(rule.python or (change and change.changes))
-
-
-def _of_read(survey: Survey, plan: TablePlan) -> Survey:
-    """What the survey says of columns that are read after all."""
-    if plan.rules is None:
-        return survey
-    read = {c.source for c in plan.rules.read} | {""}
-    return replace(
-        survey,
-        refused=tuple(r for r in survey.refused if r.column in read),
-        lossy=tuple(r for r in survey.lossy if r.column in read),
-    )
-
-
-_AS_PRINTED = {
-    "smallint": Canon.INTEGER, "integer": Canon.INTEGER, "bigint": Canon.INTEGER, "date": Canon.DATE,
-    "timestamp without time zone": Canon.TIMESTAMP,
-}  # fmt: skip
-"""Spelled as PostgreSQL prints them, and cheaper to hash than any text."""
-
-
-def as_texts(survey: Survey) -> Survey:
-    """The survey of a table whose rows rules will change: not as COPY's bytes, but as texts that can be worked with."""
-    if survey.lane is Lane.ARROW:
-        return survey
-    columns = tuple(
-        c.model_copy(update={"arrow": "string", "canon": _AS_PRINTED.get(c.target_type, Canon.TEXT)})
-        for c in survey.columns
-    )
-    return replace(survey, columns=columns, lane=Lane.ARROW, wire=Wire.CSV, spelling=survey.spelling.of_texts)
 
 
 def _with_extensions(plan: TablePlan, table: Table, there: frozenset[tuple[str, str]]) -> TablePlan:

@@ -6,6 +6,8 @@ What belongs here: the order of claiming, reading, loading and forgetting. What 
 A replay holds the migration like a run does. Rows are added to the target together with a step in its ledger that says
 which they are, and leave the quarantine afterwards: a replay that was killed in between finds the step and does not add
 them again. Where the target does not take a row of several, each of them gets a transaction of its own.
+
+Rules that a replay is given stand in the plan behind those of the run before a row is made by them (`new_rules.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.ports import Sieve, Snapshot, Source
 from jivs_pipeline.core.quarantine import Again, KeptRow, Regained
-from jivs_pipeline.core.spec import parse_spec
+from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
 from jivs_pipeline.engine.load import parents_first
+from jivs_pipeline.engine.new_rules import with_new_rules
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress
@@ -66,21 +69,34 @@ class Outcome:
         self.stay[place] = self.stay.get(place, 0) + rows
 
 
-def replay(services: Services, key: str, run_id: str) -> Outcome:
+def replay(services: Services, key: str, run_id: str, given: Spec | None = None) -> Outcome:
     """Try the rows in quarantine again.
+
+    Args:
+        given: a spec with other rules, for rows that those before it reject.
 
     Raises:
         ConfigError: there is no such migration, nothing of it is loaded, or an end does not let us in.
+        SpecError: the given spec changes what a replay cannot change.
         ConflictError: it is held by somebody, or its state does not allow it.
     """
     settle_dead(services, key, Status.FAILED)
     row = services.control.migration(key)
     if row["plan"] is None:
         raise ConfigError(f"Migration {key!r} has loaded nothing yet", hint=f"Run {key} first")
+    if parse_spec(row["spec"]).type == "incremental":
+        raise ConfigError(
+            f"Migration {key!r} is incremental: each of its runs tries the rows in quarantine again",
+            hint="Run it again",
+        )
     waiting = services.control.quarantine.tables(key)
     outcome = Outcome()
     spec, plan = parse_spec(row["spec"]), Plan.model_validate(row["plan"])
+    amended = plan if given is None else with_new_rules(plan, spec, given, set(waiting), services.rules)
     with services.opened(spec) as (source, target), _held(services, key, run_id, target) as (claim, guard):
+        if amended != plan:
+            plan = amended
+            with_retries(partial(services.control.quarantine.amend, claim, plan), guard, _tell_nobody)
         points = services.control.checkpoints(key)
         loaded = {p.table for p in points if p.phase is Phase.LOAD and p.ok}
         # What rules have made of a table has a manifest of its own, which stands behind that of the extraction.
@@ -90,11 +106,14 @@ def replay(services: Services, key: str, run_id: str) -> Outcome:
             for p in points
             if p.phase is phase and p.ok and p.table in loaded
         }
+        read = {p.table: p for p in points if p.phase is Phase.EXTRACT and p.ok}
         for table in parents_first(plan.carried):
             if rows := waiting.get(table.target, 0):
                 if table.target in manifests:
                     manifest = manifests[table.target]
                     one = _Table(services, claim, guard, source, target, table, manifest, plan.tables)
+                    if table.rules is not None and (point := read.get(table.target)):
+                        one.read = Extracted.parse(point.generation, point.data)
                     one.replay(outcome)
                 else:
                     outcome.stays(table.target, None, "the table is not loaded", rows)
@@ -149,25 +168,18 @@ class _Table:
         self._target = target
         self._table = table
         self._manifest = manifest
+        self.read: Extracted | None = None
+        """Of a table with rules, the extraction before them."""
 
     def replay(self, outcome: Outcome) -> None:
         """Try all rows, some at a time."""
         self._finish(outcome)
-        after = 0
-        ruled = self._table.rules is not None
-        while rows := self._store.page(self._claim.key, self._table.target, after, ruled=ruled):
-            self._guard.check()
-            after = rows[-1].id
-            self._try(rows, outcome)
-        if ruled:
-            self._leave(outcome)
-
-    def _leave(self, outcome: Outcome) -> None:
-        """Rows of a table with rules that are bad in their source: a single one does not come to the rules."""
-        after, reason = 0, "it is bad in its source, and its table has rules: roll back and run again"
-        while rows := self._store.page(self._claim.key, self._table.target, after, ruled=False):
-            after = rows[-1].id
-            outcome.stays(self._table.target, None, reason, len(rows))
+        for ruled in (False, True):
+            after = 0
+            while rows := self._store.page(self._claim.key, self._table.target, after, ruled=ruled):
+                self._guard.check()
+                after = rows[-1].id
+                self._try(rows, outcome, ruled=ruled)
 
     def _finish(self, outcome: Outcome) -> None:
         """Rows that a replay has added and not taken out of the quarantine any more."""
@@ -178,12 +190,13 @@ class _Table:
             if name == self._table.target and generation == self._manifest.generation and "replayed" in undo
         ]
         for noted in done:
-            self._forget(noted["ids"], noted["chunk"], Digest.parse(noted["digest"]), outcome)
+            before = Digest.parse(noted["read"]) if noted.get("read") else None
+            self._forget(noted["ids"], noted["chunk"], Digest.parse(noted["digest"]), before, outcome)
 
-    def _try(self, rows: Sequence[KeptRow], outcome: Outcome) -> None:
+    def _try(self, rows: Sequence[KeptRow], outcome: Outcome, *, ruled: bool) -> None:
         table = self._table
         with self._source.snapshot(1) as snapshot:
-            read = self._reading(snapshot, rows)
+            read = self._reading(snapshot, rows, ruled=ruled)
             if read is None:
                 outcome.stays(table.target, None, "its source cannot read single rows again", len(rows))
                 return
@@ -204,14 +217,24 @@ class _Table:
         if stay:
             with_retries(partial(self._store.stay, self._claim, stay), self._guard, _tell_nobody)
 
-    def _reading(self, snapshot: Snapshot, rows: Sequence[KeptRow]) -> Callable[..., Again] | None:
-        """How rows are read anew: through the rules, or as they are in the source; None where neither can be."""
-        if self._table.rules is not None:
-            refined = self._rules.refined(snapshot, self._tables, self._room)
-            return partial(refined.again, self._table, rows)
-        if isinstance(snapshot, Sieve):
-            return partial(snapshot.again, self._table, rows, self._manifest.digest)
-        return None
+    def _reading(
+        self, snapshot: Snapshot, rows: Sequence[KeptRow], *, ruled: bool
+    ) -> Callable[..., Again] | None:
+        """How rows are read anew: those that rules have rejected by their keys, others by their places in the source;
+        None where that cannot be.
+        """
+        table = self._table
+        refined = self._rules.refined(snapshot, self._tables, self._room, sifts=True)
+        if ruled:
+            return partial(refined.again, table, rows)
+        if not isinstance(snapshot, Sieve):
+            return None
+        if table.rules is None:
+            return partial(snapshot.again, table, rows, self._manifest.digest)
+        rest = self.read.digest if self.read else Digest()
+
+        # Each by itself in any case: a row that the rules reject must not keep others out.
+        return lambda **_: refined.judged(table, snapshot.again(table.as_read, rows, rest, apart=True))
 
     def _one_by_one(self, rows: Sequence[Regained], outcome: Outcome) -> dict[int, tuple[str | None, str]]:
         """Until none goes in any more: one may refer to another of its table."""
@@ -241,17 +264,25 @@ class _Table:
         table, digest = self._table, good.digest
         self._guard.check()
         noted = {"rows": digest.rows, "digest": digest.stored(), "chunk": good.chunk, "ids": list(good.ids)}
+        noted |= {"read": good.read.stored()} if good.read else {}
         pieces = [bytes(p) for p in encode_batches(good.batches, table.wire)]
         name = f"replay {short_hash(self._manifest.generation, *map(str, good.ids))}"
         load = partial(self._target.load_again, table, name, self._manifest.generation, noted, pieces)
         with_retries(load, self._guard, _tell_nobody)
-        self._forget(good.ids, good.chunk, digest, outcome)
+        self._forget(good.ids, good.chunk, digest, good.read, outcome)
 
-    def _forget(self, ids: Sequence[int], chunk: int, digest: Digest, outcome: Outcome) -> None:
+    def _forget(
+        self, ids: Sequence[int], chunk: int, digest: Digest, before: Digest | None, outcome: Outcome
+    ) -> None:
         """Take rows that are in the target out of the quarantine."""
         if not self._store.has(self._claim.key, ids):
             return
         self._manifest = self._manifest.regained(chunk, digest)
-        forget = partial(self._store.replayed, self._claim, self._table.target, ids, self._manifest.stored())
+        if self.read is not None and before is not None:
+            self.read = self.read.regained(chunk, before)
+        read = self.read.stored() if self.read and before else None
+        forget = partial(
+            self._store.replayed, self._claim, self._table.target, ids, self._manifest.stored(), read
+        )
         with_retries(forget, self._guard, _tell_nobody)
         outcome.went_in[self._table.target] = outcome.went_in.get(self._table.target, 0) + digest.rows

@@ -30,6 +30,9 @@ _VOLATILE = {
     "mode",
     "existing_key",
     "streamed",
+    "later",
+    "watermark",
+    "watermark_column",
 }
 """Parts of a table's plan that may change without its loaded rows being others."""
 

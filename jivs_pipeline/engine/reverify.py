@@ -80,11 +80,14 @@ def reverify(
         if spec.quarantine.max_rows and isinstance(snapshot, Sieve):
             snapshot.relate([t.as_read for t in plan.carried])
 
-        refined = services.rules.refined(snapshot, plan.tables, room)
+        budget = spec.quarantine.max_rows
+        refined = services.rules.refined(snapshot, plan.tables, room, sifts=budget > 0, kept=ruled)
 
         def one(table: TablePlan) -> None:
-            sifted = _sift(table, snapshot, known.get(table.target, ()), spec.quarantine.max_rows)
-            sifted = replace(sifted, ruled=ruled.get(table.target, 0))
+            sifted = _sift(table, snapshot, known.get(table.target, ()), budget)
+            # By their keys those in quarantine are left out; without, as many must be bad now as then.
+            unknown = 0 if refined.keyed(table) else len(ruled.get(table.target, ()))
+            sifted = replace(sifted, ruled=unknown)
             found[table.target] = _compare(sifted, refined, target, level, narrow=narrow)
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
@@ -102,7 +105,7 @@ Kept = Sequence[tuple[int, str, Mapping[str, Any]]]
 @dataclass(frozen=True, slots=True)
 class _Sifted:
     """A table whose chunks are without bad rows, how many rows of the source are in quarantine, and how many bad ones
-    are not; `ruled` are those in quarantine that are bad to the rules.
+    are not; `ruled` are those in quarantine that are bad to the rules and have no key to know them by.
     """
 
     table: TablePlan
@@ -154,9 +157,9 @@ def _compare(
         expected = [snapshot.digest(table, c) for c in sifted.chunks]
         found = target.digests_now(table)
     bad = snapshot.bad(table)
-    rejected = sifted.rejected + sifted.strangers + bad
+    left_out = snapshot.left_out(table)
+    rejected = sifted.rejected + sifted.strangers + bad + left_out
     result = compare(expected, found, counts_only=counts_only, rejected=rejected)
-    # Rows that rules reject have no place by which they could be known again: as many must be bad now as then.
     result["equal"] = result["equal"] and not sifted.strangers and bad <= sifted.ruled
     different = result["different_chunks"]
     rows: list[dict[str, Any]] = []
@@ -169,7 +172,7 @@ def _compare(
         "source_table": table.source,
         "target_table": table.target,
         **result,
-        "quarantined_rows": sifted.rejected + min(bad, sifted.ruled),
+        "quarantined_rows": sifted.rejected + left_out + min(bad, sifted.ruled),
         "differences": rows or _differences(table, expected, found, result),
     }
 

@@ -19,7 +19,7 @@ from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.plan import Chunk, Sifted, TablePlan
 from jivs_pipeline.core.ports import Refusal, Sieve, Snapshot, Survey
-from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.quarantine import BadRow, RejectedBy
 
 if TYPE_CHECKING:
     from jivs_pipeline.engine.run import Run
@@ -90,7 +90,7 @@ class Sifting:
         self._run = run
         self._table = table
         self._sieve = snapshot if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve) else None
-        self._taken: dict[int, int] = {}
+        self._taken: dict[tuple[int, RejectedBy], int] = {}
         self._first: BadRow | None = None
         self._lock = threading.Lock()
 
@@ -105,25 +105,42 @@ class Sifting:
         """
         if self._sieve is None:
             return chunk, 0
-        run, table = self._run, self._table
-        positions: list[str] = []
-        with self._lock:
-            self._taken[chunk.index] = 0
-        # Even where there are none: an earlier attempt may have seen others.
-        run.checkpoints.quarantined(table.target, run.generation, chunk.index, (), first=True)
-        with closing(cast("Any", self._sieve.bad_rows(table, chunk))) as found:
-            for portion in _portions(found):
-                run.guard.check()
-                self._count(chunk, portion)
-                run.checkpoints.quarantined(table.target, run.generation, chunk.index, portion, first=False)
-                positions += [row.position for row in portion]
+        positions = [
+            row.position
+            for portion in self._keep(chunk, self._sieve.bad_rows(self._table, chunk), "source")
+            for row in portion
+        ]
         if not positions:
             return chunk, 0
         return Sifted(**chunk.model_dump(), without=tuple(positions)), len(positions)
 
-    def _count(self, chunk: Chunk, portion: list[BadRow]) -> None:
+    def reject(self, chunk: Chunk, rows: Iterator[BadRow]) -> int:
+        """Put rows into quarantine that rules reject where nothing is staged as it was read, and say how many.
+
+        Raises:
+            DataError: as `sift`; the budget is one.
+        """
+        return sum(len(portion) for portion in self._keep(chunk, rows, "rules"))
+
+    def _keep(self, chunk: Chunk, rows: Iterator[BadRow], by: RejectedBy) -> Iterator[list[BadRow]]:
+        run, table = self._run, self._table
+        place = chunk.index, by
         with self._lock:
-            self._taken[chunk.index] += len(portion)
+            self._taken[place] = 0
+        # Even where there are none: an earlier attempt may have seen others.
+        run.checkpoints.quarantined(table.target, run.generation, chunk.index, (), first=True, by=by)
+        with closing(cast("Any", rows)) as found:
+            for portion in _portions(found):
+                run.guard.check()
+                self._count(place, portion)
+                run.checkpoints.quarantined(
+                    table.target, run.generation, chunk.index, portion, first=False, by=by
+                )
+                yield portion
+
+    def _count(self, place: tuple[int, RejectedBy], portion: list[BadRow]) -> None:
+        with self._lock:
+            self._taken[place] += len(portion)
             first = self._first = self._first or portion[0]
             taken = sum(self._taken.values())
         check_budget(self._run, self._table, taken, first)

@@ -31,6 +31,7 @@ from jivs_pipeline.engine.pool import run_all
 from jivs_pipeline.engine.ports import Refiner
 from jivs_pipeline.engine.run import ChunkFile, Extracted, Run
 from jivs_pipeline.engine.sifting import check_budget
+from jivs_pipeline.engine.staged_again import forget_read, rows_again
 
 __all__ = ["transform"]
 
@@ -50,6 +51,7 @@ def transform(run: Run) -> None:
             generation = run.extracted[table.target].generation
             for chunk in table.chunks:
                 run.staging.remove(run.key, generation, run.file_name(table, chunk))
+    forget_read(run, {run.extracted[t.target].generation for t in todo})
 
 
 class _TableTask:
@@ -152,6 +154,10 @@ class _TableTask:
     def _rows_of(self, target: str) -> Iterator[pa.RecordBatch]:
         """Another table as it was read."""
         run, table = self._run, self._run.plan.table(target)
+        again = rows_again(run, self._manifest.generation, table, "read")
+        if again is not None:
+            yield from (batch for _, batch in again)
+            return
         manifest = run.extracted.get(target)
         names = [run.file_name(table, chunk) for chunk in table.chunks]
         paths = [run.staging.path(run.key, manifest.generation, name) for name in names] if manifest else []

@@ -24,6 +24,7 @@ from jivs_pipeline.core.states import Phase
 from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.run import ChunkFile, Run
+from jivs_pipeline.engine.staged_again import rows_again
 
 __all__ = ["validate"]
 
@@ -118,9 +119,9 @@ class _Table:
             found = run.rules.alike(own, check.columns, self._room)
         else:
             parent = run.plan.table(check.parent[0])
-            found = run.rules.orphans(
-                table, own, check.columns, parent, _batches(run, parent), check.parent[1], self._room
-            )
+            again = rows_again(run, self._manifest.generation, parent, "made")
+            parents = again if again is not None else _batches(run, parent)
+            found = run.rules.orphans(table, own, check.columns, parent, parents, check.parent[1], self._room)
         with closing(cast("Any", iter(found))) as places:
             first = list(islice(places, _EXAMPLES))
             count = len(first) + sum(1 for _ in places)

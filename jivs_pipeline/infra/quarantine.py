@@ -14,6 +14,7 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 from jivs_pipeline.core.claims import Claim
+from jivs_pipeline.core.plan import Plan
 from jivs_pipeline.core.quarantine import BadRow, KeptRow, RejectedBy
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.infra.control_claims import known_migration, overtaken
@@ -71,10 +72,26 @@ class Quarantine:
         self._link.do(work)
         failpoint("quarantine_after_commit")
 
-    def ruled(self, key: str) -> dict[str, int]:
-        """Rows that are bad to the rules, by target table."""
-        rows = self._link.do(lambda db: db.execute(_SQL["ruled"], {"key": key}).fetchall())
-        return {row["table"]: row["rows"] for row in rows}
+    def ruled(self, key: str) -> dict[str, list[Mapping[str, Any]]]:
+        """Keys of the rows that are bad to the rules, by target table."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for row in self._link.do(lambda db: db.execute(_SQL["ruled"], {"key": key}).fetchall()):
+            found.setdefault(row["table"], []).append(row["row_key"] or {})
+        return found
+
+    def amend(self, claim: Claim, plan: Plan) -> None:
+        """Keep the plan with the rules of a replay, before any row is made by them.
+
+        Raises:
+            FencedError: somebody else has the migration.
+        """
+        stored = {"plan": Jsonb(plan.model_dump(mode="json")), "plan_hash": plan.hash}
+
+        def work(db: Db) -> None:
+            if db.execute(_SQL["amend"], {"key": claim.key, "epoch": claim.epoch, **stored}).rowcount != 1:
+                raise overtaken(claim)
+
+        self._link.do(work)
 
     def positions(self, key: str) -> dict[str, list[tuple[int, str, Mapping[str, Any]]]]:
         """Where the rejected rows are in their sources, by table: chunk, position and key."""
@@ -114,11 +131,19 @@ class Quarantine:
         asked = {"key": key, "ids": list(ids)}
         return self._link.do(lambda db: db.execute(_SQL["waiting"], asked).fetchone() is not None)
 
-    def replayed(self, claim: Claim, table: str, ids: Sequence[int], manifest: Mapping[str, Any]) -> None:
+    def replayed(
+        self,
+        claim: Claim,
+        table: str,
+        ids: Sequence[int],
+        manifest: Mapping[str, Any],
+        read: Mapping[str, Any] | None = None,
+    ) -> None:
         """Rows are in the target now: they leave the quarantine, and what is told of their table grows by them.
 
         Args:
             manifest: of the table's extraction, with these rows.
+            read: of the extraction as it was before the rules, with these rows, where they were not in it.
 
         Raises:
             FencedError: somebody else has the migration.
@@ -135,6 +160,9 @@ class Quarantine:
             phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
             stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
             db.execute(_SQL["set_manifest"], {**place, **stored})
+            if read is not None:
+                before = {"phase": Phase.EXTRACT, "data": Jsonb(dict(read)), "rows": rows}
+                db.execute(_SQL["set_manifest"], {**place, **before})
             db.execute(_SQL["set_loaded"], {**place, "rows": rows})
             if result and (document := result["result"]):
                 changed = {"result": Json(_grown(document, table, rows)), "epoch": claim.epoch}

@@ -9,8 +9,12 @@ DELETE FROM jivs.migration_quarantine
        WHEN 'rules' THEN position IS NULL AND NOT example ELSE example END;
 
 -- name: ruled
-SELECT table_name AS "table", count(*) AS rows FROM jivs.migration_quarantine
- WHERE key = %(key)s AND position IS NULL AND NOT example GROUP BY 1;
+SELECT table_name AS "table", row_key FROM jivs.migration_quarantine
+ WHERE key = %(key)s AND position IS NULL AND NOT example;
+
+-- name: amend
+-- The plan with the rules of a replay; what they make is loaded afterwards.
+UPDATE jivs.migrations SET plan = %(plan)s, plan_hash = %(plan_hash)s WHERE key = %(key)s AND epoch = %(epoch)s;
 
 -- name: add_row
 -- Harmless when it is sent again: a chunk has each position once.

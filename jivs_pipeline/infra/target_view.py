@@ -143,6 +143,13 @@ class TargetView(TargetSessions):
         with self._reading() as db:
             return tuple(int(k) for (k,) in db.execute(query).fetchall())
 
+    def highest(self, table: TablePlan, column: str) -> str | None:
+        """The greatest value of a column as text; None where it has none."""
+        query = sql.SQL("SELECT max({})::text FROM ONLY {}").format(sql.Identifier(column), _relation(table))
+        with self._reading() as db:
+            row = db.execute(query).fetchone()
+        return row[0] if row else None
+
     def changes(self, table: TablePlan) -> Mapping[str, int]:
         """How many rows of a table that was there before this load has inserted, updated and deleted. Where no key tells
         them apart, none is an update.

@@ -54,9 +54,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, make_target: Callable
 
 
 def _spec(jivs: Jivs, key: str, checks: list[dict[str, Any]], **more: Any) -> str:
-    rules = {"customer": {"rename": "clients"}}
+    usual = {"rules": {"customer": {"rename": "clients"}}}
     return jivs.spec(
-        key=key, source="a", target="b", chunk_bytes=65536, rules=rules, validation=checks, **more
+        key=key, source="a", target="b", chunk_bytes=65536, validation=checks, **{**usual, **more}
     )
 
 
@@ -158,12 +158,16 @@ def test_rows_that_do_not_pass_can_be_quarantined(jivs: Jivs, source: str, targe
                 db.execute(fix)  # pyright: ignore[reportArgumentType]
     replayed = jivs("quarantine", "replay", key, "--json", code=4, env=env).document
     assert (replayed["replayed"], replayed["stayed"]) == (8, 1)
-    assert jivs("quarantine", "replay", key, "--json", code=4, env=env).document["replayed"] == 0
+    # The last by another validation; every row that is in already stays what it is.
+    checks[0]["pattern"] = "no address|.+@.+"
+    spec = _spec(jivs, key, checks, quarantine={"max_rows": 9})
+    replayed = jivs("quarantine", "replay", key, "--spec", spec, "--json", code=0, env=env).document
+    assert (replayed["replayed"], replayed["stayed"]) == (1, 0)
     with psycopg.connect(target) as db:
-        assert db.execute("SELECT count(*), count(DISTINCT id) FROM clients").fetchone() == (999, 999)
+        assert db.execute("SELECT count(*), count(DISTINCT id) FROM clients").fetchone() == (1000, 1000)
     again = jivs("verify", key, "--json", code=0, env=env).document
     clients = next(t for t in again["tables"] if t["target_table"] == "public.clients")
-    assert (clients["equal"], clients["source_rows"], clients["quarantined_rows"]) == (True, 1000, 1)
+    assert (clients["equal"], clients["source_rows"], clients["quarantined_rows"]) == (True, 1000, 0)
 
 
 @pytest.mark.parametrize("source", ["sqlite"], indirect=True)
@@ -171,13 +175,18 @@ def test_a_check_that_fits_no_table_is_a_mistake_in_the_spec(
     jivs: Jivs, source: str, target: str, key: str
 ) -> None:
     env = jivs.connections(a=source, b=target)
-    for check, said in (
-        ({"kind": "business", "table": "client", "expression": "true"}, "validates table 'client'"),
-        ({"kind": "completeness", "table": "clients", "column": "mail"}, "has no column 'mail'"),
-        ({"kind": "business", "table": "clients", "expression": "totl > 0"}, "there is no column 'totl'"),
-        ({"kind": "business", "table": "clients", "expression": "random() > 0"}, "does not depend on the row alone"),
-        ({"kind": "format", "table": "clients", "column": "email", "pattern": "("}, "pattern is not accepted"),
-        ({"kind": "referential", "table": "orders", "column": "customer", "references": {"table": "x", "columns": ["id"]}}, "there is no table 'x'"),
+    for command, check, said in (
+        ("plan", {"kind": "business", "table": "client", "expression": "true"}, "validates table 'client'"),
+        ("run", {"kind": "completeness", "table": "clients", "column": "mail"}, "has no column 'mail'"),
+        ("run", {"kind": "business", "table": "clients", "expression": "totl > 0"}, "there is no column 'totl'"),
+        ("plan", {"kind": "business", "table": "clients", "expression": "random() > 0"}, "does not depend on the row alone"),
+        ("submit", {"kind": "format", "table": "clients", "column": "email", "pattern": "("}, "pattern is not accepted"),
+        ("submit", {"kind": "referential", "table": "orders", "column": "customer", "references": {"table": "x", "columns": ["id"]}}, "there is no table 'x'"),
     ):  # fmt: skip
-        ended = jivs("plan", _spec(jivs, key, [check]), "--json", code=2, env=env)
+        ended = jivs(command, _spec(jivs, key, [check]), "--json", code=2, env=env)
         assert said in ended.document["error"]["message"], ended
+    # It is found before any state is written, in rules as in validations.
+    rules = {"customer": {"columns": {"email": {"expression": "lower(mail)"}}}}
+    ended = jivs("run", _spec(jivs, key, [], rules=rules), "--json", code=2, env=env)
+    assert "there is no column 'mail'" in ended.document["error"]["message"]
+    assert "no migration" in jivs("status", key, code=2, env=env).stderr

@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 
-from jivs_pipeline.core.spec import Spec
-from jivs_pipeline.engine.replay import Outcome, replay
-from jivs_pipeline.engine.reverify import reverify
+from jivs_pipeline.core.errors import SpecError
 from jivs_pipeline.engine.rollback import rollback
 from jivs_pipeline.runtime import Runtime
-from jivs_pipeline_tests.faults.worker import migrate
 from jivs_pipeline_tests.file_sources import write
+from jivs_pipeline_tests.fix_case import MakeCase
 from jivs_pipeline_tests.sqlite_files import change, make_file
-
-
-class Case:
-    """One migration with a budget."""
-
-    def __init__(
-        self, home: Path, control: str, target: str, source: str, directory: Path, **more: Any
-    ) -> None:
-        self.target = target
-        self.environment = {
-            "JIVS_HOME": str(home), "JIVS_CONTROL_URL": control, "JIVS_STAGING_URL": str(directory / "staging"),
-            "JIVS_CONNECTION_LEGACY": source, "JIVS_CONNECTION_WAREHOUSE": target,
-        }  # fmt: skip
-        spec = {
-            "key": f"k-{uuid4().hex[:12]}",
-            "source": "legacy",
-            "target": "warehouse",
-            "chunk_bytes": 65536,
-        }
-        self.spec = Spec.model_validate({**spec, "quarantine": {"max_rows": 50}, **more})
-
-    def run(self) -> dict[str, dict[str, Any]]:
-        """A run; its tables by name."""
-        return {t["target_table"]: t for t in migrate(self.environment, self.spec)["tables"]}
-
-    def replay(self) -> Outcome:
-        with Runtime.from_environment(environment=self.environment) as runtime:
-            return replay(runtime.services(), self.spec.key, "replay")
-
-    def verify(self) -> dict[str, Any]:
-        with Runtime.from_environment(environment=self.environment) as runtime:
-            return reverify(runtime.services(), runtime.control.migration(self.spec.key), None)
-
-    def kept(self) -> list[tuple[Any, ...]]:
-        """Key, column and reason of what is in quarantine."""
-        with Runtime.from_environment(environment=self.environment) as runtime:
-            rows = runtime.control.quarantine.listed(self.spec.key)
-            return [(tuple(r["key"].values()), r["column"], r["reason"]) for r in rows]
-
-    def all(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.target) as db:
-            return db.execute(query.encode()).fetchall()
-
-
-MakeCase = Callable[..., Case]
-
-
-@pytest.fixture
-def make_case(jivs_home: tuple[Path, str], make_target: Callable[[], str], tmp_path: Path) -> MakeCase:
-    """Migrations of their own control database and target."""
-
-    def make(source: str, before: str = "", **more: Any) -> Case:
-        target = make_target()
-        with psycopg.connect(target) as db:
-            db.execute(before.encode())
-        return Case(jivs_home[0], make_target(), target, source, tmp_path, **more)
-
-    return make
-
 
 SCRIPT = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, s TEXT);
@@ -192,3 +129,67 @@ def test_replay_of_csv(make_case: MakeCase, tmp_path: Path) -> None:
     assert case.verify()["equal"]
     assert case.all("SELECT count(*), sum(id), max(n) FROM keyed") == [(6000, sum(range(6000)), 5999)]
     assert case.all("SELECT count(*) FROM plain") == [(100,)]
+
+
+RULED = """
+CREATE TABLE code (id INTEGER PRIMARY KEY, label TEXT);
+INSERT INTO code VALUES (1, 'one'), (2, 'two');
+CREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT, m INTEGER, s TEXT);
+WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 6000)
+INSERT INTO t SELECT i, i * 2, i % 3, printf('%020d', i) FROM c;
+UPDATE t SET n = 'bad ' || n WHERE id % 1000 = 0;
+UPDATE t SET m = 'bad' WHERE id IN (1, 1001);
+"""
+
+
+def _rules(expression: str, **more: Any) -> dict[str, Any]:
+    columns = {"n": {"expression": expression}, "s": {"mask": "sha256"}, "label": {"lookup": LABEL}, **more}
+    return {"t": {"columns": columns}}
+
+
+LABEL = {"table": "code", "key": "id", "value": "label", "by": "m"}
+
+
+def test_rules_that_are_others_make_the_rows_that_those_before_reject(
+    make_case: MakeCase, tmp_path: Path
+) -> None:
+    """A row is made by the first rules that take it, and `jivs verify` knows; nothing else of a spec may change."""
+    source = make_file(tmp_path / "a.db", RULED)
+    case = make_case(f"sqlite:///{source}", rules=_rules("CAST(n AS BIGINT)"))
+    told = case.run()["public.t"]
+    assert (told["source_rows"], told["target_rows"], told["quarantined_rows"]) == (6000, 5992, 8)
+    for given, said in (
+        (case.changed(rules=_rules("n")), "column public.t.n would be n text"),
+        (case.changed(rules=_rules("CAST(n AS BIGINT)"), target_schema="other"), "another 'target_schema'"),
+        (case.changed(rules=_rules("CAST(n AS BIGINT)", m={"drop": True})), "column public.t.m would be s text"),
+        (case.changed(rules={**_rules("CAST(n AS BIGINT)"), "code": {"columns": {"label": {"default": ""}}}}), "none of its rows"),
+    ):  # fmt: skip
+        with pytest.raises(SpecError, match=said):
+            case.replay(given)
+    # The target does not take one that the new rules do: it stays, and is no difference.
+    with psycopg.connect(case.target) as db:
+        db.execute("ALTER TABLE t ADD CONSTRAINT young CHECK (id < 6000)")
+    given = case.changed(rules=_rules("coalesce(TRY_CAST(n AS BIGINT) + 1, -1)"))
+    outcome = case.replay(given)
+    assert (outcome.went_in, sum(outcome.stay.values())) == ({"public.t": 5}, 3)
+    made = "SELECT count(*), count(*) FILTER (WHERE n = -1 AND id % 1000 = 0), count(*) FILTER (WHERE n = id * 2) FROM t"
+    assert case.all(made) == [(5997, 5, 5992)]
+    again = next(t for t in case.verify()["tables"] if t["target_table"] == "public.t")
+    assert (again["equal"], again["source_rows"], again["quarantined_rows"]) == (True, 6000, 3)
+    with psycopg.connect(case.target) as db:
+        db.execute("ALTER TABLE t DROP CONSTRAINT young")
+        db.execute("UPDATE t SET n = -2 WHERE id = 3000")
+    assert not case.verify()["equal"]
+    with psycopg.connect(case.target) as db:
+        db.execute("UPDATE t SET n = -1 WHERE id = 3000")
+    # What was bad in the source goes through the rules, too: by those of the run where they take it.
+    change(source, "UPDATE t SET m = 2 WHERE id IN (1, 1001)", "UPDATE t SET n = 'worse' WHERE id = 1001")
+    assert case.verify()["equal"]
+    assert case.replay().went_in == {"public.t": 3}
+    assert case.all("SELECT id, n, label FROM t WHERE id IN (1, 1001, 6000) ORDER BY 1") == [
+        (1, 2, "two"), (1001, -1, "two"), (6000, -1, None),
+    ]  # fmt: skip
+    assert case.replay(given).document("k")["tables"] == []
+    assert case.verify()["equal"]
+    told = case.run()["public.t"]
+    assert (told["target_rows"], told["quarantined_rows"], told["verified"]) == (6000, 0, True)

@@ -35,12 +35,19 @@ def _digest(rows: Rows, within: Range) -> Digest:
 
 class _Source:
     def __init__(self, rows: Rows) -> None:
-        self.rows, self.asked = rows, 0
+        self.rows, self.asked, self.hashed = rows, 0, 0
+        self.fresh: list[int] = []
+
+    def hashes(self, table: TablePlan, *_: Any) -> Iterator[tuple[bytes, tuple[str]]]:
+        assert table.where == "(x) AND wm >= '7'"
+        return ((b"", (str(key),)) for key in self.fresh)
 
     def digest(self, _: TablePlan, chunk: Chunk) -> Digest:
         self.asked += 1
         bounds = [None if b is None else int(b[0]) for b in (chunk.lower, chunk.upper)]
-        return _digest(self.rows, (bounds[0], bounds[1]))
+        digest = _digest(self.rows, (bounds[0], bounds[1]))
+        self.hashed += digest.rows
+        return digest
 
 
 class _Target:
@@ -50,6 +57,10 @@ class _Target:
     def digests_within(self, _: TablePlan, within: Range, cuts: Sequence[int]) -> tuple[Digest, ...]:
         edges = [within[0], *cuts, within[1]]
         return tuple(_digest(self.rows, part) for part in itertools.pairwise(edges))
+
+    def highest(self, _: TablePlan, column: str) -> str:
+        assert column == "wm"
+        return "7"
 
     def cuts(self, _: TablePlan, within: Range, rows: int) -> tuple[int, ...]:
         keys = sorted(k for k in self.rows if _inside(k, within))
@@ -99,6 +110,32 @@ def test_every_difference_is_in_a_range_and_little_else(seed: int) -> None:
     assert {k for k in {**source, **target} if source.get(k) != target.get(k)} <= set(inside)
     assert len(inside) <= 257 * changes + changes
     assert asked <= 2 + 3 * 16 * changes
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_watermark_is_a_hint_and_no_proof(lies: bool) -> None:
+    """Told where rows are new, nothing is halved; what it does not tell is found all the same."""
+    table = TABLE.model_copy(
+        update={"watermark": "wm", "watermark_column": "wm", "where": "x", "chunks": (Chunk(index=0),)}
+    )
+    target = dict.fromkeys(range(0, 200_000, 2), "v")
+    source = {**target, **dict.fromkeys([10, 12, 50_001, 199_998, 300_000], "new")}
+    there: Any = _Source(source)
+    # Of keys that are new, and of one that is not.
+    there.fresh = [300_000, 12, 10, 50_001, 100_000, 199_998]
+    if lies:
+        source |= {70_000: "untold"}
+        del source[150_000]
+    here: Any = _Target(target)
+    _, ranges = Comparison(table, there, here, Guard()).differing(table.chunks[0])
+    different = {k for k in {**source, **target} if source.get(k) != target.get(k)}
+    assert all(any(_inside(k, r) for r in ranges) for k in different)
+    assert all(a[1] is not None and b[0] is not None and a[1] < b[0] for a, b in itertools.pairwise(ranges))
+    found = sum(any(_inside(k, r) for r in ranges) for k in {**source, **target})
+    assert found == len(different) if not lies else found < 2 * 257 + len(different)
+    # Once all rows, and then those that are told; without a watermark, all rows twice at least.
+    if not lies:
+        assert (there.hashed, there.asked) == (len(source) + 6, 6)
 
 
 def test_neighbours_are_read_at_once() -> None:
@@ -230,7 +267,6 @@ def test_a_table_that_cannot_become_the_sources_is_refused_by_name(
     "changes",
     [
         {"on_existing": "truncate"},
-        {"quarantine": {"max_rows": 1}},
         {"rules": {"film": {"load": "upsert"}}},
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jivs_pipeline.core.plan import Check, TablePlan
 from jivs_pipeline.core.ports import Snapshot
@@ -101,11 +101,19 @@ class RuleBook:
         both = [types[b] if types[b] == own[a] else _wider(types[b], own[a]) for a, b in pairs]
         return orphans(children, columns, parents, there, both, room)
 
-    def refined(self, snapshot: Snapshot, tables: Sequence[TablePlan], room: Path) -> RefinedSnapshot:
-        """A source as its rules make it; `tables` are those of the plan."""
+    def refined(
+        self,
+        snapshot: Snapshot,
+        tables: Sequence[TablePlan],
+        room: Path,
+        *,
+        sifts: bool = False,
+        kept: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> RefinedSnapshot:
+        """A source as its rules make it; see `snapshot.RefinedSnapshot`."""
         from jivs_pipeline.infra.rules.snapshot import RefinedSnapshot
 
-        return RefinedSnapshot(snapshot, self.refiner, tables, room)
+        return RefinedSnapshot(snapshot, self.refiner, tables, room, sifts=sifts, kept=kept or {})
 
 
 def _wider(a: str, b: str) -> str:

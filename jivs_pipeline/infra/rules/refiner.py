@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -123,6 +123,7 @@ class Refiner:
             pa.array([n for n in range(batch.num_rows) if n not in dropped], pa.int64()) if dropped else None
         )
         changed: Counter[str] = Counter({"rows: dedupe": len(dropped)} if dropped else {})
+        places = alive.to_pylist() if alive is not None else range(batch.num_rows)
         if alive is not None:
             texts = [Texts(t.input.take(alive), t.canon.take(alive)) for t in texts]
         rows = batch.num_rows - len(dropped)
@@ -132,7 +133,11 @@ class Refiner:
             changed["rows: python"] += abs(rows - after)
             rows = after
         made, problems = self._apply(base, names, rows)
-        return self._result(texts, made, problems, base, rows, source, changed)
+        refined = self._result(texts, made, problems, base, rows, source, changed)
+        if rules.python:
+            return refined
+        numbers = sorted({p.row for p in problems})
+        return replace(refined, places=[places[n] for n in numbers])
 
     def _base(self, inputs: Sequence[Array], rows: int) -> tuple[pa.Table, dict[str, str]]:
         """The texts as a table for DuckDB, and SQL of each column that steps see."""
