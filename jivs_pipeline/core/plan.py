@@ -306,6 +306,8 @@ class TablePlan(_Value):
     """Keys, indexes and constraints in the *target's* names; what the target builds after the load."""
     rules: Rules | None = None
     """What is done to the rows between reading and loading; None where nothing is."""
+    large_objects_of: str | None = None
+    """The migration's key, where the rows are pieces of the database's large objects and not a table's."""
 
     @property
     def source(self) -> str:
