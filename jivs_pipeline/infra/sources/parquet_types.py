@@ -18,6 +18,7 @@ from jivs_pipeline.core.file_types import PARQUET_TYPES
 from jivs_pipeline.core.plan import ColumnPlan
 from jivs_pipeline.core.types import MAX_DECIMAL128, TypeChoice, arrow_type
 from jivs_pipeline.infra.sources.parquet_lists import array_texts, element_type, rows_of
+from jivs_pipeline.infra.sources.row_text import are_large
 from jivs_pipeline.infra.sources.sqlite_values import numeric_text
 
 __all__ = ["LOOKED_AT", "choose", "input_text", "misfits", "native", "plain", "spelled"]
@@ -252,6 +253,12 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
+
+
+def digestible(array: Array, column: ColumnPlan) -> Array:
+    """As `spelled`, but for large values of bytes, whose digits would take twice their size (see `row_text`)."""
+    as_bytes = column.canon is Canon.BYTES and pa.types.is_binary(array.type)
+    return array if as_bytes and are_large(array) else spelled(array, column)
 
 
 def _elements(array: Array) -> list[str | None]:
