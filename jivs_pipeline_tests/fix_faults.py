@@ -52,6 +52,7 @@ ROWS: dict[int, tuple[str, int]] = {
     17: ("cancel and rollback at random points", 200),
     18: ("single changes planted in the target, and as often none", 600),
     19: ("random schemas and rows, round trip", 2500),
+    20: ("a canary in every field and failure path", 50),
     21: ("mutants killed", len(MUTANTS)),
     22: ("kill -9 of a whole `jivs run`, through Dagster", 200),
     24: ("incremental runs between random changes, killed and rolled back", 860),

@@ -133,6 +133,7 @@ PARQUET_TYPES: tuple[TypeMapping, ...] = (
     TypeMapping("uuid", "bytes", "uuid", "uuid", "string", Canon.TEXT),
     TypeMapping("binary", "bytes", "bytea", "native", "binary", Canon.BYTES),
     TypeMapping("list of one of these", "list", "…[]", "list", "string", Canon.TEXT, "no lists in lists"),
+    TypeMapping("struct, map, list in a list", "nested", "jsonb", "nested", "string", Canon.TEXT, "no key twice"),
     TypeMapping("null", "null", "text", "null", "string", Canon.TEXT, note="the column has no type and no values"),
 )  # fmt: skip
-"""Parquet: the type that Arrow reads, dictionaries aside. Lists of lists, struct, map, duration and others are refused."""
+"""Parquet: the type that Arrow reads, dictionaries aside. Duration and others are refused."""

@@ -27,6 +27,7 @@ __all__ = [
     "ExistingColumn",
     "ExistingTable",
     "HashedRow",
+    "HoldsLargeObjects",
     "LedgerView",
     "Piece",
     "Refined",
@@ -224,6 +225,19 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@runtime_checkable
+class HoldsLargeObjects(Protocol):
+    """A source whose database may have large objects, which are in no schema."""
+
+    def survey_large_objects(self, chunk_bytes: int, others: Sequence[int]) -> Survey | None:
+        """Look at all of them as if they were one table; None where there are none.
+
+        Args:
+            others: numbers that are taken in the target; one of those here is a refusal.
+        """
         ...
 
 

@@ -257,6 +257,10 @@ class Spec(_Model):
         default=False,
         description="PostgreSQL to PostgreSQL: rights come along, for roles that the target has",
     )
+    large_objects: bool | None = Field(
+        default=None,
+        description="PostgreSQL to PostgreSQL: whether those of the database come along; unsaid, they do when all tables do",
+    )
     rules: Mapping[str, TableRule] = Field(default_factory=dict[str, TableRule])
     validation: tuple[ValidationRule, ...] = ()
     strict: bool = Field(
@@ -315,7 +319,8 @@ class Spec(_Model):
     def hash(self) -> str:
         """Digest of the meaning, not of the text: same spec, same hash. When it is loaded does not change what is."""
         # Nor does a key that came later, as long as nobody uses it: what is completed stays so over an upgrade.
-        unsaid = {"schedule"} if self.grants else {"schedule", "grants"}
+        later = {"grants": self.grants, "large_objects": self.large_objects is not None}
+        unsaid = {"schedule", *(key for key, used in later.items() if not used)}
         said = self.model_dump(mode="json", exclude=unsaid)
         for rule in said["rules"].values():
             if rule["watermark"] is None:

@@ -96,7 +96,8 @@ def _sequences(run: Run, snapshot: Snapshot) -> Mapping[str, tuple[int, bool]]:
     names = [name for one in run.plan.objects for name in one.sequences]
     if not names or not isinstance(snapshot, Standing):
         return {}
-    return snapshot.sequences(run.plan.tables[0].source_schema, names)
+    tables = (t for t in run.plan.tables if t.large_objects_of is None)
+    return snapshot.sequences(next(tables).source_schema, names)
 
 
 def _needed(table: TablePlan) -> int:

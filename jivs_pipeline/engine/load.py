@@ -34,7 +34,7 @@ def load(run: Run) -> None:
     tables = [t for t in run.sound if t.target in run.extracted or t.streamed]
     told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
     with_retries(partial(claim, run), run.guard, told)
-    for schema in sorted({t.target_schema for t in tables}):
+    for schema in sorted({t.target_schema for t in tables if t.large_objects_of is None}):
         with_retries(partial(run.target.ensure_schema, schema), run.guard, told)
     _conclude(run, told)
     ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
@@ -218,7 +218,7 @@ def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
 
 def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     builder = run.builder
-    made = [t for t in tables if not t.beside]
+    made = [t for t in tables if not t.beside and t.large_objects_of is None]
     _stage(run, [(t, builder.build_keys(t)) for t in made])
     # One by one: those of the largest table would else be built one after the other, with nothing beside them.
     _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])

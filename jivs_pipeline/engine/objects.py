@@ -18,6 +18,7 @@ from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.spec import Spec
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.extensions import missing
+from jivs_pipeline.engine.large_objects import ALL as ALL_LARGE_OBJECTS
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import Run
@@ -59,15 +60,13 @@ def choose(
         there: (kind, name) of those that the target's schema has already, not made by this migration.
         warnings: gets a line for each that does not.
     """
-    carried = {t.source_table: t for t in tables if t.refused is None}
+    carried = {t.source_table: t for t in tables if t.refused is None and t.large_objects_of is None}
     usable = {(kind, name) for kind, name in there if kind in _GIVEN} | _indexes(carried.values())
+    if any(t.large_objects_of is not None and t.refused is None for t in tables):
+        usable.add(ALL_LARGE_OBJECTS)
     kept: set[tuple[str, str]] = set()
     chosen: list[ObjectPlan] = []
-    if not spec.grants:
-        _tell_of_rights(spec, catalog, there, warnings)
-    for one in catalog.objects:
-        if one.kind == "grant" and not spec.grants:
-            continue
+    for one in _offered(spec, catalog, usable, there, warnings):
         if not one.before and not _wanted(one, spec):
             continue
         name, label = qualified(catalog.schema, one.name), (one.kind, one.name)
@@ -104,18 +103,37 @@ def choose(
     return tuple(chosen)
 
 
+def _offered(
+    spec: Spec,
+    catalog: Catalog,
+    usable: set[tuple[str, str]],
+    there: frozenset[tuple[str, str]],
+    warnings: list[PlanWarning],
+) -> list[SchemaObject]:
+    """The catalog's objects, without rights that nobody asks for, or that hang on large objects that stay behind."""
+    objects = [o for o in catalog.objects if ALL_LARGE_OBJECTS not in o.needs - usable]
+    if spec.grants:
+        return objects
+    _tell_of_rights(spec, catalog.schema, objects, there, warnings)
+    return [o for o in objects if o.kind != "grant"]
+
+
 def _tell_of_rights(
-    spec: Spec, catalog: Catalog, there: frozenset[tuple[str, str]], warnings: list[PlanWarning]
+    spec: Spec,
+    schema: str,
+    objects: Iterable[SchemaObject],
+    there: frozenset[tuple[str, str]],
+    warnings: list[PlanWarning],
 ) -> None:
     """One line for all of them: rights are carried by those who ask for it."""
-    grants = [o for o in catalog.objects if o.kind == "grant" and _wanted(o, spec)]
+    grants = [o for o in objects if o.kind == "grant" and _wanted(o, spec)]
     grants = [o for o in grants if (o.kind, o.name) not in there]
     if grants:
         roles = {name for o in grants for kind, name in o.needs if kind == "role"}
         named = ", ".join(sorted(roles or {"PUBLIC"})[:_NAMED])
         more = f" and {len(roles) - _NAMED} more" if len(roles) > _NAMED else ""
         reason = f"grants: what {named}{more} may do is not carried; ask for it with grants: true"
-        warnings.append(PlanWarning(table=catalog.schema, kind="lossy", reason=reason))
+        warnings.append(PlanWarning(table=schema, kind="lossy", reason=reason))
 
 
 def _on_update(one: SchemaObject, column: str, spec: Spec) -> PlanWarning:
@@ -134,8 +152,8 @@ def _goes_aside(one: SchemaObject, carried: Mapping[str, TablePlan]) -> bool:
 def _wanted(one: SchemaObject, spec: Spec) -> bool:
     # A partition that is left out on purpose is not missed by its table.
     tied = [table for table, _ in one.uses] if one.kind == "partition" else []
-    if one.kind == "grant" and not _bare(one):
-        return True  # on the schema itself
+    if one.kind == "grant" and (not _bare(one) or ALL_LARGE_OBJECTS in one.needs):
+        return True  # on the schema itself, or on what is in none
     return spec.tables.takes(_bare(one), *one.roots) and all(
         spec.tables.takes(table, *one.roots) for table in tied
     )

@@ -28,6 +28,7 @@ from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.extensions import fitted, missing
+from jivs_pipeline.engine.large_objects import plan_large_objects, without
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.planned_rules import (
     as_texts,
@@ -124,11 +125,10 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     checked = check(spec, source, target, since=since)
     info, catalog, chosen = source.info(), checked.catalog, checked.chosen
     names, existing = checked.names, checked.existing
-    missed = [o for o in catalog.left_out if o.holds_rows and spec.tables.takes(_bare(catalog, o))]
+    left_out = without(spec, catalog.left_out)
+    missed = [o for o in left_out if o.holds_rows and spec.tables.takes(_bare(catalog, o))]
     warnings = gone_tables(spec, catalog, names, target) if spec.type == "incremental" else []
-    warnings += [
-        _left_out(o) for o in catalog.left_out if o not in missed and (o.table is None or o.table in names)
-    ]
+    warnings += [_left_out(o) for o in left_out if o not in missed and (o.table is None or o.table in names)]
     ruled = ruled_tables(spec, chosen)
     tables = [
         _with_extensions(
@@ -160,6 +160,8 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
     tables = _refuse_twins(tables)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
     tables = with_checks(spec, tables, rules)
+    if (large := plan_large_objects(spec, source, target)) is not None:
+        tables.append(large)
     warnings += [
         PlanWarning(table=t.source, column=t.refused_column, kind="refused", reason=t.refused)
         for t in tables

@@ -9,7 +9,7 @@ most blocks first, so that those that have one more are a slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
@@ -21,13 +21,14 @@ from pyarrow import compute
 
 from jivs_pipeline.core.digest import LONG, Canon, Digest
 
-__all__ = ["Link", "chain_digest", "chain_hashes", "digest_of_links"]
+__all__ = ["Link", "chain_digest", "chain_hashes", "digest_of_links", "hex_pieces", "link_text", "octets_of"]
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 Array = Any  # pyarrow has no stubs that a checker can follow
 Words = npt.NDArray[np.uint32]
 Hashes = npt.NDArray[np.uint64]
 
+_PIECE = 1 << 20
 _ROWS = 16_384  # at once: what they need stays in the processor's cache
 _BLOCK, _WORD = 12, 4
 _START = 0x9E3779B9 + 3923095
@@ -86,19 +87,61 @@ def _chain(columns: Sequence[Link], rows: int) -> Hashes:
 def _link(column: Array, canon: Canon) -> Link:
     if not canon.free:
         return Link(column)
+    if pa.types.is_binary(column.type):
+        return _link_of_bytes(column)
     marks = _pc.fill_null(_pc.binary_length(column), -1).to_numpy(zero_copy_only=False).astype(np.int64)
     places = np.flatnonzero(marks > LONG)
     if not len(places):
         return Link(column, marks)
-    short = _pc.replace_with_mask(
-        column, pa.array(marks > LONG), pa.array([_md5(column[n]) for n in places], column.type)
+    octets = octets_of(column)
+    hashes = [link_text(octets(int(n)), blob=False)[0].decode() for n in places]
+    return Link(_pc.replace_with_mask(column, pa.array(marks > LONG), pa.array(hashes, column.type)), marks)
+
+
+def _link_of_bytes(column: Array) -> Link:
+    """Of values whose canonical text is their hex digits."""
+    valid, octets = column.is_valid().to_pylist(), octets_of(column)
+    found = [link_text(octets(n), blob=True) if there else (None, -1) for n, there in enumerate(valid)]
+    return Link(
+        pa.array([text for text, _ in found], pa.binary()), np.array([mark for _, mark in found], np.int64)
     )
-    return Link(short, marks)
 
 
-def _md5(value: Any) -> str:
-    # The buffer is Arrow's own: no copy of 100 MB is made.
-    return md5(value.as_buffer(), usedforsecurity=False).hexdigest()
+def link_text(value: bytes | memoryview, *, blob: bool) -> tuple[bytes, int]:
+    """What is hashed of a value that is not NULL, and its mark.
+
+    Args:
+        value: its text as UTF-8, or the bytes of a blob, whose text is their hex digits.
+    """
+    size = len(value) * (1 + blob)
+    if size <= LONG:
+        return (value.hex().encode() if blob else bytes(value)), size
+    whole = md5(usedforsecurity=False)
+    for piece in hex_pieces(value) if blob else (value,):
+        whole.update(piece)
+    return whole.hexdigest().encode(), size
+
+
+def hex_pieces(value: bytes | memoryview) -> Iterator[bytes]:
+    """The hex digits of a blob, of which 200 MB would be too much at once."""
+    return (value[at : at + _PIECE].hex().encode() for at in range(0, len(value), _PIECE))
+
+
+def octets_of(column: Array) -> Callable[[int], memoryview]:
+    """Gives the bytes of a valid value where they are: Arrow's own scalars make a copy of 100 MB."""
+    _, places, data = column.buffers()
+    bounds = _bounds(column, places)
+    whole = memoryview(data) if data is not None else memoryview(b"")
+    return lambda number: whole[int(bounds[number]) : int(bounds[number + 1])]
+
+
+def _bounds(column: Array, places: Any) -> npt.NDArray[Any]:
+    """Where values begin in their buffer, and where the last one ends."""
+    if places is None:
+        return np.zeros(len(column) + 1, np.int32)
+    wide = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    found: npt.NDArray[Any] = np.frombuffer(places, np.int64 if wide else np.int32)
+    return found[column.offset : column.offset + len(column) + 1]
 
 
 def _hashed(texts: Array, seeds: Hashes) -> Hashes:
@@ -140,10 +183,7 @@ def _ended(reader: _Reader, rest: npt.NDArray[np.int64], a: Words, b: Words, c: 
 def _words(texts: Array) -> tuple[Words, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All texts as little-endian words, and where each begins and how many bytes it has."""
     _, places, data = texts.buffers()
-    width = (
-        np.int64 if pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type) else np.int32
-    )
-    bounds = np.frombuffer(places, width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    bounds = _bounds(texts, places).astype(np.int64)
     first, last = int(bounds[0]), int(bounds[-1])
     padded = np.zeros((last - first + _PADDING + _WORD) // _WORD, "<u4")
     if data is not None:

@@ -3,6 +3,8 @@
 What belongs here: what that means for each kind of step. What does not: the fence and the transaction around it
 (`target.py`), and when a load is over: when a scheduled migration is loaded anew (`engine/load.py`).
 
+Large objects go: nothing can be set aside that has no name but its number, and the next load brings them anew.
+
 The next load then finds tables that were there before, like any other, and treats them as the spec says. The order is
 the oldest step first; a run that was killed goes on, as the ledger's row goes with what it describes.
 """
@@ -17,6 +19,7 @@ from psycopg import sql
 
 from jivs_pipeline.core.errors import TerminalError
 from jivs_pipeline.core.names import qualified
+from jivs_pipeline.infra import large_objects
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.steps import LEDGER, numbers, side_name, table_name
 from jivs_pipeline.infra.target_sessions import SQL
@@ -29,6 +32,8 @@ def conclude_oldest(db: Session, key: str, since: int) -> str | None:
     parameters = {"key": key, "since": since}
     while (row := db.execute(SQL["oldest_step"], parameters).fetchone()) is not None:
         table, step, undo = row
+        if undo.get("large_objects") and large_objects.remove_some(db, key):
+            return f"large objects of {key}"  # others may be left
         removed = _remove_kept(db, key, table, undo)
         db.execute(SQL["forget_step"], {"key": key, "table": table, "step": step})
         if removed:

@@ -112,6 +112,8 @@ def create(key: str, table: TablePlan) -> list[Step]:
     name = table_name(table.target_schema, table.target_table)
     if table.beside:
         return [side(key, table)]
+    if table.large_objects_of is not None:
+        return [Step(table.target, "create", (), {"large_objects": True})]
     if table.mode is TableMode.REPLACE:
         schema = sql.Identifier(kept_schema(key, table))
         statements = (

@@ -29,7 +29,7 @@ from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
 from jivs_pipeline.core.ports import Piece
-from jivs_pipeline.infra import conclude, ddl, revisions, steps, undo
+from jivs_pipeline.infra import conclude, ddl, large_objects, revisions, steps, undo
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session, mapped
@@ -194,7 +194,7 @@ class PostgresqlTarget(TargetView):
             # Nothing in here may take longer, so after that not even work excuses silence.
             db.longest = self._load_timeout + self._io_timeout
             failpoint("after_ledger_before_copy")
-            arrived, sent = _copy(db, ddl.copy_statement(right.key, table), pieces)
+            arrived, sent = _receive(db, right.key, table, pieces)
             if size is None:
                 db.execute(SQL["note_bytes"], {**entry, "bytes": sent})
             failpoint("after_copy_before_commit")
@@ -302,6 +302,11 @@ class PostgresqlTarget(TargetView):
             "key": right.key, "table": table.target, "schema": table.target_schema, "name": table.target_table,
             "beside": table.beside,
         }  # fmt: skip
+        if table.large_objects_of is not None:
+            large_objects.remove_all(right.key, self._fenced)
+            with self._fenced(f"reset of {table.target}") as db:
+                db.execute(SQL["forget_table"], names)
+            return
         with self._fenced(f"reset of {table.target}") as db:
             if db.execute(SQL["made"], names).fetchone() is not None:
                 for schema, child, name in db.execute(SQL["references_made"], names).fetchall():
@@ -352,6 +357,16 @@ class PostgresqlTarget(TargetView):
         """
         for _, entry in self.ledger(key, since).steps.values():
             undo.check(entry)
+
+
+def _receive(db: Session, key: str, table: TablePlan, pieces: Iterable[Piece]) -> tuple[int, int]:
+    """As `_copy`, into the landing table, or into large objects."""
+    if table.large_objects_of is None:
+        return _copy(db, ddl.copy_statement(key, table), pieces)
+    large_objects.prepare(db)
+    counted = _copy(db, ddl.copy_into(large_objects.LANDING, table), pieces)
+    large_objects.make(db, key)
+    return counted
 
 
 def _copy(db: Session, statement: sql.Composed, pieces: Iterable[Piece]) -> tuple[int, int]:

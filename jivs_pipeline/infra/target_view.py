@@ -13,7 +13,7 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
-from jivs_pipeline.infra import ddl, digests
+from jivs_pipeline.infra import ddl, digests, large_objects
 from jivs_pipeline.infra.postgresql import mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
 from jivs_pipeline.infra.steps import kept
@@ -65,6 +65,11 @@ class TargetView(TargetSessions):
             {(kind, shown) for _, _, kind, shown, *_ in found} | {(kind, name) for kind, name in rest}
         )
 
+    def large_objects(self, key: str) -> tuple[int, ...]:
+        """Numbers of the database's large objects that a migration has not made."""
+        with self._reading() as db:
+            return large_objects.others(db, key)
+
     def ledger(self, key: str, since: int = 0) -> LedgerView:
         """What the ledger says of a migration, from the epoch `since` on; empty where there is no ledger."""
         with self._reading() as db:
@@ -104,7 +109,7 @@ class TargetView(TargetSessions):
             predicate = sql.SQL("{} = ANY ({})").format(index, sql.Literal(list(chunks)))
         query = digests.row_hashes(
             table.spelling,
-            sql.SQL("ONLY {}").format(_relation(table)),
+            _rows_of(table, _relation(table)),
             [(c.target, c.canon) for c in table.columns],
             [(c.target, c.canon) for c in key],
             predicate,
@@ -174,7 +179,7 @@ class TargetView(TargetSessions):
         right = self._right
         relation = ddl.landing(right.key, table) if right and table.mode == "append" else _relation(table)
         with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
-            row = db.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(relation)).fetchone()
+            row = db.execute(sql.SQL("SELECT count(*) FROM {}").format(_rows_of(table, relation))).fetchone()
         return int(row[0]) if row else 0
 
     def _digests_of(self, table: TablePlan, relation: sql.Composable) -> tuple[Digest, ...]:
@@ -194,7 +199,7 @@ class TargetView(TargetSessions):
         groups: digests.Groups | None,
         predicate: sql.Composable | None = None,
     ) -> sql.Composed:
-        only = sql.SQL("ONLY {}").format(relation)
+        only = _rows_of(table, relation)
         spelled = [(c.target, c.canon) for c in table.columns]
         utf8 = self._encoding == "UTF8"
         return digests.row_digest(table.spelling, only, spelled, predicate, groups, utf8=utf8)
@@ -206,6 +211,13 @@ def _bounds(table: TablePlan) -> list[int]:
 
 def _relation(table: TablePlan) -> sql.Identifier:
     return sql.Identifier(table.target_schema, table.target_table)
+
+
+def _rows_of(table: TablePlan, relation: sql.Composable) -> sql.Composed:
+    """What follows FROM."""
+    if table.large_objects_of is not None:
+        return large_objects.of_key(table.large_objects_of)
+    return sql.SQL("ONLY {}").format(relation)
 
 
 def _within(column: str | None, within: Range) -> sql.Composable | None:

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from jivs_pipeline.core.errors import ConflictError, TerminalError
 from jivs_pipeline.core.names import qualified
+from jivs_pipeline.infra import large_objects
 from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.steps import LEDGER, look_in, numbers, raw, side_name, table_name
@@ -45,10 +46,12 @@ def undo_latest(db: Session, key: str) -> str | None:
     """Undo steps from the latest on, up to the first that has an effect; None when the ledger has none any more."""
     while (row := db.execute(SQL["latest_step"], {"key": key}).fetchone()) is not None:
         table, step, undo = row
+        if undo.get("large_objects") and large_objects.remove_some(db, key):
+            return f"large objects of {key}"  # others may be left
         acted = _undo(db, key, table, step, undo)
         names = {"key": key, "table": table, "step": step}
         db.execute(SQL["forget_step"], names)
-        if undo.get("drop") or undo.get("drop_side"):
+        if undo.get("drop") or undo.get("drop_side") or undo.get("large_objects"):
             db.execute(SQL["forget_chunks"], names)
         if acted:
             return f"{step} of {table}"

@@ -177,6 +177,9 @@ PARQUET = [
     Sample("", pa.list_(pa.timestamp("us")), [[0, None]]),
     Sample("of lists", pa.list_(pa.list_(pa.int64())), [[[1]]]),
     Sample("", pa.struct([("a", pa.int64())]), [{"a": 1}]),
+    Sample("NULLs, none", pa.map_(pa.string(), pa.int64()), [[("b", 1), ("a", None)], [], None]),
+    Sample("a key twice", pa.map_(pa.string(), pa.int64()), [[("a", 1), ("a", 2)]]),
+    Sample("", pa.duration("s"), [1]),
 ]
 
 

@@ -95,7 +95,6 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO PUBLIC;
 SELECT lo_from_bytea(0, 'abc'), lo_from_bytea(0, 'def');
 """
 EXPECTED = {
-    ("2 large objects", "refused", "large objects"),
     ("shop.point as json", "refused", "cast"),
     ("one_table", "refused", "publication"),
     ("shop", "lossy", "comment"),

@@ -42,7 +42,7 @@ from jivs_pipeline_tests.sqlite_files import make_file
 
 MODES = ("create", "replace", "truncate", "append")
 ROWS = {"parents": 900, "children": 2400, "doubled": 1500, "blank": 0}
-_LEDGER = {"revisions", "migrations", "backends", "chunks", "steps"}
+_LEDGER = {"revisions", "migrations", "backends", "chunks", "steps", "large_objects"}
 
 SQLITE = """
 CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price NUMERIC(10,2));

@@ -16,6 +16,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 from xxhash import xxh3_128
@@ -78,6 +79,11 @@ class _Pieces(io.RawIOBase):
                 self._left = self._left[count:]
                 done += count
         return done
+
+    def read(self, size: int = -1, /) -> Any:
+        """As `readinto`, without the two copies of what is read that the standard's one makes."""
+        buffer: Any = np.empty(size, np.uint8)
+        return memoryview(buffer)[: self.readinto(memoryview(buffer))]
 
     def stop(self) -> None:
         """Close the file beneath; whoever still reads finds its end."""
@@ -181,16 +187,24 @@ class CsvSnapshot:
                     yield batch
             except pa.ArrowInvalid as error:
                 # Its message quotes the row.
-                if _STRADDLING not in str(error) or size > end - start + _BATCH_BYTES:
+                if _STRADDLING not in str(error) or size > _BATCH_BYTES:
                     raise DataError(
                         f"pyarrow cannot read {file.name} of connection {self._connection.name!r}",
                         hint="Run `jivs plan`: it names the lines that are no CSV",
                         table=table.source,
                     ) from None
-                # A record longer than a block: begin again behind the rows that were read.
-                size *= 4
             else:
                 return
+            # A record longer than a block: begin again behind the rows that were read. Blocks of the right size at once,
+            # because the thread that read ahead may keep one of an attempt that failed.
+            size = self._longest(table, chunk, known, file) + _BATCH_BYTES
+
+    def _longest(self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile) -> int:
+        """Bytes of the longest record."""
+        groups = scanned(self._texts(table, chunk), file, len(known.columns), Problems(), file.line)
+        return max(
+            (int(np.diff(np.append(g.begins, g.end)).max()) for g in groups if len(g.begins)), default=0
+        )
 
     def _read(
         self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile, size: int, skip: int

@@ -18,6 +18,7 @@ import pyarrow as pa
 from jivs_pipeline.core.plan import ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.quarantine import BadRow, RawText
 from jivs_pipeline.infra.sources.parquet_lists import element_type
+from jivs_pipeline.infra.sources.parquet_nested import is_nested
 from jivs_pipeline.infra.sources.parquet_types import misfits, plain
 
 __all__ = ["Numbered", "bad_in", "bad_rows", "kept", "numbers", "unreadable"]
@@ -93,6 +94,8 @@ def _value(array: Array) -> object:
         text = array.cast(pa.string())[0].as_py()
         wide = pa.int32() if type_.bit_width == 32 else pa.int64()
         return array.view(wide)[0].as_py() if text.startswith(_OUT_OF_RANGE) else text
+    if is_nested(type_):
+        return str(array.to_pylist()[0])
     if element_type(type_) is not None:
         elements = array.flatten()
         return str([_value(plain(elements.slice(n, 1))) for n in range(len(elements))])

@@ -31,7 +31,7 @@ from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.sources.files_open import Member, changed, opened
 from jivs_pipeline.infra.sources.parquet_again import read_again
 from jivs_pipeline.infra.sources.parquet_sieve import Numbered, bad_rows, kept, numbers, unreadable
-from jivs_pipeline.infra.sources.parquet_types import input_text, native, plain, spelled
+from jivs_pipeline.infra.sources.parquet_types import digestible, input_text, native, plain
 from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 
 __all__ = ["BOUNDS", "ParquetSnapshot", "ParquetTable", "batch_rows", "damaged", "open_parquet", "version_of"]
@@ -41,6 +41,9 @@ BOUNDS = ("file", "row group", "version")
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 65_536
+_READ_BYTES = 1 << 20
+_LARGE_ROW = 1 << 18
+"""Where rows are as large as this on average, they are read one by one."""
 _GLOB = re.compile(r"([*?\[])")
 _OURS = "file_row_number"
 _MAGIC_BYTES = 8
@@ -91,8 +94,8 @@ def open_parquet(connection: Connection, member: Member) -> Generator[tuple[pq.P
     """
     with opened(connection, member) as file:
         try:
-            # Not buffered ahead: memory is bounded by a batch, not by a row group.
-            parquet = pq.ParquetFile(file, pre_buffer=False)
+            # Not buffered ahead, and page by page: memory is bounded by a batch, not by a row group.
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES)
         except (pa.ArrowException, ValueError) as error:
             raise damaged(connection, member.name) from error
         try:
@@ -106,6 +109,8 @@ def batch_rows(parquet: pq.ParquetFile, groups: range) -> int:
     """How many rows make a batch of some megabytes."""
     rows = sum(parquet.metadata.row_group(n).num_rows for n in groups)
     size = sum(parquet.metadata.row_group(n).total_byte_size for n in groups)
+    if size > _LARGE_ROW * rows:
+        return 1  # what grows for many is, for a moment, there twice
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // size if size else _BATCH_ROWS))
 
 
@@ -189,14 +194,15 @@ class ParquetSnapshot:
         with self._open(table, chunk) as (parquet, member, groups):
             known = parquet.schema_arrow
             most = batch_rows(parquet, groups)
-            odd = isinstance(chunk, Sifted) and unreadable(_read(parquet, table, groups, most))
+            # DuckDB takes four times a value of 100 MB.
+            odd = most == 1 or (isinstance(chunk, Sifted) and unreadable(_read(parquet, table, groups, most)))
             batches = (
                 _duckdb(parquet, member, table, groups, most, chunk)
                 if _is_duckdbs(known, table) and not odd
                 else _sifted(_read(parquet, table, groups, most), chunk)
             )
             for batch in batches:
-                texts = [spelled(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
+                texts = [digestible(plain(a), c) for a, c in zip(batch.columns, table.columns, strict=True)]
                 yield texts, batch.num_rows
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:

@@ -18,6 +18,8 @@ from jivs_pipeline.core.file_types import PARQUET_TYPES
 from jivs_pipeline.core.plan import ColumnPlan
 from jivs_pipeline.core.types import MAX_DECIMAL128, TypeChoice, arrow_type
 from jivs_pipeline.infra.sources.parquet_lists import array_texts, element_type, rows_of
+from jivs_pipeline.infra.sources.parquet_nested import is_nested, json_texts, leaves, nested_misfits
+from jivs_pipeline.infra.sources.row_text import are_large
 from jivs_pipeline.infra.sources.sqlite_values import numeric_text
 
 __all__ = ["LOOKED_AT", "choose", "input_text", "misfits", "native", "plain", "spelled"]
@@ -39,7 +41,7 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FRACTION = re.compile(r"\.?0+$")
 
 
-LOOKED_AT = frozenset({"text", "date", "time", "timestamp", "timestamptz", "list"})
+LOOKED_AT = frozenset({"text", "date", "time", "timestamp", "timestamptz", "list", "nested"})
 """Carriers of values that may not fit."""
 
 
@@ -94,6 +96,8 @@ def choose(type_: Any) -> TypeChoice:
         if element.refused is None:
             canon = Canon.FLOATS if element.canon is Canon.FLOAT else Canon.TEXT
             return TypeChoice(f"{element.target}[]", "list", "string", canon, element.note)
+    if is_nested(type_):
+        return _nested(type_)
     name = _name(type_)
     if name is None:
         reason = f"its type {str(type_)[:80]} is not one that this version carries"
@@ -106,6 +110,18 @@ def choose(type_: Any) -> TypeChoice:
         target = target.replace("(p,s)", f"({max(precision, scale)},{scale})")
         arrow = arrow.replace("(p,s)", f"({precision},{scale})")
     return TypeChoice(target, mapping.carrier, arrow, mapping.canon, mapping.note)
+
+
+def _nested(type_: Any) -> TypeChoice:
+    """jsonb, if it can hold all that is inside."""
+    for leaf in leaves(type_):
+        reason = (
+            "a struct in it has a name twice, or one with a NUL" if leaf is None else choose(leaf).refused
+        )
+        if reason is not None:
+            return TypeChoice("text", "text", "string", Canon.TEXT, refused=reason)
+    mapping = _BY_NAME["struct, map, list in a list"]
+    return TypeChoice(mapping.target, mapping.carrier, mapping.arrow, mapping.canon, mapping.note)
 
 
 # ── dates and times ─────────────────────────────────────────────────────────────────────────────────────
@@ -139,6 +155,8 @@ def misfits(array: Array, carrier: str) -> dict[str, Array]:
             f"lists with {reason}": rows_of(array, mask)
             for reason, mask in misfits(elements, choose(elements.type).carrier).items()
         }
+    elif carrier == "nested":
+        found = nested_misfits(array, _leaf_misfits)
     elif carrier == "text":
         found = _text_misfits(array)
     elif carrier in ("date", "time", "timestamp", "timestamptz"):
@@ -150,6 +168,11 @@ def misfits(array: Array, carrier: str) -> dict[str, Array]:
     else:
         return {}
     return {reason: mask for reason, mask in found.items() if mask.any()}
+
+
+def _leaf_misfits(array: Array) -> dict[str, Array]:
+    array = plain(array)
+    return misfits(array, choose(array.type).carrier)
 
 
 def _day_misfits(array: Array, found: _Moments) -> dict[str, Array]:
@@ -221,6 +244,8 @@ def input_text(array: Array, column: ColumnPlan) -> Array:
     """A plain array as PostgreSQL's input reads it, for COPY as CSV."""
     if column.carrier == "list":
         return array_texts(array, _printed)
+    if column.carrier == "nested":
+        return spelled(array, column)
     if column.canon is Canon.FLOAT:
         single = pa.types.is_float16(array.type)
         return (array.cast(pa.float32()) if single else array).cast(pa.string())
@@ -235,6 +260,8 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
     """Canonical texts of a plain array, from whichever reader it is."""
     if column.carrier == "list":
         return array_texts(array, _elements)
+    if column.carrier == "nested":
+        return pa.array(json_texts(array, _printed), pa.string())
     if column.carrier in ("date", "time", "timestamp", "timestamptz"):
         return _moments(array, column.carrier)
     if column.carrier == "uuid" and not pa.types.is_string(array.type):
@@ -252,6 +279,12 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
+
+
+def digestible(array: Array, column: ColumnPlan) -> Array:
+    """As `spelled`, but for large values of bytes, whose digits would take twice their size (see `row_text`)."""
+    as_bytes = column.canon is Canon.BYTES and pa.types.is_binary(array.type)
+    return array if as_bytes and are_large(array) else spelled(array, column)
 
 
 def _elements(array: Array) -> list[str | None]:

@@ -31,6 +31,7 @@ from jivs_pipeline.infra import digests
 from jivs_pipeline.infra.postgresql import Session, connect, mapped, part
 from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered, read_catalog
+from jivs_pipeline.infra.sources.postgresql_large_objects import survey_large_objects
 from jivs_pipeline.infra.sources.postgresql_snapshot import (
     BEGIN,
     COMPUTED,
@@ -162,6 +163,12 @@ class PostgresqlSource:
             spelling=Spelling.RECORD if self.info().encoding == "UTF8" else Spelling.CANONICAL,
             refused=refused,
         )
+
+    def survey_large_objects(self, chunk_bytes: int, others: Sequence[int]) -> Survey | None:
+        """Look at the database's large objects; see `core.ports.HoldsLargeObjects`."""
+        utf8 = self.info().encoding == "UTF8"
+        with self._asking(self._connection.place) as session:
+            return survey_large_objects(session, chunk_bytes, others, utf8=utf8)
 
     @contextmanager
     def snapshot(self, readers: int, portion: Portion = NO_LIMIT) -> Generator[Snapshot]:

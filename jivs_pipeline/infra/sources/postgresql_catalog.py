@@ -26,7 +26,7 @@ from jivs_pipeline.core.model import (
 from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
-from jivs_pipeline.infra.sources.postgresql_grants import read_grants
+from jivs_pipeline.infra.sources.postgresql_grants import read_grants, read_large_object_grants
 from jivs_pipeline.infra.sources.postgresql_objects import read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
 from jivs_pipeline.infra.sources.postgresql_settings import read_settings
@@ -39,7 +39,7 @@ SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
 _REASONS = {
-    "large objects": "those of the source's database are not carried; columns that point to them keep their numbers",
+    "large objects": "they come along by themselves, if all tables do",
     "comment": "the schema's own is not carried",
     "compression": "it is lz4 in the source and the target's default is used",
     "column option": "PostgreSQL does not know it",
@@ -48,6 +48,16 @@ _REASONS = {
     "tablespace": "the target's default one is used",
     "disabled foreign keys": "they are checked in the target",
     "unlogged sequence": "it becomes a logged one",
+    "collation": "how it sorts is up to the libraries of its server, whose versions differ; what uses it gets the default",
+    "conversion": "its function is of the server itself, and only superusers make such a one",
+    "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
+    "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
+    "operator": "make it again after the run, with its class and family; what uses it is named as well",
+    "operator class": "indexes by it are named as well; make it again with its operators, and then them",
+    "operator family": "make it again with its operator classes",
+    "text search parser": "it is written in C, and only superusers make one",
+    "text search template": "it is written in C, and only superusers make one",
+    "shell type": "it has no definition yet",
     "publication": "make it again when the target is to publish",
     "subscription": "make it again when the target is to subscribe",
     "default privileges": "what is made later does not get them; set them again",
@@ -183,6 +193,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         for (kind, name), reason in reader.objects.problems.items()
         if (kind, qualified(schema, name)) not in told
     ]
+    large, too_many = read_large_object_grants(session)
+    reader.left_out += too_many
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
     adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
@@ -191,6 +203,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         *reader.objects.made,
         *read_settings(session, schema),
         *read_grants(session, schema, by_label, adopted),
+        *large,
     )
     return Catalog(schema, made, left_out, objects, extensions)
 

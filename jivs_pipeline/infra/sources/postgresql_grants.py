@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jivs_pipeline.core.model import SchemaObject
+from jivs_pipeline.core.model import LeftOut, SchemaObject
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_facts import literal
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
-__all__ = ["read_grants"]
+__all__ = ["read_grants", "read_large_object_grants"]
 
 _SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_grants.sql")
 _RELATIONS = frozenset({"table", "partitioned table", "view", "materialized view"})
+_MOST = 1000
+"""Rights on large objects that are carried: each is an object of its own in the plan."""
 _TYPES = frozenset({"enum", "domain", "composite type", "range type"})
 
 
@@ -59,6 +61,30 @@ def read_grants(
             right = right._replace(relation=relation, of="table", column=column)
         found += _grants(right, made)
     return tuple(found)
+
+
+def read_large_object_grants(session: Session) -> tuple[tuple[SchemaObject, ...], tuple[LeftOut, ...]]:
+    """Rights on large objects, and a line if there are too many of them to be each an object."""
+    lines = session.execute(_SQL["on_large_objects"], {"most": _MOST}).fetchall()
+    found: list[SchemaObject] = []
+    for oid, role, grantable, privileges in lines[:_MOST]:
+        what, who = ", ".join(privileges), quoted(role) if role is not None else "PUBLIC"
+        shown = f"{what} to {role or 'PUBLIC'}{', grantable' if grantable else ''}"
+        found.append(
+            SchemaObject(
+                kind="grant",
+                name=f"large object {oid} ({shown})",
+                statements=(
+                    f"GRANT {what} ON LARGE OBJECT {oid} TO {who}{' WITH GRANT OPTION' if grantable else ''}",
+                ),
+                # Gone with the object, which a rollback removes as well.
+                drop=f"REVOKE {what} ON LARGE OBJECT {oid} FROM {who}",
+                needs=frozenset({("large objects", "all"), *([("role", role)] if role is not None else [])}),
+            )
+        )
+    reason = f"rights on large objects are carried of the first {_MOST:,} only; grant the others again"
+    left = (LeftOut("large objects", "grant", reason, severity="lossy"),) if len(lines) > _MOST else ()
+    return tuple(found), left
 
 
 def _grants(right: _Right, made: Mapping[tuple[str, str], SchemaObject]) -> list[SchemaObject]:

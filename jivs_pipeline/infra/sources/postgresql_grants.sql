@@ -61,3 +61,10 @@ FROM rights
 GROUP BY kind, shown, relation, of, "column", grantee, taken, is_grantable, privilege_type = 'MAINTAIN',
          CASE kind WHEN 'schema' THEN privilege_type END
 ORDER BY kind, shown, 6, taken, is_grantable, 9;
+
+-- name: on_large_objects
+-- The same of large objects; one line more than are carried tells that there are more.
+SELECT m.oid::int8, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee)::text END, x.is_grantable,
+       array_agg(x.privilege_type ORDER BY x.privilege_type)
+FROM pg_largeobject_metadata m, aclexplode(m.lomacl) x WHERE x.grantee <> m.lomowner
+GROUP BY m.oid, x.grantee, x.is_grantable ORDER BY m.oid, 2, 3 LIMIT %(most)s + 1;

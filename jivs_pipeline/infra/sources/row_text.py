@@ -18,9 +18,9 @@ from pyarrow import compute
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import HashedRow
-from jivs_pipeline.infra.chains import chain_digest, chain_hashes
+from jivs_pipeline.infra.chains import chain_digest, chain_hashes, hex_pieces, octets_of
 
-__all__ = ["digest_of_texts", "hashed_rows", "total_of"]
+__all__ = ["are_large", "digest_of_texts", "hashed_rows", "total_of"]
 
 _LARGE_ROW = 1024 * 1024  # from here on a row's text is never built
 _PARTS = 64  # columns joined at once
@@ -30,12 +30,22 @@ Array = Any  # pyarrow has no stubs that a checker can follow
 
 
 def digest_of_texts(table: TablePlan, columns: Sequence[Array], rows: int) -> Digest:
-    """Digest of rows given by the canonical texts of the table's columns."""
+    """Digest of rows given by the canonical texts of the table's columns; `are_large` tells what else one may be."""
     if not rows:
         return Digest()
     if table.spelling is Spelling.CHAIN:
         return chain_digest(columns, [c.canon for c in table.columns], rows)
     return total_of(list(_md5_hashes(table, columns, rows)))
+
+
+def are_large(column: Array) -> bool:
+    """Whether a column of bytes may stay as it is: digests then spell its hex digits piece by piece."""
+    return column.nbytes > _LARGE_ROW * max(len(column), 1)
+
+
+def _texts(column: Array) -> list[str | None]:
+    values = column.to_pylist()
+    return [v if v is None else v.hex() for v in values] if pa.types.is_binary(column.type) else values
 
 
 def total_of(hashes: Sequence[bytes]) -> Digest:
@@ -50,7 +60,7 @@ def hashed_rows(
     """Hashes of such rows with the texts of some of their columns, given by position."""
     if not rows:
         return
-    texts = zip(*(columns[n].to_pylist() for n in key), strict=True) if key else repeat(())
+    texts = zip(*(_texts(columns[n]) for n in key), strict=True) if key else repeat(())
     if table.spelling is Spelling.CHAIN:
         hashes = chain_hashes(columns, [c.canon for c in table.columns], rows)
     else:
@@ -82,15 +92,22 @@ def _small(columns: Sequence[Array], free: Sequence[bool], rows: int) -> Iterato
 
 
 def _large(columns: Sequence[Array], free: Sequence[bool], rows: int) -> Iterator[bytes]:
+    valid = [c.is_valid() for c in columns]
+    octets = [octets_of(c) for c in columns]
     for row in range(rows):
         whole = md5(usedforsecurity=False)
         for number, (column, counted) in enumerate(zip(columns, free, strict=True)):
             whole.update(b"," if number else b"")
-            value = column[row]
-            if not value.is_valid:
+            if not valid[number][row].as_py():
                 whole.update(b"-" if counted else b"")
                 continue
-            whole.update(b"%d:" % _pc.utf8_length(value).as_py() if counted else b"")
-            # The buffer is Arrow's own: no copy of 100 MB is made.
-            whole.update(value.as_buffer())
+            value = octets[number](row)
+            if pa.types.is_binary(column.type):
+                whole.update(b"%d:" % (2 * len(value)))
+                for piece in hex_pieces(value):
+                    whole.update(piece)
+                continue
+            # Of an array of one: of a scalar it would be asked by way of a copy.
+            whole.update(b"%d:" % _pc.utf8_length(column.slice(row, 1))[0].as_py() if counted else b"")
+            whole.update(value)
         yield whole.digest()

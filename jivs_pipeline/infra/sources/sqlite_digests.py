@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from hashlib import md5
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from jivs_pipeline.core.digest import LONG, Canon, Digest
+from jivs_pipeline.core.digest import Canon, Digest
 from jivs_pipeline.core.plan import ColumnPlan, TablePlan
-from jivs_pipeline.infra.chains import Link, digest_of_links
+from jivs_pipeline.infra.chains import Link, digest_of_links, link_text
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
 __all__ = ["canonical", "large_digest", "texts"]
@@ -24,7 +23,6 @@ __all__ = ["canonical", "large_digest", "texts"]
 Array = Any  # pyarrow has no stubs that a checker can follow
 
 _GROUP, _GROUP_BYTES = 16_384, 8 << 20
-_PIECE = 1024 * 1024
 
 
 def _without_zeros(c: str) -> str:
@@ -102,12 +100,5 @@ def large_digest(
 def _link(value: bytes | None, column: ColumnPlan, *, blob: bool) -> Link:
     if value is None or not column.canon.free:
         return Link(pa.array([value], pa.binary()), np.array([-1]) if column.canon.free else None)
-    size = len(value) * (1 + blob)
-    if size <= LONG:
-        return Link(pa.array([value.hex().encode() if blob else value]), np.array([size]))
-    whole = md5(usedforsecurity=False)
-    view = memoryview(value)
-    for start in range(0, len(view), _PIECE):
-        piece = view[start : start + _PIECE]
-        whole.update(piece.hex().encode() if blob else piece)
-    return Link(pa.array([whole.hexdigest().encode()]), np.array([size]))
+    text, mark = link_text(value, blob=blob)
+    return Link(pa.array([text]), np.array([mark]))
