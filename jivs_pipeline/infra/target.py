@@ -304,7 +304,7 @@ class PostgresqlTarget(TargetView):
         }  # fmt: skip
         if table.large_objects_of is not None:
             large_objects.remove_all(right.key, self._fenced)
-            with self._fenced(f"reset of {table.target}") as db:
+            with self._fenced(f"large objects of {right.key}") as db:
                 db.execute(SQL["forget_table"], names)
             return
         with self._fenced(f"reset of {table.target}") as db:
