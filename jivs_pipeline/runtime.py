@@ -437,6 +437,7 @@ class Runtime:
             builder=ddl,
             rules=self.rules,
             leases=self.taking.leases,
+            ends=self.ends,
             opened=self.opened,
             opened_target=self.opened_target,
             take=partial(self._take, request=request),

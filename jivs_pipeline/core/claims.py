@@ -42,6 +42,13 @@ class Ends:
             "target_fingerprint": self.target.fingerprint,
         }
 
+    def other_than(self, known: Mapping[str, Any]) -> tuple[str, Connection] | None:
+        """The end that is another place than what the control database knows of a migration, by its name."""
+        for end, connection in (("source", self.source), ("target", self.target)):
+            if known[f"{end}_fingerprint"] not in {"", connection.fingerprint}:
+                return end, connection
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -107,6 +107,7 @@ class Migration:
             and self._spec.type == "full"
             and row["spec_hash"] == self._spec.hash
             and row["epoch"] > 0
+            and self._services.ends(self._spec).other_than(row) is None
         )
 
     def nothing_to_do(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from jivs_pipeline.core.claims import Claim
+from jivs_pipeline.core.claims import Claim, Ends
 from jivs_pipeline.core.ports import Source
 from jivs_pipeline.core.signature import ReportKey
 from jivs_pipeline.core.spec import Spec
@@ -23,6 +23,7 @@ class Services:
     """What a migration needs from outside; `runtime.py` makes it.
 
     Attributes:
+        ends: the connections of a spec, without opening them.
         opened: connects to both ends of a spec, for as long as the block runs; `opened_target` to its target alone.
         take: lease and claim of a run: (spec, run id, floor) -> claim, or None when it is completed already.
         take_over: the same for a rollback: (key, run id, floor) -> claim.
@@ -41,6 +42,7 @@ class Services:
     builder: Builder
     rules: RuleBook
     leases: LeaseService
+    ends: Callable[[Spec], Ends]
     opened: Callable[[Spec], AbstractContextManager[tuple[Source, Target]]]
     opened_target: Callable[[Spec], AbstractContextManager[Target]]
     take: Callable[[Spec, str, int], Claim | None]

@@ -135,9 +135,10 @@ class Claims:
             before = Status(row["status"])
             # What is compared can be compared again: what stands in the target is what it begins with.
             anew = spec.type == "incremental" and before in {Status.COMPLETED, Status.MISMATCH}
+            _check_ends(row, before, ends)
             if before is Status.COMPLETED and row["spec_hash"] == spec.hash and row["epoch"] > 0 and not anew:
                 return None
-            _check_claim(row, before, spec, ends, anew=anew)
+            _check_claim(row, before, spec, anew=anew)
             _check_request(db, spec.key, request)
             _check_slots(db, spec.key)
             # One that was queued again goes on from its plan, as it would have without the queue.
@@ -382,15 +383,20 @@ def _claim(
     return Claim(spec.key, epoch, run_id, owner, plan is not None, plan, same_spec, since)
 
 
-def _check_claim(row: Row, before: Status, spec: Spec, ends: Ends, *, anew: bool) -> None:
-    """A key stands for one migration: what was planned for it is not silently replaced by something else."""
-    if before is not Status.ROLLED_BACK and row["plan"] is not None:
-        for end, connection in (("source", ends.source), ("target", ends.target)):
-            if row[f"{end}_fingerprint"] not in {"", connection.fingerprint}:
-                raise ConflictError(
-                    f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
-                    hint="Use another --key",
-                )
+def _check_ends(row: Row, before: Status, ends: Ends) -> None:
+    """A key stands for one migration: one that was planned is not taken for another of the same databases' names."""
+    if before is Status.ROLLED_BACK or row["plan"] is None:
+        return
+    if (other := ends.other_than(row)) is not None:
+        end, connection = other
+        raise ConflictError(
+            f"Migration {row['key']!r} was begun with another {end} than {connection.place}",
+            hint="Use another --key",
+        )
+
+
+def _check_claim(row: Row, before: Status, spec: Spec, *, anew: bool) -> None:
+    """What was planned for a key is not silently replaced by something else."""
     if before is Status.COMPLETED and not anew:
         raise ConflictError(
             f"Migration {spec.key!r} is completed, and its spec was another one",

@@ -141,6 +141,23 @@ def test_a_second_run_does_nothing_and_says_so(chinook: Migrated, jivs: Jivs) ->
     assert_same_database(chinook.source, chinook.target)
 
 
+def test_a_derived_key_is_not_taken_for_another_database_of_that_name(
+    jivs: Jivs, target: str, tmp_path: Path
+) -> None:
+    """It would say that nothing is to do, and move nothing."""
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        make_file(tmp_path / place / "same.sqlite", f"CREATE TABLE {place} (n INTEGER)")
+    urls = [
+        ("--source", f"sqlite:///{tmp_path / place}/same.sqlite", "--target", target) for place in ("a", "b")
+    ]
+    jivs("run", *urls[0], "--json", code=0)
+    refused = jivs("run", *urls[1], "--json", code=3).document["error"]
+    assert "was begun with another source than" in refused["message"]
+    assert refused["hint"] == "Use another --key"
+    assert jivs("run", *urls[0], "--json", code=0).document["status"] == "completed"
+
+
 def test_the_sample_in_many_chunks(jivs: Jivs, target: str, key: str, tmp_path: Path) -> None:
     """The demo's sample cut small: chunks add up to the rows, and the ledger has one row per chunk."""
     source = tmp_path / "flights.sqlite"

@@ -402,12 +402,15 @@ def test_a_completed_key_is_not_run_with_another_spec(control: Control, db: psyc
     assert _everything(db) == before
 
 
+@pytest.mark.parametrize("status", [Status.FAILED, Status.COMPLETED])
 @pytest.mark.parametrize("which", ["source", "target"])
-def test_a_key_belongs_to_its_databases(control: Control, db: psycopg.Connection[Any], which: str) -> None:
+def test_a_key_belongs_to_its_databases(
+    control: Control, db: psycopg.Connection[Any], which: str, status: Status
+) -> None:
     """Continuing with another database would mix the rows of two; after a rollback the key is free."""
     claim = take(control)
     control.save_plan(claim, PLAN, [])
-    end(control, claim, Status.FAILED)
+    end(control, claim, status)
     other = dataclasses.replace(ENDS, **{which: parse_url("postgresql://me:s3cret@other.example/shop", "x")})
     before = _everything(db)
     with pytest.raises(

@@ -82,7 +82,7 @@ def _migration(
     control = SimpleNamespace(set_phase=ignore, measure=ignore, save_plan=ignore)
     ids = count()
     services = Services(
-        control=cast("Any", control), staging=Staging(root), builder=nothing, rules=cast("Any", None), leases=nothing, opened=nothing,
+        control=cast("Any", control), staging=Staging(root), builder=nothing, rules=cast("Any", None), leases=nothing, ends=nothing, opened=nothing,
         opened_target=nothing, take=nothing, take_over=nothing, reports=root, new_id=lambda: f"{next(ids)}",
         versions={}, now=nothing, rate=lambda _: lambda _: 0.0,
         report_key=nothing,

@@ -95,7 +95,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Migration, list[Any]]]:
             ledger=lambda *_: LedgerView(1, {}, ledger), release=lambda: story.append("release")
         )
         services = Services(
-            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, rules=cast("Any", None), leases=leases, opened=nothing,
+            control=cast("Any", control), staging=cast("Any", staging), builder=nothing, rules=cast("Any", None), leases=leases, ends=nothing, opened=nothing,
             opened_target=nothing, take=nothing, take_over=nothing, reports=tmp_path, new_id=nothing, versions={},
             now=lambda: NOW, rate=nothing, report_key=lambda: ReportKey(b"a key"),
         )  # fmt: skip
