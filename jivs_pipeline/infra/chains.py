@@ -87,7 +87,7 @@ def _chain(columns: Sequence[Link], rows: int) -> Hashes:
 def _link(column: Array, canon: Canon) -> Link:
     if not canon.free:
         return Link(column)
-    if pa.types.is_binary(column.type):
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return _link_of_bytes(column)
     marks = _pc.fill_null(_pc.binary_length(column), -1).to_numpy(zero_copy_only=False).astype(np.int64)
     places = np.flatnonzero(marks > LONG)

@@ -57,3 +57,12 @@ def test_slices_of_many_rows(type_: pa.DataType) -> None:
 def test_no_columns_and_no_rows() -> None:
     assert chain_digest([], [], 5) == Digest(5, 0, 0)
     assert chain_digest([pa.array([], pa.string())], [Canon.TEXT], 0) == Digest()
+
+
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
+def test_bytes_may_stay_as_they_are(type_: pa.DataType) -> None:
+    """Their text is their hex digits, also of a slice and of 100 MB."""
+    values = [b"gone", b"\0\xff", None, b"", bytes(range(256)) * 20]
+    texts = [None if v is None else v.hex() for v in values[1:]]
+    column = pa.array(values, type_).slice(1)
+    assert chain_digest([column], [Canon.BYTES], 4) == reference([(t,) for t in texts], [Canon.BYTES])
