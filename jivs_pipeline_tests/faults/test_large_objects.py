@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 SOURCE = """
 CREATE TABLE docs (id integer PRIMARY KEY, content oid);
 INSERT INTO docs SELECT i, lo_from_bytea(0, decode(md5(i::text), 'hex')) FROM generate_series(1, 2300) i;
-SELECT lo_create(70000), lo_from_bytea(70001, decode(repeat('00ff1200', 700000), 'hex')), lo_from_bytea(4000000000, repeat('x', 1048576)::bytea);
-SELECT lo_put(70002, 5000000, 'after a hole') FROM lo_create(70002);
-COMMENT ON LARGE OBJECT 70001 IS 'It''s "big", ä';
-GRANT SELECT ON LARGE OBJECT 70000 TO PUBLIC; GRANT SELECT, UPDATE ON LARGE OBJECT 70001 TO pg_monitor WITH GRANT OPTION;
+SELECT lo_create(3000070000), lo_from_bytea(3000070001, decode(repeat('00ff1200', 700000), 'hex')), lo_from_bytea(4000000000, repeat('x', 1048576)::bytea);
+SELECT lo_put(3000070002, 5000000, 'after a hole') FROM lo_create(3000070002);
+COMMENT ON LARGE OBJECT 3000070001 IS 'It''s "big", ä';
+GRANT SELECT ON LARGE OBJECT 3000070000 TO PUBLIC; GRANT SELECT, UPDATE ON LARGE OBJECT 3000070001 TO pg_monitor WITH GRANT OPTION;
 """
 ALL = """
 SELECT m.oid::int8, md5(lo_get(m.oid)), obj_description(m.oid, 'pg_largeobject'),
@@ -112,10 +112,10 @@ def test_killed_at_commits_they_are_the_source_s_and_a_rollback_takes_them_back(
     assert table["chunks"] == 3
     assert moving.verify() == []
     with psycopg.connect(moving.target) as db:
-        db.execute("SELECT lo_put(70002, 3000000, '\\x01')")
+        db.execute("SELECT lo_put(3000070002, 3000000, '\\x01')")
     (different,) = moving.verify()
     assert different["differences"] == [
-        {"key": {"loid": "70002", "piece": "2"}, "kind": "changed", "columns": ["data"]}
+        {"key": {"loid": "3000070002", "piece": "2"}, "kind": "changed", "columns": ["data"]}
     ]
     moving.die("inside_undo@3", "rollback")
     back = moving.start(verb="rollback")
@@ -126,12 +126,12 @@ def test_killed_at_commits_they_are_the_source_s_and_a_rollback_takes_them_back(
 def test_a_number_that_is_taken_refuses_them_until_they_are_left_out_on_purpose(
     make_moving: Callable[..., Moving],
 ) -> None:
-    moving = make_moving(70001)
+    moving = make_moving(3000070001)
     before = _all(moving.target)
     run = moving.start()
     assert run.wait() == 1, run
     assert (
-        "(pg_catalog.pg_largeobject): the target has another large object 70001; remove it there, or set"
+        "(pg_catalog.pg_largeobject): the target has another large object 3000070001; remove it there, or set"
         " large_objects: false" in run.document["error"]["message"]
     )
     assert _all(moving.target) == before

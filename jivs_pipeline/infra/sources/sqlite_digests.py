@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["canonical", "large_digest", "texts"]
 Array = Any  # pyarrow has no stubs that a checker can follow
 
 _GROUP, _GROUP_BYTES = 16_384, 8 << 20
+_FEW = 1_024
 
 
 def _without_zeros(c: str) -> str:
@@ -82,7 +84,7 @@ def _grouped(cursor: sqlite3.Cursor, step: int) -> Iterator[list[tuple[bytes | N
 def large_digest(
     connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any]
 ) -> Digest:
-    """The digest of the same, in the spelling CHAIN, one row at a time and without the hex digits of a blob as a whole."""
+    """The digest of the same, in the spelling CHAIN, without ever holding more than one row, or the hex digits of a blob."""
     blobs = [column.canon is Canon.BYTES for column in table.columns]
     values = [
         column_name(table.source_table, c.source)
@@ -91,14 +93,22 @@ def large_digest(
         for c, blob in zip(table.columns, blobs, strict=True)
     ]
     digest = Digest()
-    for row in connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters):
-        links = [_link(value, c, blob=blob) for value, c, blob in zip(row, table.columns, blobs, strict=True)]
-        digest += digest_of_links(links, 1)
+    rows = connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters)
+    while group := [
+        [_link(v, blob=blob) for v, blob in zip(row, blobs, strict=True)] for row in islice(rows, _FEW)
+    ]:
+        links = [
+            _joined(column, c) for column, c in zip(zip(*group, strict=True), table.columns, strict=True)
+        ]
+        digest += digest_of_links(links, len(group))
     return digest
 
 
-def _link(value: bytes | None, column: ColumnPlan, *, blob: bool) -> Link:
-    if value is None or not column.canon.free:
-        return Link(pa.array([value], pa.binary()), np.array([-1]) if column.canon.free else None)
-    text, mark = link_text(value, blob=blob)
-    return Link(pa.array([text]), np.array([mark]))
+def _link(value: bytes | None, *, blob: bool) -> tuple[bytes | None, int]:
+    """Of a value only what is hashed is kept, which is short where the value is large."""
+    return (None, -1) if value is None else link_text(value, blob=blob)
+
+
+def _joined(column: Sequence[tuple[bytes | None, int]], plan: ColumnPlan) -> Link:
+    texts = pa.array([text for text, _ in column], pa.binary())
+    return Link(texts, np.array([mark for _, mark in column], np.int64) if plan.canon.free else None)
