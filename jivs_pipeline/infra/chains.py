@@ -9,7 +9,7 @@ most blocks first, so that those that have one more are a slice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
@@ -47,6 +47,12 @@ class Link:
 
     texts: Array
     marks: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[bytes | None, int]], *, free: bool = True) -> Link:
+        """Of what `link_text` gave for each value."""
+        texts, marks = zip(*found, strict=True)
+        return cls(pa.array(texts, pa.binary()), np.array(marks, np.int64) if free else None)
 
     def part(self, start: int, rows: int) -> Link:
         """Some of the rows."""
@@ -94,25 +100,26 @@ def _link(column: Array, canon: Canon) -> Link:
     if not len(places):
         return Link(column, marks)
     octets = octets_of(column)
-    hashes = [link_text(octets(int(n)), blob=False)[0].decode() for n in places]
-    return Link(_pc.replace_with_mask(column, pa.array(marks > LONG), pa.array(hashes, column.type)), marks)
+    hashes = pa.array([link_text(octets(int(n)), blob=False)[0] for n in places], pa.binary()).cast(
+        column.type
+    )
+    return Link(_pc.replace_with_mask(column, pa.array(marks > LONG), hashes), marks)
 
 
 def _link_of_bytes(column: Array) -> Link:
     """Of values whose canonical text is their hex digits."""
     valid, octets = column.is_valid().to_pylist(), octets_of(column)
-    found = [link_text(octets(n), blob=True) if there else (None, -1) for n, there in enumerate(valid)]
-    return Link(
-        pa.array([text for text, _ in found], pa.binary()), np.array([mark for _, mark in found], np.int64)
-    )
+    return Link.of(link_text(octets(n) if there else None, blob=True) for n, there in enumerate(valid))
 
 
-def link_text(value: bytes | memoryview, *, blob: bool) -> tuple[bytes, int]:
-    """What is hashed of a value that is not NULL, and its mark.
+def link_text(value: bytes | memoryview | None, *, blob: bool) -> tuple[bytes | None, int]:
+    """What is hashed of a value, which is short where the value is large, and its mark.
 
     Args:
         value: its text as UTF-8, or the bytes of a blob, whose text is their hex digits.
     """
+    if value is None:
+        return None, -1
     size = len(value) * (1 + blob)
     if size <= LONG:
         return (value.hex().encode() if blob else bytes(value)), size

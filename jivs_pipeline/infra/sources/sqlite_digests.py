@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from jivs_pipeline.core.digest import Canon, Digest
@@ -84,7 +83,9 @@ def _grouped(cursor: sqlite3.Cursor, step: int) -> Iterator[list[tuple[bytes | N
 def large_digest(
     connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any]
 ) -> Digest:
-    """The digest of the same, in the spelling CHAIN, without ever holding more than one row, or the hex digits of a blob."""
+    """The digest of the same, in the spelling CHAIN, holding one large value at a time, and never the hex
+    digits of a blob.
+    """
     blobs = [column.canon is Canon.BYTES for column in table.columns]
     values = [
         column_name(table.source_table, c.source)
@@ -95,20 +96,10 @@ def large_digest(
     digest = Digest()
     rows = connection.execute(f"SELECT {', '.join(values)} {rows_sql}", parameters)
     while group := [
-        [_link(v, blob=blob) for v, blob in zip(row, blobs, strict=True)] for row in islice(rows, _FEW)
+        [link_text(value, blob=blob) for value, blob in zip(row, blobs, strict=True)]
+        for row in islice(rows, _FEW)
     ]:
-        links = [
-            _joined(column, c) for column, c in zip(zip(*group, strict=True), table.columns, strict=True)
-        ]
+        by_column = zip(zip(*group, strict=True), table.columns, strict=True)
+        links = [Link.of(found, free=column.canon.free) for found, column in by_column]
         digest += digest_of_links(links, len(group))
     return digest
-
-
-def _link(value: bytes | None, *, blob: bool) -> tuple[bytes | None, int]:
-    """Of a value only what is hashed is kept, which is short where the value is large."""
-    return (None, -1) if value is None else link_text(value, blob=blob)
-
-
-def _joined(column: Sequence[tuple[bytes | None, int]], plan: ColumnPlan) -> Link:
-    texts = pa.array([text for text, _ in column], pa.binary())
-    return Link(texts, np.array([mark for _, mark in column], np.int64) if plan.canon.free else None)
