@@ -14,7 +14,6 @@ from __future__ import annotations
 import queue
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import md5
 from typing import Any, Never
 
 import pyarrow as pa
@@ -41,7 +40,8 @@ from jivs_pipeline.infra.sources.mysql_sieve import (
     orphans,
     present,
 )
-from jivs_pipeline.infra.sources.row_text import total_of
+from jivs_pipeline.infra.sources.parquet_types import digestible
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, total_of
 from jivs_pipeline.infra.sources.rows_again import judge
 
 __all__ = ["MysqlSnapshot", "begin_all"]
@@ -384,32 +384,20 @@ def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
 
 
 def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
-    """The same digest where rows are too long for the server to spell: it spells values, and Python joins them."""
+    """The same digest where rows are too long for the server to spell: it spells values, and they are joined here."""
     raw = [c.canon is Canon.BYTES for c in table.columns]
-    free = [c.canon.free for c in table.columns]
     wanted = [readable(c) if bytes_ else canonical(c) for c, bytes_ in zip(table.columns, raw, strict=True)]
     stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64, longest=_LONGEST)
 
-    def hashes() -> Iterator[bytes]:
-        for columns in stream:
-            for row in zip(*columns, strict=True):
-                whole = md5(usedforsecurity=False)
-                for number, (value, bytes_, counted) in enumerate(zip(row, raw, free, strict=True)):
-                    whole.update(b"," if number else b"")
-                    text = value.hex().encode() if bytes_ and value is not None else value
-                    _update(whole, text, counted=counted)
-                yield whole.digest()
+    def text(values: Sequence[bytes | None], column: ColumnPlan, bytes_: bool) -> Any:  # noqa: FBT001
+        array = pa.array(values, pa.binary())
+        return digestible(array, column) if bytes_ else array.cast(pa.string())
 
+    digest = Digest()
     try:
-        return sum((total_of([h]) for h in hashes()), Digest())
+        for columns in stream:
+            texts = [text(*one) for one in zip(columns, table.columns, raw, strict=True)]
+            digest += digest_of_texts(table, texts, len(columns[0]))
     finally:
         stream.close()
-
-
-def _update(whole: Any, text: bytes | None, *, counted: bool) -> None:
-    if text is None:
-        whole.update(b"-" if counted else b"")
-        return
-    if counted:
-        whole.update(b"%d:" % len(text.decode()))
-    whole.update(text)
+    return digest
