@@ -124,13 +124,13 @@ class _TableTask:
         self._table = table
         self._sequences = sequences
         self._read, self._snapshot = table.as_read, snapshot
+        self._tolerant = run.spec.quarantine.max_rows > 0
         self._refined: RefinedSnapshot | None = None
         self._comparison: Comparison | None = None
         if table.mode is TableMode.UPDATE:
             if table.rules is not None:
                 room = run.staging.path(run.key, run.generation, ".")
-                sifts = run.spec.quarantine.max_rows > 0
-                self._refined = run.rules.refined(snapshot, run.plan.tables, room, sifts=sifts)
+                self._refined = run.rules.refined(snapshot, run.plan.tables, room, sifts=self._tolerant)
                 self._read, self._snapshot = table, self._refined
             self._comparison = Comparison(
                 self._read, self._snapshot, run.target, run.guard, lambda c: self._sift(c)[0]
@@ -158,15 +158,14 @@ class _TableTask:
         _check_room(run, max(1, _needed(table) // len(table.chunks)))
         # Bad rows first: whoever kills the run now finds them in quarantine and the chunk not staged, and reads it anew.
         chunk, rejected = self._sift(chunk)
-        if self._refined is not None and run.spec.quarantine.max_rows:
+        if self._refined is not None and self._tolerant:
             rejected += self._sifting.reject(chunk, self._refined.bad_rows(table, chunk))
         whole, ranges, parts = None, (), [chunk]
         if self._comparison is not None:
             whole, ranges = self._comparison.differing(chunk)
             whole = Digest(whole.rows) if run.spec.verify == "count" else whole
             parts = [part_of(chunk, within) for within in ranges]
-        tolerant = run.spec.quarantine.max_rows > 0
-        if self._refined is not None and not tolerant and (bad := self._refined.bad(table)):
+        if self._refined is not None and not self._tolerant and (bad := self._refined.bad(table)):
             raise DataError(
                 f"{table.source} has {bad:,} rows that its rules cannot be applied to",
                 hint="Correct the rules or the source, or give bad rows a budget with quarantine.max_rows",

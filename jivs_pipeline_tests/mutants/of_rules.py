@@ -4,7 +4,7 @@ from jivs_pipeline_tests.mutants.running import Edit, Mutant
 
 __all__ = ["RULES"]
 
-_CHAIN = "jivs_pipeline/infra/rules/chain.py"
+_IN_TURN = "jivs_pipeline/infra/rules/in_turn.py"
 _EXTRACT = "jivs_pipeline/engine/extract.py"
 _INCREMENTAL = "jivs_pipeline/engine/incremental.py"
 _REFINER = "jivs_pipeline/infra/rules/refiner.py"
@@ -19,7 +19,7 @@ RULES = (
     Mutant(
         "new rules go first",
         "Rows that are in the target are compared with what the rules of a replay would make of them.",
-        (Edit(_CHAIN, "first, *later = self._refiners", "first, *later = reversed(self._refiners)"),),
+        (Edit(_IN_TURN, "first, *later = self._refiners", "first, *later = reversed(self._refiners)"),),
         _REPLAY,
     ),
     Mutant(

@@ -17,8 +17,8 @@ from jivs_pipeline.core.plan import Chunk, ColumnPlan, Sifted, TablePlan
 from jivs_pipeline.core.ports import CopiedRows, HashedRow, Refined, Sieve, Snapshot
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.rules.again import Keys, judged, key_of, refined_again
-from jivs_pipeline.infra.rules.chain import Chain
 from jivs_pipeline.infra.rules.duplicates import duplicates
+from jivs_pipeline.infra.rules.in_turn import InTurn
 from jivs_pipeline.infra.rules.refiner import Refiner
 from jivs_pipeline.infra.sources.row_text import hashed_rows
 
@@ -131,8 +131,8 @@ class RefinedSnapshot:
         """Rows that are good in their source by now, one by one, as the rules make them."""
         if table.rules is None:
             return again
-        with self._chain(table) as chain:
-            return judged(chain.refine, table, again)
+        with self._in_turn(table) as in_turn:
+            return judged(in_turn.refine, table, again)
 
     def _all_of(self, table: TablePlan) -> TablePlan:
         """The table with all its columns: to the rules a row is bad by any of them, whichever are compared."""
@@ -152,20 +152,20 @@ class RefinedSnapshot:
         kept = Keys(whole, self._kept.get(table.target, ()))
         dropped, start = sorted(self._dropped(whole).get(chunk.index, ())), 0
         read = whole.as_read
-        with self._chain(whole) as chain:
+        with self._in_turn(whole) as in_turn:
             for batch in self._snapshot.batches(read, self._sift(read, chunk)):
                 end = start + batch.num_rows
                 yield kept.without(
-                    chain.refine(batch, frozenset(n - start for n in dropped if start <= n < end))
+                    in_turn.refine(batch, frozenset(n - start for n in dropped if start <= n < end))
                 )
                 start = end
 
-    def _chain(self, table: TablePlan) -> Chain:
+    def _in_turn(self, table: TablePlan) -> InTurn:
         def made(one: TablePlan) -> Refiner:
             others = [self._tables[asked.table] for asked in one.rules.lookups] if one.rules else []
             return self._refiner(one, [self._rows(other) for other in others])
 
-        return Chain([partial(made, one) for one in (table, *table.by_later)])
+        return InTurn([partial(made, one) for one in (table, *table.by_later)])
 
     def _sift(self, read: TablePlan, chunk: Chunk) -> Chunk:
         """The chunk without rows that are bad in their source."""

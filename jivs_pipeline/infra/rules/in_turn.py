@@ -15,10 +15,10 @@ import pyarrow as pa
 from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.infra.rules.refiner import Refiner
 
-__all__ = ["Chain"]
+__all__ = ["InTurn"]
 
 
-class Chain:
+class InTurn:
     """For one thread; as a context manager it ends its refiners with the block.
 
     Args:
