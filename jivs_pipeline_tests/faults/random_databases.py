@@ -9,6 +9,7 @@ tests are about.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import struct
 from collections import Counter
@@ -77,7 +78,8 @@ class Database:
 def typed(value: Any) -> Any:
     """Equal only where type and value are: 1, 1.0, True and Decimal(1) are four; Decimals of other scales are others."""
     if isinstance(value, float):
-        return "float", struct.pack(">d", value)
+        # A database that knows NaN knows one, whatever its sign and its other bits.
+        return "float", "NaN" if math.isnan(value) else struct.pack(">d", value)
     if isinstance(value, Decimal):
         return "decimal", str(value)
     if isinstance(value, memoryview | bytearray):
