@@ -44,7 +44,8 @@ class Spelling(StrEnum):
     """How a whole row becomes one text."""
 
     RECORD = "record"
-    """PostgreSQL's own `ROW(…)::text` under pinned settings, hashed with hashtextextended: PostgreSQL on both ends."""
+    """The values of the columns one after the other, each hashed by PostgreSQL's own function for its type with the hash
+    of those before it as seed: 64 bits. For PostgreSQL on both ends, and columns of the same types."""
     CHAIN = "chain"
     """The canonical texts of the columns one after the other, each hashed by PostgreSQL's hashtextextended with the hash
     of those before it as seed, the first with 0: 64 bits. NULL is hashed as the empty text. For a free text the seed is

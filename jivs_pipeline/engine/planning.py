@@ -30,6 +30,7 @@ from jivs_pipeline.engine.definition import Definer, point_references
 from jivs_pipeline.engine.extensions import fitted, missing
 from jivs_pipeline.engine.large_objects import plan_large_objects, without
 from jivs_pipeline.engine.objects import choose
+from jivs_pipeline.engine.planned_digests import compared_in
 from jivs_pipeline.engine.planned_rules import (
     as_texts,
     looked_into,
@@ -351,7 +352,7 @@ def _plan_table(
         return plan.model_copy(update={"refused": first.reason, "refused_column": first.column or None})
     if problem := _name_problem(plan) or _fit_problem(plan, there, existing) or update_problem(plan, there):
         return plan.model_copy(update={"refused": problem})
-    return plan
+    return plan if plan.mode is TableMode.REPLACE else compared_in(plan, there)
 
 
 def _with_extensions(plan: TablePlan, table: Table, there: frozenset[tuple[str, str]]) -> TablePlan:

@@ -110,8 +110,8 @@ class TargetView(TargetSessions):
         query = digests.row_hashes(
             table.spelling,
             _rows_of(table, _relation(table)),
-            [(c.target, c.canon) for c in table.columns],
-            [(c.target, c.canon) for c in key],
+            [digests.Hashed.of_target(c) for c in table.columns],
+            [digests.Hashed.of_target(c) for c in key],
             predicate,
             utf8=self._encoding == "UTF8",
         )
@@ -200,9 +200,9 @@ class TargetView(TargetSessions):
         predicate: sql.Composable | None = None,
     ) -> sql.Composed:
         only = _rows_of(table, relation)
-        spelled = [(c.target, c.canon) for c in table.columns]
+        columns = [digests.Hashed.of_target(c) for c in table.columns]
         utf8 = self._encoding == "UTF8"
-        return digests.row_digest(table.spelling, only, spelled, predicate, groups, utf8=utf8)
+        return digests.row_digest(table.spelling, only, columns, predicate, groups, utf8=utf8)
 
 
 def _bounds(table: TablePlan) -> list[int]:

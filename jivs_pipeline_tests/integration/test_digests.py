@@ -19,7 +19,7 @@ from psycopg import sql
 
 from jivs_pipeline.core.connections import parse_url
 from jivs_pipeline.core.digest import Canon, Digest, Spelling
-from jivs_pipeline.infra.digests import Groups, row_digest
+from jivs_pipeline.infra.digests import Groups, Hashed, row_digest
 from jivs_pipeline.infra.postgresql import Session, connect
 from jivs_pipeline_tests.row_hashes import reference
 
@@ -36,9 +36,9 @@ _COLUMNS: tuple[tuple[str, str, Canon], ...] = (
     ("o", "boolean", Canon.BOOLEAN),
     ("y", "bytea", Canon.BYTES),
     ("d", "date", Canon.DATE),
-    ("m", "time", Canon.TIME),
-    ("s", "timestamp", Canon.TIMESTAMP),
-    ("z", "timestamptz", Canon.TEXT),
+    ("m", "time without time zone", Canon.TIME),
+    ("s", "timestamp without time zone", Canon.TIMESTAMP),
+    ("z", "timestamp with time zone", Canon.TEXT),
 )
 Row = tuple[Any, ...]
 
@@ -66,7 +66,7 @@ def _insert(db: Session, rows: Iterable[Row]) -> None:
 def _query(
     spelling: Spelling, columns: Sequence[tuple[str, str, Canon]] = _COLUMNS, **more: Any
 ) -> sql.Composed:
-    return row_digest(spelling, _T, [(n, c) for n, _, c in columns], **more)
+    return row_digest(spelling, _T, [Hashed(n, c, t) for n, t, c in columns], **more)
 
 
 def _digest(

@@ -206,7 +206,7 @@ def test_values_arrive_as_they_were(
 def _target_digest(
     link: psycopg.Connection[Any], table: sql.SQL, plan: TablePlan, spelling: Spelling
 ) -> Digest:
-    query = digests.row_digest(spelling, table, [(c.target, c.canon) for c in plan.columns])
+    query = digests.row_digest(spelling, table, [digests.Hashed.of_target(c) for c in plan.columns])
     row = link.execute(query).fetchone()
     assert row is not None
     return Digest(*map(int, row))
@@ -280,7 +280,7 @@ def test_digests_by_chunk_add_up(database: str):
             "CREATE TABLE public.t AS SELECT i AS k, md5(i::text) AS v FROM generate_series(-50, 50) i"
         )
         table, groups = sql.SQL("ONLY public.t"), digests.Groups("k", [-10, 0, 7])
-        columns = [("k", Canon.INTEGER), ("v", Canon.TEXT)]
+        columns = [digests.Hashed("k", Canon.INTEGER, "integer"), digests.Hashed("v", Canon.TEXT, "text")]
         for spelling in Spelling:
             query = digests.row_digest(spelling, table, columns, None, groups)
             whole = digests.row_digest(spelling, table, columns)

@@ -24,7 +24,7 @@ from jivs_pipeline.core.errors import DataError, JivsError, TransientError
 from jivs_pipeline.core.plan import ChunkBy, TablePlan, Wire
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.encode import encode
-from jivs_pipeline.infra.digests import row_digest
+from jivs_pipeline.infra.digests import Hashed, row_digest
 from jivs_pipeline.infra.postgresql import connect
 from jivs_pipeline.infra.sources import sqlite_snapshot
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
@@ -561,7 +561,7 @@ def _load(
                         copy.write(piece)
                 total += snapshot.digest(plan, chunk)
         statement = row_digest(
-            plan.spelling, sql.SQL("public.t"), [(c.target, c.canon) for c in plan.columns]
+            plan.spelling, sql.SQL("public.t"), [Hashed.of_target(c) for c in plan.columns]
         )
         count, high, low = session.execute(statement).fetchone()  # type: ignore[misc]
         texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.target)) for c in plan.columns)

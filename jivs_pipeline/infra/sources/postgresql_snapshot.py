@@ -210,7 +210,7 @@ class PostgresqlSnapshot:
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest of the chunk, computed by the source."""
         source, predicate = _rows_of(table, chunk)
-        columns = [(c.source, c.canon) for c in table.columns]
+        columns = [digests.Hashed.of_source(c) for c in table.columns]
         query = digests.row_digest(table.spelling, source, columns, predicate, utf8=self._utf8)
         with self._reader(table) as session:
             row = session.execute(query).fetchone()
@@ -227,8 +227,8 @@ class PostgresqlSnapshot:
         return digests.row_hashes(
             table.spelling,
             source,
-            [(c.source, c.canon) for c in table.columns],
-            [(c.source, c.canon) for c in key],
+            [digests.Hashed.of_source(c) for c in table.columns],
+            [digests.Hashed.of_source(c) for c in key],
             predicate,
             utf8=self._utf8,
         )
