@@ -223,6 +223,8 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     # One by one: those of the largest table would else be built one after the other, with nothing beside them.
     _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])
     _stage(run, [(t, builder.build_checks(t)) for t in made])
+    # References are checked by a join, for which a planner that knows nothing of the tables takes an index a row.
+    _stage(run, [(t, builder.analyze(t)) for t in made])
     # A key to a table that failed waits for the run that repairs it.
     missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
     for table in made:
@@ -233,7 +235,7 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
             _stage(run, [(table, builder.build_references(table))])
     there = [t for t in tables if t.target in run.extracted]
     _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in there])
-    _stage(run, [(t, [*builder.describe(t), *builder.analyze(t)]) for t in made])
+    _stage(run, [(t, builder.describe(t)) for t in made])
 
 
 def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
