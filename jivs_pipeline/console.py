@@ -280,6 +280,9 @@ def print_comparison(document: Mapping[str, Any]) -> None:
     for t in document["tables"]:
         for one in t["differences"]:
             console.print(Text(f"{t['target_table']}: {_difference(one)}"), soft_wrap=True)
+    for name in document["not_compared"]:
+        said = f"{name}: not compared, for its rows were appended to others; the run that did so has compared them"
+        console.print(Text(said, style="yellow"), soft_wrap=True)
 
 
 def _difference(one: Mapping[str, Any]) -> str:

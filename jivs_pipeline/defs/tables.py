@@ -58,6 +58,10 @@ def _check(table: dict[str, Any]) -> dg.AssetChecksDefinition:
                 document = reverify(runtime.services(), runtime.control.migration(key), None, only=name)
         except JivsError as error:
             raise as_failure(error) from error
+        if document["not_compared"]:
+            raise dg.Failure(
+                f"The rows of {name} were appended to others, so they cannot be compared any more; the run has done so"
+            )
         found = document["tables"][0]
         return dg.AssetCheckResult(
             check_name=CHECK, asset_key=asset, passed=found["equal"], metadata=check_metadata(found)

@@ -92,7 +92,13 @@ def reverify(
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
-    return {"key": row["key"], "level": level, "equal": all(t["equal"] for t in tables), "tables": tables}
+    return {
+        "key": row["key"],
+        "level": level,
+        "equal": all(t["equal"] for t in tables),
+        "tables": tables,
+        "not_compared": [t.target for t in plan.carried if t not in wanted and only in {None, t.target}],
+    }
 
 
 def _tell_nobody(_attempt: int, _error: JivsError, _delay: float) -> None:

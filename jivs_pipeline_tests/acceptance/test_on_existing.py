@@ -153,6 +153,7 @@ def test_append_adds_the_rows_once(jivs: Jivs, target: str, key: str, source: Pa
     for table in ("parents", "children"):
         assert_same_table(source, target, table)
     assert one(target, "SELECT count(*) FROM fired") == 0
+    assert jivs("verify", key, code=0, env=env).stdout.count("not compared") == 2
 
 
 def test_append_to_rows_without_a_key_doubles_them_once(
