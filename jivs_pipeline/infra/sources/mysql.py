@@ -170,7 +170,7 @@ class MysqlSource:
             columns=tuple(planned),
             lane=Lane.ARROW,
             wire=wire,
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             lossy=tuple(lossy),
             broken_keys=census.broken_keys or None,

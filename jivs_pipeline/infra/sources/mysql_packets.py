@@ -1,0 +1,121 @@
+"""Rows of MySQL's protocol as Arrow arrays, cut by steps that take a column of many rows at a time.
+
+What belongs here: where packets begin in received bytes, and where values begin in packets. What does not: receiving
+(`mysql_session.py`) and what the values mean (`mysql_carriers.py`).
+
+A row's packet is four bytes (its length in three, a number) and then for each column the length of its text and the text.
+A length takes a byte, or up to nine. So where a column begins is known from the one before, for all rows at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = ["HEAD", "LARGEST", "MalformedError", "Places", "cut", "packets"]
+
+Array = Any  # pyarrow has no stubs that a checker can follow
+Places = npt.NDArray[np.int64]
+
+HEAD = 4
+LARGEST = (1 << 24) - 1
+"""Bytes of a packet's payload; what is as long goes on in the next one."""
+_NULL = 251
+_WIDE = ((252, 2), (253, 3), (254, 8), (255, 8))
+"""First bytes that say in how many bytes the length follows; nobody sends the last."""
+
+
+class MalformedError(ValueError):
+    """A row has another length than its packet."""
+
+
+def packets(data: bytearray, at: int, most: int, size: int) -> list[int]:
+    """Where whole packets begin, the first at `at`, and where the last of them ends: up to `most` of them, or as many as
+    are `size` bytes and the one that reaches it.
+    """
+    # One packet says where the next begins, so this is the one thing that is done row by row.
+    found = [at]
+    add = found.append
+    end, stop = len(data), min(len(data) - HEAD, at + size - 1)
+    while at <= stop and most:
+        at += HEAD + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+        if at > end:
+            break
+        add(at)
+        most -= 1
+    return found
+
+
+def cut(data: bytearray, bounds: Places, width: int) -> list[Array]:
+    """The values of packets that follow each other, as one array of bytes per column.
+
+    Args:
+        bounds: where the packets begin in `data`, and where the last one ends.
+        width: columns of each row.
+
+    Raises:
+        MalformedError: a row does not end where its packet does.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    rows, at = len(bounds) - 1, bounds[:-1] + HEAD
+    # The values of a row and what is between them, in the order in which they are in `data`: one array to take from.
+    edges = np.empty((rows, width, 2), np.int32)
+    missing: list[npt.NDArray[np.bool_] | None] = []
+    try:
+        for column in range(width):
+            at, length, absent = _lengths(octets, at)
+            edges[:, column, 0] = at
+            at = at + length
+            edges[:, column, 1] = at
+            missing.append(absent)
+    except IndexError:
+        raise MalformedError("a row has another length than it says") from None
+    if (at != bounds[1:]).any():
+        raise MalformedError("a row has another length than it says")
+    places = np.append(edges.ravel(), np.int32(len(data)))
+    whole = pa.Array.from_buffers(
+        pa.binary(), len(places) - 1, [None, pa.py_buffer(places), pa.py_buffer(data)]
+    )
+    # A row that is alone may be large, and is not copied.
+    if rows == 1:
+        found = [whole.slice(2 * column, 1) for column in range(width)]
+    else:
+        first = np.arange(0, 2 * width * rows, 2 * width, dtype=np.int32)
+        found = [whole.take(pa.array(first + np.int32(2 * column))) for column in range(width)]
+    return [_without(values, absent) for values, absent in zip(found, missing, strict=True)]
+
+
+def _lengths(
+    octets: npt.NDArray[np.uint8], at: Places
+) -> tuple[Places, Places, npt.NDArray[np.bool_] | None]:
+    """Where the texts begin whose lengths are told at `at`, those lengths, and which are NULL, if any."""
+    told = octets[at]
+    length = told.astype(np.int64)
+    at = at + 1
+    if int(told.max(initial=0)) < _NULL:
+        return at, length, None
+    absent = told == _NULL
+    length[absent] = 0
+    for first, count in _WIDE:
+        those = np.flatnonzero(told == first)
+        if len(those):
+            begin = at[those]
+            # In Python's numbers a length beyond any buffer is only large; here it would be negative.
+            parts = [octets[begin + n].astype(np.uint64) << np.uint64(8 * n) for n in range(count)]
+            length[those] = np.minimum(np.bitwise_or.reduce(parts), np.uint64(len(octets))).astype(np.int64)
+            at[those] += count
+    return at, length, absent if absent.any() else None
+
+
+def _without(values: Array, absent: npt.NDArray[np.bool_] | None) -> Array:
+    """The array with NULL where it is absent."""
+    if absent is None:
+        return values
+    bits = np.packbits(~absent, bitorder="little")
+    _, places, data = values.buffers()
+    if values.offset:
+        places = places.slice(4 * values.offset)
+    return pa.Array.from_buffers(values.type, len(values), [pa.py_buffer(bits), places, data])
