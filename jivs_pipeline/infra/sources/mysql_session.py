@@ -168,13 +168,16 @@ class Session(pymysql.connections.Connection):
         self._held = data
         bounds = [0]
         while True:
-            known = len(bounds) - 1
-            bounds += packets(data, bounds[-1], rows - known, size - bounds[-1])[1:]
-            places = np.array(bounds[known:], np.int64)
-            ordinary = _ordinary(data, places)
-            if ordinary < len(places) - 1 or len(bounds) > rows or bounds[-1] >= size:
-                return np.array(bounds, np.int64), known + ordinary
+            known = len(bounds)
+            bounds += packets(data, bounds[-1], rows + 1 - known, size - bounds[-1])[1:]
+            if len(bounds) > rows or bounds[-1] >= size:
+                break
+            # The last packet is what ends a result; and nobody says how much is still to come.
+            if len(bounds) > known and not _ordinary(data, np.array(bounds[-2:], np.int64)):
+                break
             data += self._receive()
+        places = np.array(bounds, np.int64)
+        return places, _ordinary(data, places)
 
     def _long_row(self) -> tuple[bytearray, Places]:
         """The row of several packets that the held bytes begin with, as one packet."""
