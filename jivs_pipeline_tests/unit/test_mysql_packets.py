@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -48,8 +49,8 @@ def sent(rows: Sequence[Row]) -> bytearray:
 
 def found_in(data: bytearray, width: int) -> list[tuple[bytes | None, ...]]:
     """All rows."""
-    bounds = np.array(packets(data, 0, 1000, len(data)), np.int64)
-    return list(zip(*(column.to_pylist() for column in cut(data, bounds, width)), strict=True))
+    columns = cut(data, packets(data, 0, 1000, len(data)), width)
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 @given(TABLES)
@@ -72,16 +73,51 @@ def test_what_is_not_all_there_is_waited_for(rows: list[list[bytes | None]], dat
     for number, row in enumerate(rows):
         ends.append(ends[-1] + len(row_packet(row, number)))
     there = data.draw(st.integers(0, len(whole)))
-    assert packets(whole[:there], 0, 1000, len(whole)) == [end for end in ends if end <= there]
+    assert packets(whole[:there], 0, 1000, len(whole)).tolist() == [end for end in ends if end <= there]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                [None, b"", b"\0", b"\0\0\0\1", b"\xff\0\0\2\0\0", b"x" * 249, b"x" * 253, b"y" * 509]
+            ),
+            min_size=3,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(0, 255),
+    st.sampled_from([b"", b"x" * 65_530, b"x" * 70_000]),
+)
+def test_many_packets_are_found_whatever_is_in_them(
+    rows: list[list[bytes | None]], number: int, longest: bytes
+) -> None:
+    """Zeros, numbers that begin anew, lengths of which a byte is 0, and a row that is too long to be guessed."""
+    many = [*rows * 20, [longest, None, b""], *rows * 20]
+    sizes = [len(row_packet(row)) for row in many]
+    data = bytearray(b"".join(row_packet(row, number + n) for n, row in enumerate(many)))
+    bounds = [0, *accumulate(sizes)]
+    assert packets(data, 0, 10_000, len(data)).tolist() == bounds
+    assert packets(data, bounds[7], 100, len(data)).tolist() == bounds[7:108]
+    assert packets(data[:-1], 0, 10_000, len(data)).tolist() == bounds[:-1]
+    assert packets(data + b"\0\0", 0, 10_000, len(data) + 9).tolist() == bounds
+
+
+def test_what_looks_like_a_packet_is_none() -> None:
+    """Values that are rows themselves, each numbered like the row that it is in."""
+    rows = [[row_packet([b"a", b"b"], number) * 3, b"-" * 30] for number in range(300)]
+    assert found_in(sent(rows), 2) == [tuple(row) for row in rows]
 
 
 def test_packets_up_to_a_number_or_a_size() -> None:
     """The one that reaches the size is still among them; one that is larger comes alone."""
     data = sent([(b"x" * 5,)] * 10)
-    assert packets(data, 0, 3, 1000) == [0, 10, 20, 30]
-    assert packets(data, 0, 1000, 20) == [0, 10, 20]
-    assert packets(data, 0, 1000, 21) == [0, 10, 20, 30]
-    assert packets(data, 50, 1000, 1) == [50, 60]
+    assert packets(data, 0, 3, 1000).tolist() == [0, 10, 20, 30]
+    assert packets(data, 0, 1000, 20).tolist() == [0, 10, 20]
+    assert packets(data, 0, 1000, 21).tolist() == [0, 10, 20, 30]
+    assert packets(data, 50, 1000, 1).tolist() == [50, 60]
 
 
 @given(TABLES, st.data())
@@ -89,7 +125,7 @@ def test_a_row_of_another_length_is_no_row(rows: list[list[bytes | None]], data:
     """Whether there is one column more than there should be, or one less."""
     width = len(rows[0]) + data.draw(st.sampled_from([-1, 1]))
     broken = sent(rows)
-    bounds = np.array(packets(broken, 0, 1000, len(broken)), np.int64)
+    bounds = packets(broken, 0, 1000, len(broken))
     if width == 0:
         width = len(rows[0]) + 1
     with pytest.raises(MalformedError):

@@ -23,6 +23,10 @@ Places = npt.NDArray[np.int64]
 HEAD = 4
 LARGEST = (1 << 24) - 1
 """Bytes of a packet's payload; what is as long goes on in the next one."""
+_WORTH = 4096
+"""Bytes from which on guessing is faster than following."""
+_RARE = 16
+"""Bytes to one of 0, at least, where guessing is."""
 _NULL = 251
 _WIDE = ((252, 2), (253, 3), (254, 8), (255, 8))
 """First bytes that say in how many bytes the length follows; nobody sends the last."""
@@ -32,21 +36,56 @@ class MalformedError(ValueError):
     """A row has another length than its packet."""
 
 
-def packets(data: bytearray, at: int, most: int, size: int) -> list[int]:
+def packets(data: bytearray, at: int, most: int, size: int) -> Places:
     """Where whole packets begin, the first at `at`, and where the last of them ends: up to `most` of them, or as many as
     are `size` bytes and the one that reaches it.
     """
-    # One packet says where the next begins, so this is the one thing that is done row by row.
-    found = [at]
-    add = found.append
-    end, stop = len(data), min(len(data) - HEAD, at + size - 1)
-    while at <= stop and most:
+    found = _followed(data, _guessed(data, at), most, at + size)
+    count = min(most, int(np.searchsorted(found[:-1], at + size)))
+    return found[: count + 1]
+
+
+def _followed(data: bytearray, known: Places, most: int, stop: int) -> Places:
+    """The bounds with those of the packets behind them: one says where the next begins."""
+    at, left = int(known[-1]), most - len(known) + 1
+    end, last = len(data), min(len(data) - HEAD + 1, stop)
+    more: list[int] = []
+    add = more.append
+    while at < last and left > 0:
         at += HEAD + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
         if at > end:
             break
         add(at)
-        most -= 1
-    return found
+        left -= 1
+    return np.append(known, np.array(more, np.int64)) if more else known
+
+
+def _guessed(data: bytearray, at: int) -> Places:
+    """The bounds of the packets below 64 KiB that are found without following one after the other; they are certain.
+
+    The third byte of such a packet is 0, as few others are. Where one ends the next begins, whose number is one more. What
+    is left is a chain from the first packet on, or it is one up to some place, and from there on it is not used.
+    """
+    octets = np.frombuffer(data, np.uint8)[at:]
+    first = np.array([at], np.int64)
+    size = len(octets)
+    begin = np.flatnonzero(octets[2 : size - 1] == 0) if size >= _WORTH else first[:0]
+    if len(begin) > size // _RARE or not len(begin):
+        return first
+    end = begin + octets[begin] + (octets[begin + 1].astype(np.int64) << 8) + HEAD
+    inside = end <= size - HEAD
+    number = octets[begin[inside] + 3] + np.uint8(1)
+    target = end[inside]
+    begins = np.zeros(size, np.bool_)
+    begins[target[octets[target + 3] == number]] = True
+    begins[0] = True
+    real = begins[begin]
+    begin, end = begin[real], end[real]
+    if not len(begin) or begin[0]:
+        return first
+    linked = np.append(begin[1:] == end[:-1], False)
+    end = end[: int(linked.argmin()) + 1]
+    return np.append(first, at + end[end <= size])
 
 
 def cut(data: bytearray, bounds: Places, width: int) -> list[Array]:
@@ -83,8 +122,10 @@ def cut(data: bytearray, bounds: Places, width: int) -> list[Array]:
     if rows == 1:
         found = [whole.slice(2 * column, 1) for column in range(width)]
     else:
-        first = np.arange(0, 2 * width * rows, 2 * width, dtype=np.int32)
-        found = [whole.take(pa.array(first + np.int32(2 * column))) for column in range(width)]
+        # In one step: each lets other threads have Python, and waits until it gets it back.
+        order = np.arange(0, len(places) - 1, 2, dtype=np.int32).reshape(rows, width).T
+        taken = whole.take(pa.array(order.ravel()))
+        found = [taken.slice(column * rows, rows) for column in range(width)]
     return [_without(values, absent) for values, absent in zip(found, missing, strict=True)]
 
 

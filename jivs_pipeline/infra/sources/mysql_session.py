@@ -166,18 +166,19 @@ class Session(pymysql.connections.Connection):
         data, self._at = self._held[self._at :], 0
         # Held from here on: what was received stays, whatever interrupts this.
         self._held = data
-        bounds = [0]
+        found: list[Places] = []
+        at, left = 0, rows
         while True:
-            known = len(bounds)
-            bounds += packets(data, bounds[-1], rows + 1 - known, size - bounds[-1])[1:]
-            if len(bounds) > rows or bounds[-1] >= size:
-                break
+            places = packets(data, at, left, size - at)
+            at, left = int(places[-1]), left - len(places) + 1
+            # Each begins where the one before it ends.
+            found.append(places[1:])
             # The last packet is what ends a result; and nobody says how much is still to come.
-            if len(bounds) > known and not _ordinary(data, np.array(bounds[-2:], np.int64)):
+            if left <= 0 or at >= size or (len(places) > 1 and not _ordinary(data, places[-2:])):
                 break
             data += self._receive()
-        places = np.array(bounds, np.int64)
-        return places, _ordinary(data, places)
+        bounds = np.concatenate([np.zeros(1, np.int64), *found])
+        return bounds, _ordinary(data, bounds)
 
     def _long_row(self) -> tuple[bytearray, Places]:
         """The row of several packets that the held bytes begin with, as one packet."""
