@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from jivs_pipeline.core.permits import FREE, Permit, Permits, share
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session, connect, mapped
 
-__all__ = ["SQL", "Right", "TargetSessions", "overtaken", "value"]
+__all__ = ["SQL", "Right", "TargetSessions", "interrupt", "overtaken", "value"]
 
 SQL = load_blocks("jivs_pipeline.infra", "target.sql")
 _BESIDE = 2
@@ -123,7 +123,7 @@ class TargetSessions:
         if sessions:
             # At the same time: where the network is silent, each takes its whole time.
             with ThreadPoolExecutor(len(sessions), thread_name_prefix="jivs-interrupt") as pool:
-                pool.map(_interrupt, sessions)
+                pool.map(interrupt, sessions)
 
     def _claimed(self) -> Right:
         if self._right is None:
@@ -249,19 +249,38 @@ class TargetSessions:
     @contextmanager
     def _session_of_its_own(self, application_name: str, *, read_only: bool) -> Iterator[Session]:
         """For long queries that run side by side, and for the claim."""
-        with self._seats:
-            with self._lock:
-                idle = self._idle.pop() if self._idle else None
-            if idle is not None:
-                self._drop(idle)  # so that both together are no more than there are seats
-            session = self._session(application_name, read_only=read_only)
-            try:
-                yield session
-            finally:
-                self._drop(session)
+        with self._seats, self._fresh(application_name, read_only=read_only) as session:
+            yield session
+
+    @contextmanager
+    def _spare_sessions(self, application_name: str) -> Iterator[list[Session]]:
+        """All that a run may have beside those that are at work now, to read with; none outside of a run."""
+        with ExitStack() as opened:
+            sessions: list[Session] = []
+            # Never waited for: whoever has one and waits for another may wait for somebody who does the same.
+            while isinstance(self._seats, threading.Semaphore) and self._seats.acquire(blocking=False):
+                opened.callback(self._seats.release)
+                try:
+                    sessions.append(opened.enter_context(self._fresh(application_name, read_only=True)))
+                except JivsError:
+                    break  # it would only have been faster
+            yield sessions
+
+    @contextmanager
+    def _fresh(self, application_name: str, *, read_only: bool) -> Iterator[Session]:
+        with self._lock:
+            idle = self._idle.pop() if self._idle else None
+        if idle is not None:
+            self._drop(idle)  # so that both together are no more than there are seats
+        session = self._session(application_name, read_only=read_only)
+        try:
+            yield session
+        finally:
+            self._drop(session)
 
 
-def _interrupt(session: Session) -> None:
+def interrupt(session: Session) -> None:
+    """Cancel what the server is busy with for this session."""
     with suppress(psycopg.Error):
         session.cancel_safe(timeout=2)
 

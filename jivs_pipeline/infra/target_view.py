@@ -6,6 +6,8 @@ What belongs here: everything that only reads. What does not: writing (`target.p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 
 from psycopg import sql
 
@@ -13,11 +15,11 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
-from jivs_pipeline.infra import ddl, digests, large_objects
-from jivs_pipeline.infra.postgresql import mapped
+from jivs_pipeline.infra import ddl, digests, large_objects, page_ranges
+from jivs_pipeline.infra.postgresql import Session, mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
 from jivs_pipeline.infra.steps import kept
-from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, value
+from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, interrupt, value
 
 __all__ = ["TargetView"]
 
@@ -182,14 +184,20 @@ class TargetView(TargetSessions):
             row = db.execute(sql.SQL("SELECT count(*) FROM {}").format(_rows_of(table, relation))).fetchone()
         return int(row[0]) if row else 0
 
-    def _digests_of(self, table: TablePlan, relation: sql.Composable) -> tuple[Digest, ...]:
+    def _digests_of(self, table: TablePlan, relation: sql.Identifier) -> tuple[Digest, ...]:
         groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
-        query = self._digest_query(table, relation, groups)
-        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
-            rows = db.execute(query).fetchall()
+        question = partial(self._digest_query, table, relation, groups)
+        name = "jivs verify"
+        with self._session_of_its_own(name, read_only=True) as db, mapped(table.target):
+            stored = table.large_objects_of is None
+            spare = stored and page_ranges.is_worth_it(db, relation)
+            with self._spare_sessions(name) if spare else nullcontext(list[Session]()) as others:
+                rows = page_ranges.answered([db, *others], relation, question, interrupt)
         if groups is None:
-            return tuple(Digest(*map(int, row)) for row in rows)
-        found = {chunk: Digest(*map(int, parts)) for chunk, *parts in rows}
+            return (sum((Digest(*map(int, row)) for row in rows), Digest()),)
+        found: dict[int, Digest] = {}
+        for chunk, *parts in rows:
+            found[chunk] = found.get(chunk, Digest()) + Digest(*map(int, parts))
         return tuple(found.get(c.index, Digest()) for c in table.chunks)
 
     def _digest_query(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import threading
 import time
@@ -14,7 +13,7 @@ import pymysql
 import pytest
 
 from jivs_pipeline.core.connections import parse_url
-from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import (
     ConfigError,
     ConnectionFailed,
@@ -22,14 +21,14 @@ from jivs_pipeline.core.errors import (
     SpecError,
     TransientError,
 )
-from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan, Wire
+from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
 from jivs_pipeline.core.ports import Snapshot
 from jivs_pipeline.core.types_mysql import MYSQL_TYPES, MysqlValues, choose_mysql, mysql_type
-from jivs_pipeline.infra.sources import mysql_snapshot
 from jivs_pipeline.infra.sources.mysql import MysqlSource
 from jivs_pipeline_tests.fix_mysql import connected
 from jivs_pipeline_tests.fix_postgresql import Proxy, at_port
 from jivs_pipeline_tests.mysql_databases import EVERY_TYPE, SHOP
+from jivs_pipeline_tests.row_hashes import reference
 
 Make = Callable[..., str]
 Open = Callable[..., MysqlSource]
@@ -343,44 +342,70 @@ def test_chunks_cover_every_row_once(
     assert (len(plan.chunks) >= 10) is (kind is ChunkBy.KEY)
 
 
-def test_the_server_hashes_what_python_hashes(
-    make_mysql: Make, open_mysql: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three ways to one digest: MySQL's MD5, Python's over MySQL's texts, and one written down here."""
-    source = open_mysql(make_mysql(EVERY_TYPE))
-    plan = plan_of(source, "every")
-    assert plan.wire is Wire.CSV
+@pytest.mark.parametrize("spelling", [Spelling.CHAIN, Spelling.CANONICAL])
+def test_digests_are_of_the_canonical_texts(make_mysql: Make, open_mysql: Open, spelling: Spelling) -> None:
+    """As plain Python hashes them, which knows only what is written down here."""
+    source = open_mysql(
+        make_mysql(
+            "CREATE TABLE t (id int unsigned zerofill, v varchar(9), n decimal(9,4), f float, b blob, m datetime(6), s timestamp NULL,"
+            " t time(2), x bit(3));\n"
+            "INSERT INTO t VALUES (1, 'ä☃', '-1.5000', 0.5, x'00ff', '2020-02-29 01:02:03.4', '2020-02-29 01:02:03', '-0:00:01.5', 5),"
+            " (20, NULL, '100', -2, '', '2020-02-29', NULL, '10:00:00', 0),"
+            " (300, '', '-0.0000', 0, NULL, NULL, '1970-01-01 00:00:01', NULL, NULL)"
+        )
+    )
+    rows = [
+        ["1", "ä☃", "-1.5", "3fe0000000000000", "00ff", "2020-02-29 01:02:03.4", "2020-02-29 01:02:03+00", "-00:00:01.5", "101"],
+        ["20", None, "100", "c000000000000000", "", "2020-02-29 00:00:00", None, "10:00:00", "000"],
+        ["300", "", "0", "0000000000000000", None, None, "1970-01-01 00:00:01+00", None, None],
+    ]  # fmt: skip
+    plan = plan_of(source, "t").model_copy(update={"spelling": spelling})
     with source.snapshot(1) as snapshot:
-        by_server = digest_of(snapshot, plan)
-        monkeypatch.setattr(mysql_snapshot, "_row_text", lambda _: "NULL")
-        assert digest_of(snapshot, plan) == by_server
-    small = open_mysql(make_mysql("CREATE TABLE t (id int, v varchar(9), n decimal(9,4), f float, b blob);\nINSERT INTO t VALUES (1, 'ä☃', '-1.5000', 0.5, x'00ff'), (2, NULL, '100', -2, '')"))  # fmt: skip
-    texts = ["1,2:ä☃,-1.5,3fe0000000000000,4:00ff", "2,-,100,c000000000000000,0:"]
-    halves = [struct.unpack(">qq", hashlib.md5(t.encode()).digest()) for t in texts]
-    monkeypatch.undo()
-    with small.snapshot(1) as snapshot:
-        expected = Digest(2, sum(h for h, _ in halves), sum(low for _, low in halves))
-        assert digest_of(snapshot, plan_of(small, "t")) == expected
+        assert digest_of(snapshot, plan) == reference(rows, [c.canon for c in plan.columns], spelling)
+        key = [plan.columns[0], plan.columns[1]]
+        hashes = {key: hashed for hashed, key in snapshot.hashes(plan, plan.chunks[0], key)}
+    assert hashes.keys() == {("1", "ä☃"), ("20", None), ("300", "")}
+    for row in rows:
+        one = reference([row], [c.canon for c in plan.columns], spelling)
+        signed = struct.unpack(">q" if spelling is Spelling.CHAIN else ">qq", hashes[row[0] or "", row[1]])
+        assert sum(signed) == one.high + one.low
 
 
-def test_values_near_the_packet_limit(make_mysql: Make, open_mysql: Open) -> None:
-    """A blob of which the hex is too long for the server to spell is hashed all the same."""
+@pytest.mark.parametrize("spelling", [Spelling.CHAIN, Spelling.CANONICAL])
+def test_values_near_the_packet_limit(make_mysql: Make, open_mysql: Open, spelling: Spelling) -> None:
+    """A blob of which the hex is longer than the server lets any text be is hashed all the same."""
     url = make_mysql("CREATE TABLE t (id int PRIMARY KEY, b longblob);\nINSERT INTO t VALUES (1, x'01')")
     with connected(url) as db, db.cursor() as cursor:
         cursor.execute("SELECT @@max_allowed_packet")
         size = cursor.fetchone()[0] // 8 * 5
     change(url, f"INSERT INTO t VALUES (2, repeat(x'ab', {size}))")
     source = open_mysql(url)
-    plan = plan_of(source, "t")
+    plan = plan_of(source, "t").model_copy(update={"spelling": spelling})
     with source.snapshot(1) as snapshot:
         assert [len(b) for _, b in rows_of(snapshot, plan)] == [1, size]
-        assert digest_of(snapshot, plan).rows == 2
-        hashed = hashlib.md5(b"2," + b"%d:" % (2 * size) + b"ab" * size).digest()
-        small = hashlib.md5(b"1,2:01").digest()
-        high, low = (
-            sum(pair) for pair in zip(struct.unpack(">qq", hashed), struct.unpack(">qq", small), strict=True)
-        )
-        assert digest_of(snapshot, plan) == Digest(2, high, low)
+        expected = [["1", "01"], ["2", "ab" * size]]
+        assert digest_of(snapshot, plan) == reference(expected, [c.canon for c in plan.columns], spelling)
+
+
+def test_rows_of_several_packets(make_mysql: Make, open_mysql: Open) -> None:
+    """Rows on both sides of the largest packet come as they are, in their order, also between small ones."""
+    url = make_mysql("CREATE TABLE t (id int PRIMARY KEY, b longblob, c varchar(9))")
+    # A row is the values with their lengths: "n", four bytes and the blob's, and "end" with one.
+    whole = (1 << 24) - 1
+    sizes = [3, *(whole - 2 - 4 - 4 + more for more in (-1, 0, 1, 2)), 3, 2 * whole - 2 - 9 - 4, 5]
+    with connected(url) as db, db.cursor() as cursor:
+        cursor.execute(f"SET GLOBAL max_allowed_packet = GREATEST(@@max_allowed_packet, {64 << 20})")
+    with connected(url) as db, db.cursor() as cursor:
+        for number, size in enumerate(sizes):
+            cursor.execute(f"INSERT INTO t VALUES ({number}, repeat('x', {size}), 'end')")
+        db.commit()
+    source = open_mysql(url)
+    plan = plan_of(source, "t")
+    with source.snapshot(1) as snapshot:
+        found = rows_of(snapshot, plan)
+        assert [(n, len(b), c) for n, b, c in found] == [(n, size, "end") for n, size in enumerate(sizes)]
+        assert all(set(b) == {ord("x")} for _, b, _ in found)
+        assert snapshot.count(plan, plan.chunks[0]) == digest_of(snapshot, plan).rows == len(sizes)
 
 
 # ── the snapshot ────────────────────────────────────────────────────────────────────────────────────────

@@ -128,10 +128,17 @@ class MysqlSource:
                 # information_schema hides columns that this user may not read: then this fails.
                 session.table(f"SELECT * {source_rows(table.schema, table.name, ['FALSE'])}")
                 known = charsets(session, table.schema, table.name)
+                limit = session.number("SELECT @@max_allowed_packet") - _PACKET_HEADROOM
                 census = take_census(
-                    session, table, columns, where, chunk_bytes, charsets=known, numbered=numbered
+                    session,
+                    table,
+                    columns,
+                    where,
+                    chunk_bytes,
+                    charsets=known,
+                    numbered=numbered,
+                    limit=limit,
                 )
-                limit = session.number("SELECT @@max_allowed_packet")
             except pymysql.Error as error:
                 if number_of(error) not in _NO_RIGHT:
                     raise
@@ -170,7 +177,7 @@ class MysqlSource:
             columns=tuple(planned),
             lane=Lane.ARROW,
             wire=wire,
-            spelling=Spelling.CANONICAL,
+            spelling=Spelling.CHAIN,
             refused=tuple(refused),
             lossy=tuple(lossy),
             broken_keys=census.broken_keys or None,
@@ -319,10 +326,10 @@ def _check(session: Session, table: Table, where: str) -> None:
 
 
 def _too_large(census: Census, limit: int) -> list[Refusal]:
-    if census.largest + _PACKET_HEADROOM <= limit:
+    if census.largest <= limit:
         return []
     reason = (
-        f"its largest row has {census.largest:,} bytes, and the server sends no more than {limit:,};"
+        f"its largest row has {census.largest:,} bytes, and the server sends no more than {limit + _PACKET_HEADROOM:,};"
         " raise max_allowed_packet there"
     )
     return [Refusal("", reason)]

@@ -25,8 +25,9 @@ from jivs_pipeline.core.plan import ColumnPlan
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.core.types_mysql import mysql_type
 from jivs_pipeline.infra.sources.mysql_session import quoted
+from jivs_pipeline.infra.sources.parquet_types import digestible
 
-__all__ = ["array_of", "canonical", "printed", "readable"]
+__all__ = ["array_of", "hashable", "printed", "readable", "spelled"]
 
 _pc: Any = compute  # pyarrow.compute makes its functions at import, where no checker sees them
 
@@ -67,39 +68,39 @@ def _ewkb(c: str) -> str:
 # ── digests ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def canonical(column: ColumnPlan) -> str:
-    """SQL of the value as `Canon` spells it, in utf8mb4; NULL for NULL."""
-    value, declared = printed(column), mysql_type(column.source_type)
+def hashable(column: ColumnPlan) -> str:
+    """SQL of the value as `spelled` takes it."""
+    value = printed(column)
+    if column.canon is Canon.FLOAT:
+        return _float_bytes(value)
+    return value
+
+
+def spelled(column: ColumnPlan, binary: Any) -> Any:
+    """The values of a column, given as they were printed, as `Canon` spells them; large bytes stay what they are.
+
+    What is no UTF-8 is left as it is, for then it differs from the target's.
+    """
+    if column.canon is Canon.BYTES:
+        return digestible(binary, column)
+    declared, text = mysql_type(column.source_type), binary.view(pa.string())
     match column.canon:
-        case Canon.FLOAT:
-            return _float_bytes(value)
-        case Canon.BYTES:
-            return _utf8(f"LOWER(HEX({value}))")
-        case Canon.NUMERIC:
-            return _digits(_utf8(value), pointed=bool(declared.scale))
+        case Canon.NUMERIC if declared.scale:
+            short = _without_zeros(text)
+            zeros = _pc.equal(short, "-0")
+            return _pc.if_else(zeros, "0", short) if _pc.any(zeros).as_py() else short
         case Canon.TIMESTAMP:
-            text = _seconds(_utf8(value), declared.length)
-            return f"CONCAT({text}, '+00')" if column.carrier == "timestamptz" else text
-        case _ if column.carrier == "interval":
-            return _seconds(_utf8(value), declared.length)
+            text = _without_zeros(text) if declared.length else text
+            return _pc.binary_join_element_wise(text, "+00", "") if column.carrier == "timestamptz" else text
+        case _ if column.carrier == "interval" and declared.length:
+            return _without_zeros(text)
         case _:
-            return _utf8(value)
+            return text
 
 
-def _utf8(value: str) -> str:
-    return f"CONVERT({value} USING utf8mb4)"
-
-
-def _seconds(text: str, digits: int | None) -> str:
-    """Without zeros at the end of a fraction."""
-    return f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {text}))" if digits else text
-
-
-def _digits(text: str, *, pointed: bool) -> str:
-    if not pointed:
-        return text
-    short = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {text}))"
-    return f"IF({short} = '-0', '0', {short})"
+def _without_zeros(text: Any) -> Any:
+    """Without zeros at the end of a fraction, which every text has."""
+    return _pc.ascii_rtrim(_pc.ascii_rtrim(text, "0"), ".")
 
 
 _SIGN = "IF({v} < 0 OR ({v} = 0 AND LEFT(CONVERT({v} USING utf8mb4), 1) = '-'), 1 << 63, 0)"
@@ -120,7 +121,7 @@ def _float_bytes(value: str) -> str:
         f"IF({mantissa} < 1, 0, (CAST({exponent} AS SIGNED) + 1023) << 52)"
         f" | CAST(({mantissa} - IF({mantissa} < 1, 0, 1)) * 4503599627370496e0 AS UNSIGNED)"
     )
-    return _utf8(f"LOWER(LPAD(HEX({sign} | IF({value} = 0, 0, {bits})), 16, '0'))")
+    return f"LOWER(LPAD(HEX({sign} | IF({value} = 0, 0, {bits})), 16, '0'))"
 
 
 # ── arrays ──────────────────────────────────────────────────────────────────────────────────────────────

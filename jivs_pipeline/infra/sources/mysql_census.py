@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 
 from jivs_pipeline.core.model import Column, ForeignKey, Table
 from jivs_pipeline.core.plan import Chunk, ChunkBy
@@ -22,13 +23,17 @@ __all__ = ["Census", "chunk_condition", "conditions_of", "orphan_conditions", "s
 _FIXED_BYTES = 8  # of a value that is neither text nor bytes, in Arrow
 _AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
 _NO_CONVERSION = frozenset({"utf8mb4", "utf8mb3", "utf8", ""})
+_WIDE_CHARACTERS = frozenset({"ucs2", "utf16", "utf16le", "utf32"})
+"""Character sets in which a byte of 0 need not be a NUL."""
+_EVENLY = 4
+"""The number of a table's chunks is a multiple of it, so that the workers share them evenly."""
 _LARGEST_BIGINT = 9_223_372_036_854_775_807
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What one transaction saw of a table. `largest` are the bytes of its largest row; for `broken_keys` see
-    `core.ports.Survey`.
+    """What one transaction saw of a table. `largest` are the bytes of its largest row, where a row may be too large;
+    for `broken_keys` see `core.ports.Survey`.
     """
 
     rows: int
@@ -64,10 +69,14 @@ def chunk_condition(columns: Sequence[str], chunk: Chunk) -> str | None:
 
 
 def _no_day(c: str) -> str:
-    """Condition of a date that no calendar has; MySQL keeps some whatever the SQL mode was when they came."""
+    """Condition of a date that no calendar has; MySQL keeps some whatever the SQL mode was when they came.
+
+    Most dates are known for good by their first two conditions, and then the others cost nothing.
+    """
     return (
-        f"{c} IS NOT NULL AND (YEAR({c}) = 0 OR MONTH({c}) = 0 OR DAYOFMONTH({c}) = 0"
-        f" OR LAST_DAY({c}) IS NULL OR DAYOFMONTH({c}) > DAYOFMONTH(LAST_DAY({c})) OR DAYOFMONTH({c}) IS NULL)"
+        f"CASE WHEN DAYOFMONTH({c}) BETWEEN 1 AND 28 AND MONTH({c}) > 0 AND YEAR({c}) > 0 THEN FALSE ELSE"
+        f" {c} IS NOT NULL AND (YEAR({c}) = 0 OR MONTH({c}) = 0 OR DAYOFMONTH({c}) = 0"
+        f" OR LAST_DAY({c}) IS NULL OR DAYOFMONTH({c}) > DAYOFMONTH(LAST_DAY({c})) OR DAYOFMONTH({c}) IS NULL) END"
     )
 
 
@@ -105,7 +114,9 @@ def conditions_of(c: str, declared: MysqlType, charset: str, *, numbered: bool) 
             found["blank"] = f"{c} = '' AND ({c} + 0) > 0"
     elif declared.text:
         # As bytes: collations do not see a NUL.
-        found["nul"] = f"LOCATE(x'00', CAST(CONVERT({c} USING utf8mb4) AS BINARY)) > 0"
+        known = charset and charset not in _WIDE_CHARACTERS
+        octets = c if known else f"CONVERT({c} USING utf8mb4)"
+        found["nul"] = f"LOCATE(x'00', CAST({octets} AS BINARY)) > 0"
         if charset not in _NO_CONVERSION:
             again = f"CONVERT(CONVERT({c} USING utf8mb4) USING {charset})"
             found["unreadable"] = f"CAST({again} AS BINARY) <> CAST({c} AS BINARY)"
@@ -116,13 +127,23 @@ def conditions_of(c: str, declared: MysqlType, charset: str, *, numbered: bool) 
     return found
 
 
-def _size(c: str, declared: MysqlType) -> str | None:
+def _size(column: Column, declared: MysqlType) -> str | None:
     """SQL of a value's bytes as they are sent, where its type does not tell."""
+    c = quoted(column.name)
     if declared.text or declared.family in {"binary", "varbinary", "blob"}:
-        return f"COALESCE(LENGTH({c}), 0)"
-    if declared.family == "geometry":
+        size = f"LENGTH({c})"
+    elif declared.family == "geometry":
         return f"COALESCE(LENGTH(CAST({c} AS BINARY)), 0)"
-    return None
+    else:
+        return None
+    return f"COALESCE({size}, 0)" if column.nullable else size
+
+
+def _most(declared: MysqlType) -> float:
+    """Bytes that no value of this type exceeds, as far as the type tells."""
+    if declared.family in {"char(n)", "varchar(n)", "binary", "varbinary"} and declared.length is not None:
+        return 4 * declared.length
+    return inf
 
 
 @dataclass(slots=True)
@@ -149,30 +170,31 @@ def _look(
     where: str | None,
     charsets: Mapping[str, str],
     numbered: frozenset[str],
+    limit: int,
 ) -> tuple[int, int, int, dict[str, MysqlValues]]:
-    """Rows, bytes, bytes of the largest row, and the census of each column."""
+    """Rows, bytes, bytes of the largest row (0 where all are surely within the limit), and the census of each column."""
     totals = _Totals(session, source_rows(table.schema, table.name, [where]))
     totals.asked["", "rows"] = "COUNT(*)"
     types = {c.name: mysql_type(c.type) for c in columns}
     in_key = _key_columns(table)
-    sizes: list[str] = []
     for name, declared in types.items():
-        c = quoted(name)
-        counted = conditions_of(c, declared, charsets.get(name, ""), numbered=name in numbered)
+        counted = conditions_of(quoted(name), declared, charsets.get(name, ""), numbered=name in numbered)
         for what, condition in counted.items():
-            totals.asked[name, what] = f"SUM({condition})"
-        if (size := _size(c, declared)) is not None:
-            sizes.append(size)
-            totals.asked[name, "bytes"] = f"SUM({size})"
+            # Not SUM, which adds decimals.
+            totals.asked[name, what] = f"COUNT(({condition}) OR NULL)"
+    sizes = {c.name: size for c in columns if (size := _size(c, types[c.name])) is not None}
     if sizes:
-        totals.asked["", "largest"] = f"MAX({' + '.join(sizes)})"
+        whole = " + ".join(sizes.values())
+        totals.asked["", "bytes"] = f"SUM({whole})"
+        if sum(_most(types[name]) for name in sizes) > limit:
+            totals.asked["", "largest"] = f"MAX({whole})"
     found = totals.run()
     rows = found["", "rows"]
     values: dict[str, MysqlValues] = {}
     for name in types:
-        counts = {what: n for (column, what), n in found.items() if column == name and what != "bytes"}
+        counts = {what: n for (column, what), n in found.items() if column == name}
         values[name] = MysqlValues(in_key=name in in_key, numbered=name in numbered, **counts)
-    size = sum(found.get((name, "bytes"), _FIXED_BYTES * rows) for name in types)
+    size = found.get(("", "bytes"), 0) + _FIXED_BYTES * rows * (len(types) - len(sizes))
     return rows, size, found.get(("", "largest"), 0), values
 
 
@@ -277,14 +299,16 @@ def take_census(
     *,
     charsets: Mapping[str, str],
     numbered: frozenset[str],
+    limit: int,
 ) -> Census:
     """Look at all rows, in the transaction that the session is in.
 
     Args:
         charsets: character set of each text column.
         numbered: columns that number themselves, or refer to one that does.
+        limit: bytes of a row that the server surely sends.
     """
-    rows, size, largest, values = _look(session, table, columns, where, charsets, numbered)
+    rows, size, largest, values = _look(session, table, columns, where, charsets, numbered, limit)
     carried = {c.name for c in columns}
     broken = {
         key.columns: count
@@ -294,5 +318,6 @@ def take_census(
     wanted = min(-(-size // max(chunk_bytes, 1)), rows)
     by, names, chunks = _WHOLE
     if wanted > 1:
+        wanted = -(-wanted // _EVENLY) * _EVENLY
         by, names, chunks = _chunks(session, table, where, -(-rows // wanted))
     return Census(rows, size, largest, values, broken, by, names, chunks)

@@ -25,7 +25,7 @@ from jivs_pipeline.infra.sources.mysql_census import (
     orphan_conditions,
     source_rows,
 )
-from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted, rows_of
 
 __all__ = ["address_of", "bad_conditions", "bad_rows", "charsets", "chunk_rows", "orphans", "present"]
 
@@ -164,7 +164,7 @@ def bad_rows(
     at = len(address)
     try:
         for columns in stream:
-            for row in zip(*columns, strict=True):
+            for row in rows_of(columns):
                 place = _position(address, row[:at])
                 why = _reason(table, cases, row[at]) or broken[place]
                 found = {

@@ -19,19 +19,19 @@ from typing import Any, Never
 import pyarrow as pa
 import pymysql
 
-from jivs_pipeline.core.digest import Canon, Digest
-from jivs_pipeline.core.errors import DataError, JivsError, RefusedError, SnapshotLost, TerminalError
+from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import DataError, JivsError, SnapshotLost, TerminalError
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
 from jivs_pipeline.core.ports import HashedRow
 from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
-from jivs_pipeline.infra.sources.mysql_carriers import array_of, canonical, readable
+from jivs_pipeline.infra.sources.mysql_carriers import array_of, hashable, readable, spelled
 from jivs_pipeline.infra.sources.mysql_census import source_rows
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
-from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
+from jivs_pipeline.infra.sources.mysql_session import Columns, Session, literal, quoted
 from jivs_pipeline.infra.sources.mysql_sieve import (
     address_of,
     bad_rows,
@@ -40,14 +40,12 @@ from jivs_pipeline.infra.sources.mysql_sieve import (
     orphans,
     present,
 )
-from jivs_pipeline.infra.sources.parquet_types import digestible
-from jivs_pipeline.infra.sources.row_text import digest_of_texts, total_of
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 from jivs_pipeline.infra.sources.rows_again import judge
 
 __all__ = ["MysqlSnapshot", "begin_all"]
 
-_BATCH_ROWS = 16_384
-_LONGEST = 1 << 28
+_BATCH_ROWS, _BATCH_BYTES = 16_384, 8 << 20
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _LOCK_SECONDS = 5
 _HOLD_SECONDS = 10
@@ -139,7 +137,7 @@ class MysqlSnapshot:
         *,
         place: str,
         consistency: str,
-        batch_bytes: int = 8 * 1024 * 1024,
+        batch_bytes: int = _BATCH_BYTES,
         portion: Portion = NO_LIMIT,
     ) -> None:
         self._all = list(sessions)
@@ -209,19 +207,28 @@ class MysqlSnapshot:
             DataError: a value is not what the census saw, or text is not UTF-8.
         """
         schema = pa.schema([pa.field(c.target, arrow_type(c.arrow)) for c in table.columns])
-        wanted = ", ".join(readable(c) for c in table.columns) or "1"
+        values = [(c, readable(c)) for c in table.columns]
         rows = min(_BATCH_ROWS, self._portion.rows_of(table) or _BATCH_ROWS)
         size = min(self._batch_bytes, self._portion.bytes or self._batch_bytes)
+        for columns in self._read(table, chunk, values, rows, size):
+            yield self._joined(table, columns, schema)
+
+    def _read(
+        self,
+        table: TablePlan,
+        chunk: Chunk,
+        values: Sequence[tuple[ColumnPlan, str]],
+        rows: int = _BATCH_ROWS,
+        size: int = _BATCH_BYTES,
+    ) -> Iterator[Columns]:
+        """The chunk's rows: these values of its columns as the server prints them; something, without columns."""
+        wanted = ", ".join(value for _, value in values) or "1"
         with self.lent(table) as session:
             stream = session.stream(f"SELECT {wanted} {chunk_rows(table, chunk)}", rows, size)
             try:
-                for columns in stream:
-                    yield self._batch(table, columns, schema)
+                yield from stream
             finally:
                 stream.close()
-
-    def _batch(self, table: TablePlan, columns: list[list[bytes | None]], schema: Any) -> pa.RecordBatch:
-        return self._joined(table, [pa.array(values, pa.binary()) for values in columns], schema)
 
     @staticmethod
     def _joined(table: TablePlan, columns: Sequence[Any], schema: Any) -> pa.RecordBatch:
@@ -295,32 +302,26 @@ class MysqlSnapshot:
     # ── digests ─────────────────────────────────────────────────────────────────────────────────────────
 
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
-        """Digest of the chunk: MySQL spells and hashes each row, and its hashes are summed here."""
-        rows = chunk_rows(table, chunk)
-        try:
-            with self.lent(table) as session:
-                return _summed(session.stream(f"SELECT UNHEX(MD5({_row_text(table)})) {rows}", longest=16))
-        except _TooLongError:
-            with self.lent(table) as session:
-                return _large_rows(session, table, rows)
+        """Digest of the chunk, from a second read of its rows that shares with the first how packets are cut, no more."""
+        return sum(
+            (digest_of_texts(table, texts, rows) for texts, rows in self._spelled(table, chunk)), Digest()
+        )
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
-        """What `digest` sums up, row by row.
+        """What `digest` sums up, row by row."""
+        places = [table.columns.index(c) for c in key]
+        for texts, rows in self._spelled(table, chunk):
+            yield from hashed_rows(table, texts, places, rows)
 
-        Raises:
-            RefusedError: a row is too long for the server to spell.
+    def _spelled(self, table: TablePlan, chunk: Chunk) -> Iterator[tuple[list[Any], int]]:
+        """Canonical texts of some rows at a time by column, and how many rows they are.
+
+        Columns are asked for from the last to the first, so that none is where it was in the other read.
         """
-        wanted = ", ".join([f"UNHEX(MD5({_row_text(table)}))", *map(canonical, key)])
-        with self.lent(table) as session:
-            stream = session.stream(f"SELECT {wanted} {chunk_rows(table, chunk)}")
-            try:
-                for hashes, *keys in stream:
-                    for hashed, *texts in zip(hashes, *keys, strict=True):
-                        if hashed is None:
-                            raise RefusedError(f"A row of {table.source} is too long to be hashed alone")
-                        yield hashed, tuple(None if t is None else t.decode() for t in texts)
-            finally:
-                stream.close()
+        values = [(c, hashable(c)) for c in reversed(table.columns)]
+        for columns in self._read(table, chunk, values):
+            texts = [spelled(c, found) for (c, _), found in zip(values, columns, strict=False)]
+            yield texts[::-1], len(columns[0])
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
@@ -346,58 +347,3 @@ class MysqlSnapshot:
                 largest = session.number(f"SELECT MAX({quoted(column.source)}) {rows}")
                 found[column.target] = max(counter, largest + 1, 1)
         return found
-
-
-class _TooLongError(Exception):
-    """A row's text is longer than the server lets any text be (max_allowed_packet)."""
-
-
-def _row_text(table: TablePlan) -> str:
-    """SQL of the row as `Spelling.CANONICAL` spells it; NULL where it gets too long.
-
-    CASE, because a value whose text is too long is NULL too, and must not be taken for one.
-    """
-    items: list[str] = []
-    for column in table.columns:
-        text = canonical(column)
-        if not column.canon.free:
-            items.append(f"IFNULL({text}, '')")
-            continue
-        items.append(
-            f"CASE WHEN {quoted(column.source)} IS NULL THEN '-' ELSE CONCAT(CHAR_LENGTH({text}), ':', {text}) END"
-        )
-    # Not CONCAT_WS, which leaves NULLs out.
-    joined = ", ',', ".join(items)
-    return f"CONCAT({joined})" if items else "''"
-
-
-def _summed(stream: Generator[list[list[bytes | None]]]) -> Digest:
-    digest = Digest()
-    try:
-        for (hashes,) in stream:
-            if None in hashes:
-                raise _TooLongError
-            digest += total_of([h for h in hashes if h is not None])
-    finally:
-        stream.close()
-    return digest
-
-
-def _large_rows(session: Session, table: TablePlan, rows: str) -> Digest:
-    """The same digest where rows are too long for the server to spell: it spells values, and they are joined here."""
-    raw = [c.canon is Canon.BYTES for c in table.columns]
-    wanted = [readable(c) if bytes_ else canonical(c) for c, bytes_ in zip(table.columns, raw, strict=True)]
-    stream = session.stream(f"SELECT {', '.join(wanted)} {rows}", rows=64, longest=_LONGEST)
-
-    def text(values: Sequence[bytes | None], column: ColumnPlan, bytes_: bool) -> Any:  # noqa: FBT001
-        array = pa.array(values, pa.binary())
-        return digestible(array, column) if bytes_ else array.cast(pa.string())
-
-    digest = Digest()
-    try:
-        for columns in stream:
-            texts = [text(*one) for one in zip(columns, table.columns, raw, strict=True)]
-            digest += digest_of_texts(table, texts, len(columns[0]))
-    finally:
-        stream.close()
-    return digest

@@ -9,7 +9,7 @@ every value, bytes as hex digits, and the driver copies characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
@@ -23,13 +23,11 @@ from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.errors import ConfigError
 from jivs_pipeline.core.model import Catalog
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, TablePlan
-from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.core.types_mysql import mysql_type
 from jivs_pipeline.infra.sources.mysql import MysqlSource
-from jivs_pipeline.infra.sources.mysql_carriers import readable
 from jivs_pipeline.infra.sources.mysql_errors import mapped
 from jivs_pipeline.infra.sources.mysql_open import pin
-from jivs_pipeline.infra.sources.mysql_session import Columns, Session, text_of
+from jivs_pipeline.infra.sources.mysql_session import Columns, Session, rows_of, text_of
 from jivs_pipeline.infra.sources.mysql_sieve import chunk_rows
 from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot
 from jivs_pipeline.infra.sources.odbc_link import Link, OdbcError
@@ -97,7 +95,7 @@ class MysqlLink:
 
     def table(self, statement: str) -> list[tuple[bytes | None, ...]]:
         """All rows of a small result."""
-        return [row for columns in self.stream(statement) for row in zip(*columns, strict=True)]
+        return [row for columns in self.stream(statement) for row in rows_of(columns)]
 
     def texts(self, statement: str) -> list[tuple[str | None, ...]]:
         """All rows of a small result, as texts."""
@@ -108,16 +106,9 @@ class MysqlLink:
         found = self.table(statement)
         return int(text_of(found[0][0]) or 0) if found else 0
 
-    def stream(
-        self, statement: str, rows: int = 16_384, size: int = 1 << 23, longest: int | None = None
-    ) -> Generator[Columns]:
-        """The result in parts. Where the longest value is not known: small ones first, then with room for any."""
+    def stream(self, statement: str, rows: int = 16_384) -> Generator[Columns]:
+        """The result in parts: small values first, then with room for any."""
         with as_pymysql():
-            if longest is not None:
-                count = max(1, min(rows, size // longest))
-                for batch in self.link.stream(statement, longest, count):
-                    yield _columns(batch)
-                return
             any_yet = False
             try:
                 for batch in self.link.stream(statement, _SMALL, min(rows, _SMALL_ROWS)):
@@ -133,7 +124,7 @@ class MysqlLink:
 
 
 def _columns(batch: pa.RecordBatch) -> Columns:
-    return [column.cast(pa.binary()).to_pylist() for column in batch.columns]
+    return [column.cast(pa.binary()) for column in batch.columns]
 
 
 @contextmanager
@@ -152,32 +143,36 @@ def as_pymysql() -> Generator[None]:
 class OdbcMysqlSnapshot(MysqlSnapshot):
     """The same snapshot; the driver hands out text."""
 
-    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
-        """The chunk as record batches in the plan's types and target names."""
-        schema = pa.schema([pa.field(c.target, arrow_type(c.arrow)) for c in table.columns])
-        cells = [_cell(column) for column in table.columns]
+    def _read(
+        self,
+        table: TablePlan,
+        chunk: Chunk,
+        values: Sequence[tuple[ColumnPlan, str]],
+        rows: int = 16_384,
+        size: int = 8 << 20,
+    ) -> Iterator[Columns]:
+        cells = [_cell(column, value) for column, value in values]
         with self.lent(table) as session, as_pymysql():
             stream = read_cells(
                 cast("MysqlLink", session).link,
                 cells,
                 lambda condition: chunk_rows(table, chunk, condition),
-                batch_bytes=min(self._batch_bytes, self._portion.bytes or self._batch_bytes),
-                most=self._portion.rows_of(table),
+                batch_bytes=size,
+                most=rows,
             )
             for batch in stream:
-                columns = [
-                    _bytes(values) if column.carrier in _HEX else values.cast(pa.binary())
-                    for column, values in zip(table.columns, batch.columns, strict=True)
+                yield [
+                    _bytes(found) if column.carrier in _HEX else found.cast(pa.binary())
+                    for (column, _), found in zip(values, batch.columns, strict=False)
                 ]
-                yield self._joined(table, columns, schema)
 
 
 def _bytes(values: Any) -> Any:
     return pa.array([None if v is None else bytes.fromhex(v) for v in values.to_pylist()], pa.binary())
 
 
-def _cell(column: ColumnPlan) -> Cell:
-    value, declared = readable(column), mysql_type(column.source_type)
+def _cell(column: ColumnPlan, value: str) -> Cell:
+    declared = mysql_type(column.source_type)
     hexed = column.carrier in _HEX
     text = f"HEX({value})" if hexed else value
     octets = f"2 * LENGTH({value})" if hexed else f"LENGTH(CONVERT({value} USING utf8mb4))"
