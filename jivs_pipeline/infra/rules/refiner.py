@@ -29,7 +29,7 @@ from jivs_pipeline.infra.rules.duck import as_arrow, calculator, kind_of, quoted
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import ROW, reading, statement
 from jivs_pipeline.infra.rules.texts import Texts, from_source, from_text
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, digests_of_texts
 
 __all__ = ["Refiner"]
 
@@ -44,6 +44,14 @@ class _Problem:
     row: int
     column: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A batch as it was read: its columns as digests spell them."""
+
+    canon: Sequence[Array]
+    rows: int
 
 
 class Refiner:
@@ -118,7 +126,7 @@ class Refiner:
         """
         rules = self._rules
         texts = [from_source(a, c) for a, c in zip(batch.columns, rules.read, strict=True)]
-        source = digest_of_texts(self._as_read, [t.canon for t in texts], batch.num_rows)
+        read = _Read([t.canon for t in texts], batch.num_rows)
         alive = (
             pa.array([n for n in range(batch.num_rows) if n not in dropped], pa.int64()) if dropped else None
         )
@@ -133,7 +141,7 @@ class Refiner:
             changed["rows: python"] += abs(rows - after)
             rows = after
         made, problems = self._apply(base, names, rows)
-        refined = self._result(texts, made, problems, base, rows, source, changed)
+        refined = self._result(texts, made, problems, base, rows, read, changed)
         if rules.python:
             return refined
         numbers = sorted({p.row for p in problems})
@@ -252,7 +260,7 @@ class Refiner:
         problems: list[_Problem],
         base: pa.Table,
         rows: int,
-        source: Digest,
+        read: _Read,
         changed: Counter[str],
     ) -> Refined:
         kept = made.column(ROW).combine_chunks() if made is not None else pa.array(range(rows), pa.int32())
@@ -284,10 +292,16 @@ class Refiner:
                 changed[f"check: {name}"] += len(numbers)
             columns, kept = _without({p.row for p in problems}, columns, kept)
         batch = self._batch(columns)
-        digest = digest_of_texts(self._table, [t.canon for t in columns], batch.num_rows)
-        return Refined(
-            batch, [t.canon for t in columns], digest, source, self._bad_rows(problems, base, texts), changed
-        )
+        canon = [t.canon for t in columns]
+        source, digest = self._digests(read, canon, batch.num_rows)
+        return Refined(batch, canon, digest, source, self._bad_rows(problems, base, texts), changed)
+
+    def _digests(self, read: _Read, canon: Sequence[Array], rows: int) -> tuple[Digest, Digest]:
+        """Of the batch as it was read, and of what became of it."""
+        if read.rows == rows:
+            return digests_of_texts(self._as_read, read.canon, self._table, canon, rows)
+        source = digest_of_texts(self._as_read, read.canon, read.rows)
+        return source, digest_of_texts(self._table, canon, rows)
 
     def _batch(self, columns: Sequence[Texts]) -> pa.RecordBatch:
         schema = pa.schema([pa.field(c.target, pa.string()) for c in self._table.columns])
