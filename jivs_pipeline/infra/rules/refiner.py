@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
@@ -150,7 +151,7 @@ class Refiner:
     def _base(self, inputs: Sequence[Array], rows: int) -> tuple[pa.Table, dict[str, str]]:
         """The texts as a table for DuckDB, and SQL of each column that steps see."""
         numbers = [self._read[name] for name, _ in self._rules.seen]
-        arrays = [pa.array(range(rows), pa.int32()), *(inputs[n] for n in numbers)]
+        arrays = [_numbered(rows), *(inputs[n] for n in numbers)]
         table = pa.table(arrays, names=[ROW, *(f"r{n}" for n in numbers)])
         return table, {
             name: reading(type_, f"r{n}") for (name, type_), n in zip(self._rules.seen, numbers, strict=True)
@@ -181,7 +182,7 @@ class Refiner:
                 hint="Always return the same columns",
                 table=self._table.source,
             )
-        arrays = [pa.array(range(answer.num_rows), pa.int32()), *(answer.column(n) for n in back)]
+        arrays = [_numbered(answer.num_rows), *(answer.column(n) for n in back)]
         table = pa.table(arrays, names=[ROW, *(f"p{n}" for n in range(len(back)))])
         # Cast, so that a type that is another one in this batch is an error instead of another text.
         sql = {name: f"CAST(p{n} AS {type_})" for n, (name, type_) in enumerate(rules.returned)}
@@ -228,7 +229,10 @@ class Refiner:
         return pa.concat_tables(parts) if parts else self._run_on_nothing(query, base), problems
 
     def _run(self, query: str) -> pa.Table:
-        return as_arrow(self._duck, query, self._pads)
+        """The result in the order of its rows, in which it is but for joins: DuckDB would sort what is sorted."""
+        found = as_arrow(self._duck, query, self._pads)
+        numbers = found.column(ROW).to_numpy()
+        return found if (numbers[1:] > numbers[:-1]).all() else found.sort_by(ROW)
 
     def _run_on_nothing(self, query: str, base: pa.Table) -> pa.Table:
         self._register(base.slice(0, 0))
@@ -263,7 +267,7 @@ class Refiner:
         read: _Read,
         changed: Counter[str],
     ) -> Refined:
-        kept = made.column(ROW).combine_chunks() if made is not None else pa.array(range(rows), pa.int32())
+        kept = made.column(ROW).combine_chunks() if made is not None else _numbered(rows)
         columns: list[Texts] = []
         for column in self._table.columns:
             number = self._made.get(column.target)
@@ -355,6 +359,11 @@ class Refiner:
             row = {origin: value(origin)} if origin and origin in self._read else {}
             rows.append(BadRow.of("", shown, origin if row else None, problem.reason, row))
         return rows
+
+
+def _numbered(rows: int) -> Array:
+    """Numbers of rows: of numpy's, for pyarrow asks Python for each of a range."""
+    return pa.array(np.arange(rows, dtype=np.int32))
 
 
 def _without(bad: Collection[int], columns: list[Texts], kept: Array) -> tuple[list[Texts], Array]:
