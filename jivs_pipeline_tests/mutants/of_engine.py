@@ -214,8 +214,8 @@ ENGINE = (
         (
             Edit(
                 "jivs_pipeline/engine/extract.py",
-                "if rows != digest.rows:",
-                "if rows < 0:",
+                "if file.rows != file.digest.rows:",
+                "if file.rows < 0:",
             ),
         ),
         (f"{_UNIT}/test_extract.py::test_two_reads_that_differ_fail_the_table",),
