@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -75,7 +76,7 @@ def extract(run: Run) -> None:
             # Of all of them: a row may be missed by one of a table that is already staged.
             snapshot.relate([t.as_read for t in run.plan.carried])
         tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
-        jobs = [partial(tasks[t.target].chunk, c) for t in staged for c in t.chunks]
+        jobs = [job for t in staged for c in t.chunks for job in tasks[t.target].jobs(c)]
         # First: whose manifest is there can count on the rows of others that it needs.
         run_all(stage_again(run, snapshot, staged), workers, run.guard)
         run_all(jobs, workers, run.guard)
@@ -136,26 +137,49 @@ class _TableTask:
                 self._read, self._snapshot, run.target, run.guard, lambda c: self._sift(c)[0]
             )
         self._files: dict[int, ChunkFile] = {}
+        self._halves: dict[int, ChunkFile | Digest] = {}
         self._sifting = Sifting(run, table.as_read, snapshot)
         self._sifted: dict[int, tuple[Chunk, int]] = {}
         self._sift_lock = threading.Lock()
         self._lock = threading.Lock()
         self._began: float | None = None
 
-    def chunk(self, chunk: Chunk) -> None:
-        """Stage one chunk; a terminal error fails the table, not the run."""
+    def jobs(self, chunk: Chunk) -> Sequence[Callable[[], None]]:
+        """What is to be done for a chunk; a terminal error fails the table, not the run.
+
+        The two reads of a chunk are jobs apart, so that a table of few chunks keeps all workers busy. But for rows that are
+        sifted or compared: which they are is known when they have been read.
+        """
+        apart = self._comparison is None and not self._tolerant
+        reads = (self._stage, self._digest) if apart else (self._stage_and_digest,)
+        return [partial(self._job, read, chunk) for read in reads]
+
+    def _job(self, read: Callable[[Chunk], None], chunk: Chunk) -> None:
         run, table = self._run, self._table
         if table.target in run.failures:
             return
         self._began = self._began or time.monotonic()
-        attempt(run, table, Phase.EXTRACT, partial(self._stage, chunk), chunk=chunk.index)
+        attempt(run, table, Phase.EXTRACT, partial(read, chunk), chunk=chunk.index)
         if len(self._files) == len(table.chunks):
             attempt(run, table, Phase.EXTRACT, self._record, chunk=chunk.index)
 
     def _stage(self, chunk: Chunk) -> None:
+        self._meet(chunk, self._file(chunk, [chunk]))
+
+    def _digest(self, chunk: Chunk) -> None:
+        self._meet(chunk, source_digest(self._run, self._snapshot, self._read, chunk))
+
+    def _meet(self, chunk: Chunk, half: ChunkFile | Digest) -> None:
+        """Whoever comes second has both reads of the chunk."""
+        with self._lock:
+            other = self._halves.setdefault(chunk.index, half)
+        if isinstance(half, ChunkFile) and isinstance(other, Digest):
+            self._keep(replace(half, digest=other))
+        elif isinstance(half, Digest) and isinstance(other, ChunkFile):
+            self._keep(replace(other, digest=half))
+
+    def _stage_and_digest(self, chunk: Chunk) -> None:
         run, table = self._run, self._table
-        name = run.file_name(table, chunk, refined=self._read.rules is not None)
-        _check_room(run, max(1, _needed(table) // len(table.chunks)))
         # Bad rows first: whoever kills the run now finds them in quarantine and the chunk not staged, and reads it anew.
         chunk, rejected = self._sift(chunk)
         if self._refined is not None and self._tolerant:
@@ -171,21 +195,31 @@ class _TableTask:
                 hint="Correct the rules or the source, or give bad rows a budget with quarantine.max_rows",
                 table=table.source,
             )
+        file = self._file(chunk, parts)
+        digest = sum((source_digest(run, self._snapshot, self._read, part) for part in parts), Digest())
+        self._keep(replace(file, digest=digest, rejected=rejected, ranges=ranges), whole)
+
+    def _file(self, chunk: Chunk, parts: Sequence[Chunk]) -> ChunkFile:
+        """Write a chunk, or the parts of it that differ; without their digest."""
+        run, table = self._run, self._table
+        name = run.file_name(table, chunk, refined=self._read.rules is not None)
+        _check_room(run, max(1, _needed(table) // len(table.chunks)))
         with run.staging.writing(run.key, run.generation, name) as sink:
             rows = self._write(parts, sink)
             size, file_hash = sink.bytes, sink.digest
-        digest = sum((source_digest(run, self._snapshot, self._read, part) for part in parts), Digest())
-        if rows != digest.rows:
+        return ChunkFile(chunk.index, name, rows, size, file_hash, Digest())
+
+    def _keep(self, file: ChunkFile, whole: Digest | None = None) -> None:
+        """Both reads of a chunk; `whole` is the digest of all its rows, where only parts of it were read."""
+        if file.rows != file.digest.rows:
             raise TerminalError(
-                f"Two reads of chunk {chunk.index} of {table.source} gave {rows} and {digest.rows} rows",
+                f"Two reads of chunk {file.index} of {self._table.source} gave {file.rows} and {file.digest.rows} rows",
                 hint="The source changed under its snapshot; run again",
-                table=table.target,
+                table=self._table.target,
             )
         with self._lock:
-            self._files[chunk.index] = ChunkFile(
-                chunk.index, name, rows, size, file_hash, whole or digest, rejected, ranges
-            )
-        _LOG.debug("Chunk staged", extra={"rows": rows, "bytes": size})
+            self._files[file.index] = replace(file, digest=whole or file.digest)
+        _LOG.debug("Chunk staged", extra={"rows": file.rows, "bytes": file.bytes})
 
     def _sift(self, chunk: Chunk) -> tuple[Chunk, int]:
         """The chunk without its bad rows, and how many they are; once, where tables are compared as a whole."""

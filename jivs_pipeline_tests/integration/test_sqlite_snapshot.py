@@ -26,7 +26,7 @@ from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.infra.digests import Hashed, row_digest
 from jivs_pipeline.infra.postgresql import connect
-from jivs_pipeline.infra.sources import sqlite_snapshot
+from jivs_pipeline.infra.sources import sqlite_digests, sqlite_snapshot
 from jivs_pipeline.infra.sources.sqlite import SqliteSource
 from jivs_pipeline_tests.sqlite_files import (
     change,
@@ -301,6 +301,45 @@ def test_equal_rows_do_not_cancel(make: Make) -> None:
     digest = digest_of(source, plan_of(source, "t"))
     assert digest.rows == 2
     assert (digest.high, digest.low) != (0, 0)
+
+
+def test_blocks_of_rows_come_apart_as_they_were(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also empty texts at their ends, NULLs, and texts with the mark that stands between texts."""
+    texts = ["", "\x1f", "a\x1fb", "x", None, "", "\x1f\x1f"]
+    rows = [
+        (n, texts[n % 7] if n > 4000 else texts[n % 2 * 3], "", texts[n % 6 // 5 * 4]) for n in range(6001)
+    ]
+    source = make("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT NOT NULL, c TEXT)", {"t": rows})
+    plan = plan_of(source, "t")
+    expected = expected_digest(rows, [c.canon for c in plan.columns])
+    for at_once in (16_384, 6_001, 6_000, 1_500, 1_000):
+        monkeypatch.setattr(sqlite_digests, "_GROUP", at_once)
+        assert digest_of(source, plan) == expected
+
+
+_REALS = st.one_of(
+    st.floats(allow_nan=False),
+    st.decimals(-(10**13), 10**13, places=2).map(float),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(-1e6, 1e6),
+    st.sampled_from([0.0, -0.0, 0.1 + 0.2, 1e13, 99999999999999.98, 1e15, 1e16, 5e-324, 2.0**53 + 2]),
+)
+
+
+@given(values=st.lists(_REALS, min_size=1, max_size=50))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("declared", ["NUMERIC(15,2)", "NUMERIC(20,9)", "NUMERIC", "REAL"])
+def test_reals_are_spelled_by_their_shortest_digits(
+    make: Make, path: Path, declared: str, values: list[float | int]
+) -> None:
+    """Whatever a column's type makes of a value."""
+    source = make(
+        f"DROP TABLE IF EXISTS t; CREATE TABLE t (v {declared})", {"t": [(None,), *((v,) for v in values)]}
+    )
+    plan = plan_of(source, "t")
+    with closing(sqlite3.connect(path)) as database:
+        stored = database.execute("SELECT v FROM t").fetchall()
+    assert digest_of(source, plan) == expected_digest(stored, [c.canon for c in plan.columns])
 
 
 def test_large_rows_have_the_same_digest_in_pieces(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,8 +111,8 @@ ENGINE = (
         (
             Edit(
                 "jivs_pipeline/infra/chains.py",
-                "found if column.marks is None else found ^ column.marks.view(np.uint64)",
-                "found",
+                "seeds if column.marks is None else _marked(seeds, column.marks)",
+                "seeds",
             ),
         ),
         (f"{_UNIT}/test_chains.py::test_every_row_is_hashed_as_plain_python_does",),
@@ -214,8 +214,8 @@ ENGINE = (
         (
             Edit(
                 "jivs_pipeline/engine/extract.py",
-                "if rows != digest.rows:",
-                "if rows < 0:",
+                "if file.rows != file.digest.rows:",
+                "if file.rows < 0:",
             ),
         ),
         (f"{_UNIT}/test_extract.py::test_two_reads_that_differ_fail_the_table",),

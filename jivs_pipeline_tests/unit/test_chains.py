@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jivs_pipeline.core.digest import LONG, Canon, Digest
-from jivs_pipeline.infra.chains import chain_digest, chain_hashes
+from jivs_pipeline.infra.chains import chain_digest, chain_digests, chain_hashes
 from jivs_pipeline_tests.row_hashes import hashtextextended, reference
 
 CANONS = [Canon.TEXT, Canon.INTEGER, Canon.BYTES]
@@ -66,3 +66,30 @@ def test_bytes_may_stay_as_they_are(type_: pa.DataType) -> None:
     texts = [None if v is None else v.hex() for v in values[1:]]
     column = pa.array(values, type_).slice(1)
     assert chain_digest([column], [Canon.BYTES], 4) == reference([(t,) for t in texts], [Canon.BYTES])
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 8, 11, 12, 13, 23, 24, 25, 36, 64])
+def test_texts_of_one_length(size: int, type_: pa.DataType) -> None:
+    """They are read where they are, to the last byte of their buffer."""
+    texts = [f"{n:0{size}d}"[:size] for n in range(50)]
+    column = pa.array([t.encode() for t in texts], pa.binary()).cast(type_).slice(1)
+    rows = [(t,) for t in texts[1:]]
+    assert chain_digest([column], [Canon.INTEGER], 49) == reference(rows, [Canon.INTEGER])
+
+
+def test_one_text_is_much_longer_than_the_others() -> None:
+    texts = [*(f"{n}" for n in range(100)), "x" * 4000, None, "y" * 13]
+    rows = [(t,) for t in texts]
+    assert chain_digest([pa.array(texts)], [Canon.TEXT], 103) == reference(rows, [Canon.TEXT])
+
+
+@given(ROWS, st.integers(0, 3))
+@settings(deadline=None)
+def test_two_digests_at_once_are_those_of_each(rows: list[tuple[str | None, ...]], alike: int) -> None:
+    """Whatever they have in common, and where only the way of hashing differs."""
+    columns = [pa.array([row[n] for row in rows], pa.string()) for n in range(3)]
+    more = [*columns[:alike], *([pa.array(["x"] * len(rows), pa.string())] * (3 - alike))]
+    for canons in (CANONS, [Canon.INTEGER] * 3):
+        both = chain_digests(columns, more, CANONS, canons, len(rows))
+        assert both == (chain_digest(columns, CANONS, len(rows)), chain_digest(more, canons, len(rows)))

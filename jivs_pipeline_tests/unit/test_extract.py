@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -65,7 +66,7 @@ class _Snapshot:
 
 
 def _migration(
-    root: Path, lane: Lane, snapshots: list[_Snapshot], monkeypatch: pytest.MonkeyPatch
+    root: Path, lane: Lane, snapshots: list[_Snapshot], monkeypatch: pytest.MonkeyPatch, parallelism: int = 1
 ) -> tuple[Run, Migration, dict[str, str]]:
     failures: dict[str, str] = {}
 
@@ -87,7 +88,7 @@ def _migration(
         versions={}, now=nothing, rate=lambda _: lambda _: 0.0,
         report_key=nothing,
     )  # fmt: skip
-    spec = Spec(key="k", source="s", target="t", parallelism=1)
+    spec = Spec(key="k", source="s", target="t", parallelism=parallelism)
     made = Migration(services, spec, "r")
     made._first = False
     made._claim = Claim("k", 1, "r", Owner("o", "h", "b", 1, "1"), resumed=False, plan=None, same_spec=True)
@@ -125,3 +126,29 @@ def test_two_reads_that_differ_fail_the_table(tmp_path: Path, monkeypatch: pytes
     made.extract()
     assert run.extracted == {}
     assert failures["public.t"] == "Two reads of chunk 0 of main.t gave 1 and 3 rows"
+
+
+class _Meeting(_Snapshot):
+    """A digest ends when the rows of its chunk are being read, and they end after it."""
+
+    def __init__(self) -> None:
+        super().__init__("s")
+        self._both = Barrier(2, timeout=20)
+
+    def batches(self, table: TablePlan, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        self._both.wait()
+        yield from super().batches(table, chunk)
+
+    def digest(self, _: TablePlan, chunk: Chunk) -> Digest:
+        self._both.wait()
+        return Digest(1, 2, chunk.index)
+
+
+def test_the_two_reads_of_a_chunk_go_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whichever is done first."""
+    run, made, failures = _migration(tmp_path, Lane.ARROW, [_Meeting()], monkeypatch, parallelism=2)
+    made.extract()
+    assert failures == {}
+    found = {t: [(c.rows, c.digest) for c in m.chunks] for t, m in run.extracted.items()}
+    expected = [(1, Digest(1, 2, n)) for n in range(2)]
+    assert found == {"public.t": expected, "public.u": expected}

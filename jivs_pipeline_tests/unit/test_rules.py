@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from jivs_pipeline.core.ports import Refined
 from jivs_pipeline.core.spec import TableRule
 from jivs_pipeline.infra.rules.book import RuleBook
 from jivs_pipeline.infra.rules.python_rule import PythonRules
+from jivs_pipeline.infra.rules.texts import from_text
+from jivs_pipeline.infra.sources.sqlite_values import numeric_text
 
 KEY = b"0123456789abcdef"
 TYPES = {
@@ -399,3 +403,37 @@ def test_python_comes_from_its_directory_only(functions, tmp_path):
         with pytest.raises(JivsError) as caught:
             refine({"python": "my_rules:clean"}, rules=book(directory))
         assert said in caught.value.message
+
+
+_WRITTEN = st.one_of(
+    st.text("01.-9e", max_size=5),
+    st.decimals(allow_nan=True).map(str),
+    st.sampled_from(["-0", "-0.00", "NaN", "1é"]),
+)
+
+
+@given(st.lists(st.none() | _WRITTEN, max_size=6))
+def test_decimals_are_spelled_if_all_are_plain(texts: list[str | None]) -> None:
+    plain = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
+    column = ColumnPlan(
+        source="n",
+        target="n",
+        source_type="numeric",
+        target_type="numeric",
+        arrow="string",
+        canon=Canon.NUMERIC,
+    )
+    array = pa.array(["gone", *texts], pa.string()).slice(1)
+    if all(t is None or plain.fullmatch(t) for t in texts):
+        found = from_text(array, column, checked=True).canon.to_pylist()
+        assert found == [None if t is None else numeric_text(t) for t in texts]
+    elif any(t is not None and not _is_number(t) for t in texts):
+        assert None in from_text(array, column, checked=True).canon.to_pylist()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        Decimal(text)
+    except InvalidOperation:
+        return False
+    return True

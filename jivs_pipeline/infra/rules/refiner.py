@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
@@ -29,7 +30,7 @@ from jivs_pipeline.infra.rules.duck import as_arrow, calculator, kind_of, quoted
 from jivs_pipeline.infra.rules.python_rule import PythonRules
 from jivs_pipeline.infra.rules.statement import ROW, reading, statement
 from jivs_pipeline.infra.rules.texts import Texts, from_source, from_text
-from jivs_pipeline.infra.sources.row_text import digest_of_texts
+from jivs_pipeline.infra.sources.row_text import digest_of_texts, digests_of_texts
 
 __all__ = ["Refiner"]
 
@@ -44,6 +45,14 @@ class _Problem:
     row: int
     column: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A batch as it was read: its columns as digests spell them."""
+
+    canon: Sequence[Array]
+    rows: int
 
 
 class Refiner:
@@ -118,7 +127,7 @@ class Refiner:
         """
         rules = self._rules
         texts = [from_source(a, c) for a, c in zip(batch.columns, rules.read, strict=True)]
-        source = digest_of_texts(self._as_read, [t.canon for t in texts], batch.num_rows)
+        read = _Read([t.canon for t in texts], batch.num_rows)
         alive = (
             pa.array([n for n in range(batch.num_rows) if n not in dropped], pa.int64()) if dropped else None
         )
@@ -133,7 +142,7 @@ class Refiner:
             changed["rows: python"] += abs(rows - after)
             rows = after
         made, problems = self._apply(base, names, rows)
-        refined = self._result(texts, made, problems, base, rows, source, changed)
+        refined = self._result(texts, made, problems, base, rows, read, changed)
         if rules.python:
             return refined
         numbers = sorted({p.row for p in problems})
@@ -142,7 +151,7 @@ class Refiner:
     def _base(self, inputs: Sequence[Array], rows: int) -> tuple[pa.Table, dict[str, str]]:
         """The texts as a table for DuckDB, and SQL of each column that steps see."""
         numbers = [self._read[name] for name, _ in self._rules.seen]
-        arrays = [pa.array(range(rows), pa.int32()), *(inputs[n] for n in numbers)]
+        arrays = [_numbered(rows), *(inputs[n] for n in numbers)]
         table = pa.table(arrays, names=[ROW, *(f"r{n}" for n in numbers)])
         return table, {
             name: reading(type_, f"r{n}") for (name, type_), n in zip(self._rules.seen, numbers, strict=True)
@@ -173,7 +182,7 @@ class Refiner:
                 hint="Always return the same columns",
                 table=self._table.source,
             )
-        arrays = [pa.array(range(answer.num_rows), pa.int32()), *(answer.column(n) for n in back)]
+        arrays = [_numbered(answer.num_rows), *(answer.column(n) for n in back)]
         table = pa.table(arrays, names=[ROW, *(f"p{n}" for n in range(len(back)))])
         # Cast, so that a type that is another one in this batch is an error instead of another text.
         sql = {name: f"CAST(p{n} AS {type_})" for n, (name, type_) in enumerate(rules.returned)}
@@ -220,7 +229,10 @@ class Refiner:
         return pa.concat_tables(parts) if parts else self._run_on_nothing(query, base), problems
 
     def _run(self, query: str) -> pa.Table:
-        return as_arrow(self._duck, query, self._pads)
+        """The result in the order of its rows, in which it is but for joins: DuckDB would sort what is sorted."""
+        found = as_arrow(self._duck, query, self._pads)
+        numbers = found.column(ROW).to_numpy()
+        return found if (numbers[1:] > numbers[:-1]).all() else found.sort_by(ROW)
 
     def _run_on_nothing(self, query: str, base: pa.Table) -> pa.Table:
         self._register(base.slice(0, 0))
@@ -252,10 +264,10 @@ class Refiner:
         problems: list[_Problem],
         base: pa.Table,
         rows: int,
-        source: Digest,
+        read: _Read,
         changed: Counter[str],
     ) -> Refined:
-        kept = made.column(ROW).combine_chunks() if made is not None else pa.array(range(rows), pa.int32())
+        kept = made.column(ROW).combine_chunks() if made is not None else _numbered(rows)
         columns: list[Texts] = []
         for column in self._table.columns:
             number = self._made.get(column.target)
@@ -284,10 +296,16 @@ class Refiner:
                 changed[f"check: {name}"] += len(numbers)
             columns, kept = _without({p.row for p in problems}, columns, kept)
         batch = self._batch(columns)
-        digest = digest_of_texts(self._table, [t.canon for t in columns], batch.num_rows)
-        return Refined(
-            batch, [t.canon for t in columns], digest, source, self._bad_rows(problems, base, texts), changed
-        )
+        canon = [t.canon for t in columns]
+        source, digest = self._digests(read, canon, batch.num_rows)
+        return Refined(batch, canon, digest, source, self._bad_rows(problems, base, texts), changed)
+
+    def _digests(self, read: _Read, canon: Sequence[Array], rows: int) -> tuple[Digest, Digest]:
+        """Of the batch as it was read, and of what became of it."""
+        if read.rows == rows:
+            return digests_of_texts(self._as_read, read.canon, self._table, canon, rows)
+        source = digest_of_texts(self._as_read, read.canon, read.rows)
+        return source, digest_of_texts(self._table, canon, rows)
 
     def _batch(self, columns: Sequence[Texts]) -> pa.RecordBatch:
         schema = pa.schema([pa.field(c.target, pa.string()) for c in self._table.columns])
@@ -341,6 +359,11 @@ class Refiner:
             row = {origin: value(origin)} if origin and origin in self._read else {}
             rows.append(BadRow.of("", shown, origin if row else None, problem.reason, row))
         return rows
+
+
+def _numbered(rows: int) -> Array:
+    """Numbers of rows: of numpy's, for pyarrow asks Python for each of a range."""
+    return pa.array(np.arange(rows, dtype=np.int32))
 
 
 def _without(bad: Collection[int], columns: list[Texts], kept: Array) -> tuple[list[Texts], Array]:

@@ -56,7 +56,8 @@ def statement(
         only: numbers of made columns; None takes all.
 
     Returns:
-        Columns `jivs row`, `t<n>` per made column and `c<n>.<depth>` per step.
+        Columns `jivs row`, `t<n>` per made column and `c<n>.<depth>` per step. Where rows are looked up in other tables
+        they come in any order.
     """
     made = [(n, m) for n, m in enumerate(rules.made) if only is None or n in only]
     seen = "".join(f", {sql} AS {quoted(name)}" for name, sql in columns.items())
@@ -71,7 +72,7 @@ def statement(
         results = "".join(f", {sql} AS {quoted(f'jivs {n}.{depth}')}" for n, sql in steps)
         query = f"SELECT *{results} FROM ({query})"
     results = "".join(f", {m.text} AS t{n}{_changes(n, m)}" for n, m in made)
-    return f'SELECT "{ROW}"{results} FROM ({query}) ORDER BY "{ROW}"'
+    return f'SELECT "{ROW}"{results} FROM ({query})'
 
 
 def _changes(number: int, made: Made) -> str:

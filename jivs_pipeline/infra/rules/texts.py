@@ -89,9 +89,11 @@ def _decimals(texts: Array) -> Array | None:
     ):
         return None
     pointed = _pc.match_substring(texts, ".")
-    trimmed = _pc.utf8_rtrim(_pc.utf8_rtrim(texts, "0"), ".")
-    found = _pc.if_else(pointed, trimmed, texts)
-    return _pc.if_else(_pc.equal(found, "-0"), "0", found)
+    found = _pc.ascii_rtrim(_pc.ascii_rtrim(texts, "0"), ".")
+    if not _pc.all(pointed).as_py():
+        found = _pc.if_else(pointed, found, texts)
+    negative = _pc.equal(found, "-0")
+    return _pc.if_else(negative, "0", found) if _pc.any(negative).as_py() else found
 
 
 def _carrier(type_: Any, column: ColumnPlan) -> str:

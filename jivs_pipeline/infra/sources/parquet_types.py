@@ -275,7 +275,7 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
     if column.canon is Canon.NUMERIC and pa.types.is_decimal(array.type):
         if 0 <= array.type.scale <= _PLAIN_SCALE:
             digits = array.cast(pa.string())
-            return _pc.replace_substring_regex(digits, _ZEROS, "") if array.type.scale else digits
+            return _without_zeros(digits) if array.type.scale else digits
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
@@ -363,7 +363,7 @@ def _moments(array: Array, carrier: str) -> Array:
     zone = "+00" if carrier == "timestamptz" else ""
     if _are_plain(found.values // _DAY):
         moments = pa.array(found.values, pa.timestamp("us"), mask=~found.valid).cast(pa.string())
-        shown = _pc.replace_substring_regex(moments, _ZEROS, "")
+        shown = _without_zeros(moments)
         return _pc.binary_join_element_wise(shown, zone, "") if zone else shown
     days, clocks = np.divmod(found.values, _DAY)
     shown = {day: _day(day) for day in np.unique(days).tolist()}
@@ -375,10 +375,13 @@ def _moments(array: Array, carrier: str) -> Array:
 
 
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
-_ZEROS = r"\.?0*$"
-"""At the end of a number or moment with a point in it."""
 _PLAIN_SCALE = 6
 """From there on Arrow may write decimals with an exponent."""
+
+
+def _without_zeros(texts: Array) -> Array:
+    """Numbers or moments, all with a point, without the zeros at their ends."""
+    return _pc.ascii_rtrim(_pc.ascii_rtrim(texts, "0"), ".")
 
 
 def _are_plain(days: Any) -> bool:

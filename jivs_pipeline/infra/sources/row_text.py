@@ -18,9 +18,9 @@ from pyarrow import compute
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import HashedRow
-from jivs_pipeline.infra.chains import chain_digest, chain_hashes, hex_pieces, octets_of
+from jivs_pipeline.infra.chains import chain_digest, chain_digests, chain_hashes, hex_pieces, octets_of
 
-__all__ = ["are_large", "digest_of_texts", "hashed_rows", "total_of"]
+__all__ = ["are_large", "digest_of_texts", "digests_of_texts", "hashed_rows", "total_of"]
 
 _LARGE_ROW = 1024 * 1024  # from here on a row's text is never built
 _PARTS = 64  # columns joined at once
@@ -36,6 +36,16 @@ def digest_of_texts(table: TablePlan, columns: Sequence[Array], rows: int) -> Di
     if table.spelling is Spelling.CHAIN:
         return chain_digest(columns, [c.canon for c in table.columns], rows)
     return total_of(list(_md5_hashes(table, columns, rows)))
+
+
+def digests_of_texts(
+    first: TablePlan, columns: Sequence[Array], second: TablePlan, more: Sequence[Array], rows: int
+) -> tuple[Digest, Digest]:
+    """The digests of the same number of rows of two tables, in less time where their first columns are alike."""
+    if not rows or {first.spelling, second.spelling} != {Spelling.CHAIN}:
+        return digest_of_texts(first, columns, rows), digest_of_texts(second, more, rows)
+    canons, others = [c.canon for c in first.columns], [c.canon for c in second.columns]
+    return chain_digests(columns, more, canons, others, rows)
 
 
 def are_large(column: Array) -> bool:

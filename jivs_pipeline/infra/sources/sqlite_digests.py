@@ -18,7 +18,7 @@ from jivs_pipeline.core.plan import ColumnPlan, TablePlan
 from jivs_pipeline.infra.chains import Link, digest_of_links, link_text
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 
-__all__ = ["canonical", "large_digest", "texts"]
+__all__ = ["canonical", "large_digest", "rows_at_once", "texts"]
 
 Array = Any  # pyarrow has no stubs that a checker can follow
 
@@ -59,10 +59,14 @@ def texts(
     """
     wanted = [f"CAST({canonical(table.source_table, c)} AS TEXT)" for c in table.columns]
     cursor = connection.execute(f"SELECT {', '.join(wanted) or 'NULL'} {rows_sql}", parameters)
-    step = max(1, min(_GROUP, _GROUP_BYTES // max(1, widest)))
-    for rows in _grouped(cursor, step):
+    for rows in _grouped(cursor, rows_at_once(widest)):
         columns = zip(*rows, strict=True) if wanted else ()
         yield [pa.array(column, pa.binary()).cast(pa.string()) for column in columns], len(rows)
+
+
+def rows_at_once(widest: int) -> int:
+    """How many rows may be held where the largest has so many bytes."""
+    return max(1, min(_GROUP, _GROUP_BYTES // max(1, widest)))
 
 
 def _grouped(cursor: sqlite3.Cursor, step: int) -> Iterator[list[tuple[bytes | None, ...]]]:

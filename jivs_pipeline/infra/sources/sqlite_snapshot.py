@@ -39,6 +39,8 @@ from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
 from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 from jivs_pipeline.infra.sources.rows_again import judge
 from jivs_pipeline.infra.sources.sqlite_again import find
+from jivs_pipeline.infra.sources.sqlite_blocks import blocks
+from jivs_pipeline.infra.sources.sqlite_blocks import fits as blocks_fit
 from jivs_pipeline.infra.sources.sqlite_carriers import (
     Reading,
     any_of,
@@ -46,7 +48,7 @@ from jivs_pipeline.infra.sources.sqlite_carriers import (
     unbounded_size,
 )
 from jivs_pipeline.infra.sources.sqlite_census import bound_text, free_rowid_name, key_condition, source_rows
-from jivs_pipeline.infra.sources.sqlite_digests import large_digest, texts
+from jivs_pipeline.infra.sources.sqlite_digests import canonical, large_digest, rows_at_once, texts
 from jivs_pipeline.infra.sources.sqlite_keys import orphans, twins
 from jivs_pipeline.infra.sources.sqlite_open import (
     column_name,
@@ -369,19 +371,37 @@ class SqliteSnapshot:
         rows = self._rows(table, chunk)
         widest = self._widest(table, chunk)
         large = table.spelling is Spelling.CHAIN and widest > _LARGE_ROW
-        with self._lent_plain(table) as connection:
-            if large:
+        if large:
+            with self._lent_plain(table) as connection:
                 return large_digest(connection, table, rows.sql, rows.parameters)
-            found = texts(connection, table, rows.sql, rows.parameters, widest)
-            return sum((digest_of_texts(table, *group) for group in found), Digest())
+        found = self._texts(table, chunk, widest)
+        return sum((digest_of_texts(table, *group) for group in found), Digest())
+
+    def _texts(self, table: TablePlan, chunk: Chunk, widest: int) -> Iterator[tuple[list[Any], int]]:
+        """Canonical texts by column, and how many rows they are: in blocks, where rows are many and have a number."""
+        step, address, rows = rows_at_once(widest), self._address(table), self._rows(table, chunk)
+        with self._lent_plain(table) as connection:
+            if step < _ENOUGH_ROWS or not blocks_fit(table, address):
+                yield from texts(connection, table, rows.sql, rows.parameters, widest)
+                return
+
+            def between(first: int, end: int | None) -> tuple[str, Sequence[_Value]]:
+                bounds = f"{address[0]} >= ?" + (f" AND {address[0]} < ?" if end is not None else "")
+                found = self._rows(table, chunk, bounds, [first] if end is None else [first, end])
+                return found.sql, found.parameters
+
+            try:
+                yield from blocks(connection, table, canonical, address[0], between, step)
+            except ValueError as error:
+                # Arrow's message may quote a value; its errors are ValueErrors.
+                odd = isinstance(error, pa.ArrowInvalid)
+                raise self._changed(table, None, "a value is another one" if odd else str(error)) from None
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
-        rows = self._rows(table, chunk)
         places, widest = [table.columns.index(c) for c in key], self._widest(table, chunk)
-        with self._lent_plain(table) as connection:
-            for columns, count in texts(connection, table, rows.sql, rows.parameters, widest):
-                yield from hashed_rows(table, columns, places, count)
+        for columns, count in self._texts(table, chunk, widest):
+            yield from hashed_rows(table, columns, places, count)
 
     def count(self, table: TablePlan, chunk: Chunk) -> int:
         """Rows of the chunk."""
