@@ -17,12 +17,13 @@ from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import (
     ConfigError,
     ConnectionFailed,
+    Crowded,
     SnapshotLost,
     SpecError,
     TransientError,
 )
 from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
-from jivs_pipeline.core.ports import Snapshot
+from jivs_pipeline.core.ports import Snapshot, Survey
 from jivs_pipeline.core.types_mysql import MYSQL_TYPES, MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.mysql import MysqlSource
 from jivs_pipeline_tests.fix_mysql import connected
@@ -406,6 +407,55 @@ def test_rows_of_several_packets(make_mysql: Make, open_mysql: Open) -> None:
         assert [(n, len(b), c) for n, b, c in found] == [(n, size, "end") for n, size in enumerate(sizes)]
         assert all(set(b) == {ord("x")} for _, b, _ in found)
         assert snapshot.count(plan, plan.chunks[0]) == digest_of(snapshot, plan).rows == len(sizes)
+
+
+class _Counted:
+    """Permits for a number of connections, one at a time."""
+
+    def __init__(self, free: int) -> None:
+        self.free, self.taken, self.count = free, 0, 1
+
+    def take(self, wanted: int, *, least: int = 1, of: int | None = None) -> _Counted:
+        del least, of
+        if wanted > self.free:
+            raise Crowded("no connection is free", hint="wait")
+        self.free, self.taken = self.free - wanted, self.taken + 1
+        return self
+
+    def give_back(self) -> None:
+        self.free += 1
+
+
+def test_a_large_table_is_looked_at_by_two_sessions(make_mysql: Make, open_mysql: Open) -> None:
+    """Or by one, where no connection is free for another; both find the same."""
+    digits = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
+    numbers = " + ".join(f"{10**e} * d{e}.n" for e in range(5))
+    tables = ", ".join(f"({digits}) d{e}" for e in range(5))
+    url = make_mysql(
+        "CREATE TABLE t (id int PRIMARY KEY, yes tinyint(1), d date, v varchar(9), e enum('a'), x text);\n"
+        f"INSERT INTO t SELECT {numbers}, 1, '2020-02-29', 'v', 'a', 'text' FROM {tables};\n"
+        "INSERT INTO t SELECT id + 100000, 0, NULL, NULL, NULL, NULL FROM t;\n"
+        "INSERT INTO t SELECT id + 200000, 1, d, v, e, x FROM t;\n"
+        "UPDATE t SET d = '0000-00-00' WHERE id < 3;\n"
+        "UPDATE t SET v = concat('a', char(0)), e = 'none' WHERE id < 7;\n"
+        "UPDATE t SET yes = 2 WHERE id = 9;\n"
+        "ANALYZE TABLE t"
+    )
+    surveys: list[Survey] = []
+    for free in (1, 2):
+        permits = _Counted(free)
+        source = open_mysql(url, permits=permits)
+        found = source.catalog(None).table("t")
+        assert found is not None
+        surveys.append(source.survey(found, found.columns, None, 1 << 20))
+        assert (permits.taken, permits.free) == (free, free - 1)
+    assert surveys[0] == surveys[1]
+    assert surveys[0].rows == 400_000
+    assert len(surveys[0].chunks) % 4 == 0
+    reasons = {r.column: r.reason for r in surveys[0].refused}
+    assert reasons["d"].startswith("3 values are no day")
+    assert reasons["v"].startswith("7 texts hold a NUL")
+    assert surveys[0].lossy[0].reason.startswith("7 values are the error value of the ENUM")
 
 
 # ── the snapshot ────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import pymysql
@@ -26,7 +26,7 @@ from jivs_pipeline.core.type_mapping import TypeChoice, column_plan
 from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
-from jivs_pipeline.infra.sources.mysql_census import Census, source_rows, take_census
+from jivs_pipeline.infra.sources.mysql_census import Census, rows_about, source_rows, take_census
 from jivs_pipeline.infra.sources.mysql_columns import losses, tolerate, wired
 from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
@@ -39,6 +39,8 @@ __all__ = ["MysqlSource"]
 _ASK_SECONDS = 5.0
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _PACKET_HEADROOM = 64 * 1024
+_MANY_ROWS = 200_000
+"""From here on a table is looked at sooner by two sessions, of which one has to be opened."""
 _NO_RIGHT = frozenset({1142, 1143})
 
 
@@ -129,16 +131,11 @@ class MysqlSource:
                 session.table(f"SELECT * {source_rows(table.schema, table.name, ['FALSE'])}")
                 known = charsets(session, table.schema, table.name)
                 limit = session.number("SELECT @@max_allowed_packet") - _PACKET_HEADROOM
-                census = take_census(
-                    session,
-                    table,
-                    columns,
-                    where,
-                    chunk_bytes,
-                    charsets=known,
-                    numbered=numbered,
-                    limit=limit,
-                )
+                with self._beside(session, table) as others:
+                    census = take_census(
+                        [session, *others], table, columns, where, chunk_bytes,
+                        charsets=known, numbered=numbered, limit=limit,
+                    )  # fmt: skip
             except pymysql.Error as error:
                 if number_of(error) not in _NO_RIGHT:
                     raise
@@ -298,6 +295,22 @@ class MysqlSource:
                 if not session.lost:
                     with suppress(pymysql.Error):
                         session.command("ROLLBACK")
+
+    @contextmanager
+    def _beside(self, session: Session, table: Table) -> Generator[list[Session]]:
+        """Another session to look at a large table with, if a connection is free.
+
+        It sees another moment, which nobody can tell: the rows that are read are those of a third one.
+        """
+        with ExitStack() as opened:
+            others: list[Session] = []
+            if rows_about(session, table) >= _MANY_ROWS:
+                with suppress(Crowded):
+                    opened.callback(self._permits.take(1).give_back)
+                    others.append(self._open())
+                    opened.callback(others[0].drop)
+                    others[0].command(_BEGIN)
+            yield others
 
 
 _NOTHING = Census(0, 0, 0, {}, {}, ChunkBy.WHOLE, (), (Chunk(index=0),))

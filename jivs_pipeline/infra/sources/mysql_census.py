@@ -3,12 +3,13 @@
 What belongs here: conditions on values and rows in MySQL's SQL, chunk bounds. What does not: deciding types by
 what was found (`core/types_mysql.py`), reading rows (`mysql_snapshot.py`).
 
-All aggregates of a table are one statement: one walk through its rows.
+All aggregates of a table are one statement, one walk through its rows; of a large table two at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -18,7 +19,15 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types_mysql import MysqlType, MysqlValues, mysql_type
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 
-__all__ = ["Census", "chunk_condition", "conditions_of", "orphan_conditions", "source_rows", "take_census"]
+__all__ = [
+    "Census",
+    "chunk_condition",
+    "conditions_of",
+    "orphan_conditions",
+    "rows_about",
+    "source_rows",
+    "take_census",
+]
 
 _FIXED_BYTES = 8  # of a value that is neither text nor bytes, in Arrow
 _AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
@@ -148,23 +157,49 @@ def _most(declared: MysqlType) -> float:
 
 @dataclass(slots=True)
 class _Totals:
-    session: Session
+    """Aggregates over all rows, each in one of the sessions: one walk through the rows for each of those."""
+
+    sessions: Sequence[Session]
     rows_sql: str
     asked: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
     def run(self) -> dict[tuple[str, str], int]:
+        first, *others = self.sessions
+        own, *shares = _shared(self.asked, len(self.sessions))
+        with ThreadPoolExecutor(max(1, len(others)), thread_name_prefix="jivs-census") as pool:
+            answers = [pool.submit(self._ask, *pair) for pair in zip(others, shares, strict=True)]
+            try:
+                found = self._ask(first, own)
+                for answer in answers:
+                    found |= answer.result()
+            except BaseException:
+                for session in others:
+                    session.drop()  # so that nobody waits for what it would say
+                raise
+        return found
+
+    def _ask(self, session: Session, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         found: dict[tuple[str, str], int] = {}
-        keys = list(self.asked)
         for start in range(0, len(keys), _AGGREGATES):
             part = keys[start : start + _AGGREGATES]
-            sql = f"SELECT {', '.join(self.asked[key] for key in part)} {self.rows_sql}"
-            row = self.session.texts(sql)[0]
+            row = session.texts(f"SELECT {', '.join(self.asked[key] for key in part)} {self.rows_sql}")[0]
             found.update({key: int(value or 0) for key, value in zip(part, row, strict=True)})
         return found
 
 
+def _shared(asked: Mapping[tuple[str, str], str], count: int) -> list[list[tuple[str, str]]]:
+    """What is asked, in parts that cost about the same; the longer its SQL, the more an aggregate costs."""
+    parts: list[list[tuple[str, str]]] = [[] for _ in range(count)]
+    costs = [0] * count
+    for key in sorted(asked, key=lambda key: -len(asked[key])):
+        least = costs.index(min(costs))
+        parts[least].append(key)
+        costs[least] += len(asked[key])
+    return parts
+
+
 def _look(
-    session: Session,
+    sessions: Sequence[Session],
     table: Table,
     columns: Sequence[Column],
     where: str | None,
@@ -173,7 +208,7 @@ def _look(
     limit: int,
 ) -> tuple[int, int, int, dict[str, MysqlValues]]:
     """Rows, bytes, bytes of the largest row (0 where all are surely within the limit), and the census of each column."""
-    totals = _Totals(session, source_rows(table.schema, table.name, [where]))
+    totals = _Totals(sessions, source_rows(table.schema, table.name, [where]))
     totals.asked["", "rows"] = "COUNT(*)"
     types = {c.name: mysql_type(c.type) for c in columns}
     in_key = _key_columns(table)
@@ -290,8 +325,16 @@ def _chunks(
 _WHOLE = (ChunkBy.WHOLE, (), (Chunk(index=0),))
 
 
+def rows_about(session: Session, table: Table) -> int:
+    """How many rows the table has, as the server estimates."""
+    return session.number(
+        "SELECT TABLE_ROWS FROM information_schema.TABLES"
+        f" WHERE TABLE_SCHEMA = {literal(table.schema)} AND TABLE_NAME = {literal(table.name)}"
+    )
+
+
 def take_census(
-    session: Session,
+    sessions: Sequence[Session],
     table: Table,
     columns: Sequence[Column],
     where: str | None,
@@ -301,14 +344,16 @@ def take_census(
     numbered: frozenset[str],
     limit: int,
 ) -> Census:
-    """Look at all rows, in the transaction that the session is in.
+    """Look at all rows, in the transactions that the sessions are in.
 
     Args:
+        sessions: at least one. A column's values are looked at by one of them, and rows by the first.
         charsets: character set of each text column.
         numbered: columns that number themselves, or refer to one that does.
         limit: bytes of a row that the server surely sends.
     """
-    rows, size, largest, values = _look(session, table, columns, where, charsets, numbered, limit)
+    rows, size, largest, values = _look(sessions, table, columns, where, charsets, numbered, limit)
+    session = sessions[0]
     carried = {c.name for c in columns}
     broken = {
         key.columns: count
