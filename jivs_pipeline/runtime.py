@@ -63,7 +63,7 @@ from jivs_pipeline.infra.taking import Taking
 from jivs_pipeline.infra.target import PostgresqlTarget
 from jivs_pipeline.infra.watchdog import Watchdog, start_watchdog
 from jivs_pipeline.infra.webhook import HttpWebhook
-from jivs_pipeline.starting import give_back_large_blocks
+from jivs_pipeline.starting import give_back_large_blocks, leave_pandas_out
 
 __all__ = ["DEMO_SOURCE", "DEMO_TARGET", "Runtime", "versions"]
 
@@ -457,6 +457,7 @@ class Runtime:
     ) -> Migration:
         """A run of `spec`, not yet begun."""
         give_back_large_blocks()
+        leave_pandas_out()
         return Migration(self.services(request), spec, run_id, progress)
 
     def _rate(self, spec: Spec) -> Reserve:

@@ -40,7 +40,7 @@ BOUNDS = ("file", "row group", "version")
 """What the parts of a bound are: `version` is a hash of the footer and of what the file system says."""
 
 _BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 24_576
 _READ_BYTES = 1 << 20
 _LARGE_ROW = 1 << 18
 """Where rows are as large as this on average, they are read one by one."""
