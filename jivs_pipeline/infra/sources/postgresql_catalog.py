@@ -36,6 +36,7 @@ __all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
 
 SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 
+_NAMED = 10
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
 _REASONS = {
@@ -48,13 +49,11 @@ _REASONS = {
     "tablespace": "the target's default one is used",
     "disabled foreign keys": "they are checked in the target",
     "unlogged sequence": "it becomes a logged one",
-    "collation": "how it sorts is up to the libraries of its server, whose versions differ; what uses it gets the default",
-    "conversion": "its function is of the server itself, and only superusers make such a one",
+    "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
     "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
-    "operator": "make it again after the run, with its class and family; what uses it is named as well",
-    "operator class": "indexes by it are named as well; make it again with its operators, and then them",
-    "operator family": "make it again with its operator classes",
+    "operator class": "only superusers make one; indexes by it are named as well: make it again after the run, and then them",
+    "operator family": "only superusers make one; make it again with its operator classes",
     "text search parser": "it is written in C, and only superusers make one",
     "text search template": "it is written in C, and only superusers make one",
     "shell type": "it has no definition yet",
@@ -195,6 +194,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     ]
     large, too_many = read_large_object_grants(session)
     reader.left_out += too_many
+    if others := [name for (name,) in session.execute(SQL["other_schemas"], {"schema": schema}).fetchall()]:
+        reader.left_out.append(_not_asked_for(others))
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
     adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
@@ -206,6 +207,15 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         *large,
     )
     return Catalog(schema, made, left_out, objects, extensions)
+
+
+def _not_asked_for(schemas: Sequence[str]) -> LeftOut:
+    """One line for all other schemas: a migration is of one."""
+    named = ", ".join(schemas[:_NAMED]) + (
+        f" and {len(schemas) - _NAMED} more" if len(schemas) > _NAMED else ""
+    )
+    reason = f"a migration carries one schema; make one with source_schema for {named}, too"
+    return LeftOut(f"{len(schemas)} schema{'s' * (len(schemas) > 1)}", "not asked for", reason)
 
 
 def _spelled(

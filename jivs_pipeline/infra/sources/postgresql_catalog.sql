@@ -7,6 +7,15 @@
 SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 
+-- name: other_schemas
+-- Schemas of this database that have relations or routines of somebody's own, besides the one that is read.
+SELECT n.nspname::text FROM pg_namespace n
+WHERE n.nspname !~ '^pg_' AND n.nspname !~ '^jivs_' AND n.nspname NOT IN ('information_schema', %(schema)s) AND EXISTS (
+    SELECT FROM (SELECT 'pg_class'::regclass AS class, oid FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                 UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = n.oid) o
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'))
+ORDER BY n.nspname;
+
 -- name: tables
 -- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; its storage
 -- parameters, with those of its TOAST table; and what keeps it from being carried, or NULL.
@@ -223,7 +232,8 @@ WHERE t.typtype IN ('e', 'd', 'c', 'r', 'b') AND t.typcategory <> 'A' AND coales
 UNION ALL
 SELECT 'collation', l.collname::text, NULL FROM pg_collation l JOIN here ON here.oid = l.collnamespace
 UNION ALL
-SELECT 'operator', format('%%s (%%s)', o.oprname, o.oid::regoperator), NULL
+SELECT 'operator', format('%%s(%%s, %%s)', o.oprname, CASE WHEN o.oprleft = 0 THEN 'NONE' ELSE format_type(o.oprleft, NULL) END,
+                          CASE WHEN o.oprright = 0 THEN 'NONE' ELSE format_type(o.oprright, NULL) END), NULL
 FROM pg_operator o JOIN here ON here.oid = o.oprnamespace
 WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid
                                            AND d.deptype = 'e')

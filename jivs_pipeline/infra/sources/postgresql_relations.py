@@ -14,7 +14,7 @@ from typing import Any
 from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
-__all__ = ["MAKERS"]
+__all__ = ["RELATIONS"]
 
 _IDENTITIES = {"a": "ALWAYS", "d": "BY DEFAULT"}
 
@@ -81,8 +81,7 @@ def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tupl
     """Its definition, and what is to be said of it when the table is there."""
     column, type_, mod, required, collation, default, generated, identity, sequence, comment, target = line
     parts, after = [quoted(column), facts.text("type", type_, mod)], list[str]()
-    if collation:
-        parts.append(f"COLLATE {collation}")
+    parts[1] += facts.collation(collation or "")
     if generated:
         parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
     elif identity and sequence is not None:
@@ -142,7 +141,7 @@ def _constraint(one: Found, facts: Facts) -> Made:
     return Made((create,), f"ALTER TABLE IF EXISTS {relation} DROP CONSTRAINT IF EXISTS {name}")
 
 
-MAKERS = {
+RELATIONS = {
     "exclusion constraint": _constraint,
     "foreign key": _constraint,
     "inheritance": _inheritance,
