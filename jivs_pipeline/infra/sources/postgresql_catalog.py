@@ -52,7 +52,7 @@ _REASONS = {
     "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
     "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
-    "operator class": "only superusers make one; indexes by it are named as well: make it again after the run, and then them",
+    "operator class": "only superusers make one; make it again after the run, and then its indexes, which are named as well",
     "operator family": "only superusers make one; make it again with its operator classes",
     "text search parser": "it is written in C, and only superusers make one",
     "text search template": "it is written in C, and only superusers make one",
@@ -193,9 +193,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         if (kind, qualified(schema, name)) not in told
     ]
     large, too_many = read_large_object_grants(session)
-    reader.left_out += too_many
-    if others := [name for (name,) in session.execute(SQL["other_schemas"], {"schema": schema}).fetchall()]:
-        reader.left_out.append(_not_asked_for(others))
+    reader.left_out += [*too_many, *_not_asked_for(session, schema)]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
     adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
@@ -209,13 +207,13 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     return Catalog(schema, made, left_out, objects, extensions)
 
 
-def _not_asked_for(schemas: Sequence[str]) -> LeftOut:
+def _not_asked_for(session: Session, schema: str) -> list[LeftOut]:
     """One line for all other schemas: a migration is of one."""
-    named = ", ".join(schemas[:_NAMED]) + (
-        f" and {len(schemas) - _NAMED} more" if len(schemas) > _NAMED else ""
-    )
+    others = [name for (name,) in session.execute(SQL["other_schemas"], {"schema": schema}).fetchall()]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    named = ", ".join(others[:_NAMED]) + more
     reason = f"a migration carries one schema; make one with source_schema for {named}, too"
-    return LeftOut(f"{len(schemas)} schema{'s' * (len(schemas) > 1)}", "not asked for", reason)
+    return [LeftOut(f"{len(others)} schema{'s' * (len(others) > 1)}", "not asked for", reason)] * bool(others)
 
 
 def _spelled(

@@ -1,7 +1,7 @@
 """Statements that make aggregates, operators, casts, collations and conversions again, from a PostgreSQL catalog.
 
-What belongs here: what computes with values or compares them, and is no function itself. What does not: functions and all other
-objects (`postgresql_makers.py`).
+What belongs here: what computes with values or compares them, and is no function itself. What does not: functions and
+all other objects (`postgresql_makers.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def _aggregate(one: Found, facts: Facts) -> Made:
     options = [f"SFUNC = {facts.text('procedure', step)}", f"STYPE = {facts.text('type', state, -1)}"]
     # What a final function does to the state by itself: nothing, unless it is of a kind that sorts.
     own = "r" if kind == "n" else "w"
-    options += _state("", facts, space, final, extra, modify if modify != own else None, initial)
+    options += _state("", facts, space, final, modify if modify != own else None, initial)
+    if extra:
+        options.append("FINALFUNC_EXTRA")
     if combine:
         options.append(f"COMBINEFUNC = {facts.text('procedure', combine)}")
     again, back, moving_state, moving_final, moving_initial, moving_space, moving_extra, moving_modify = (
@@ -35,7 +37,9 @@ def _aggregate(one: Found, facts: Facts) -> Made:
         options.append(f"MINVFUNC = {facts.text('procedure', back)}")
         options.append(f"MSTYPE = {facts.text('type', moving_state, -1)}")
         modify = moving_modify if moving_modify != own else None
-        options += _state("M", facts, moving_space, moving_final, moving_extra, modify, moving_initial)
+        options += _state("M", facts, moving_space, moving_final, modify, moving_initial)
+        if moving_extra:
+            options.append("MFINALFUNC_EXTRA")
     if order:
         options.append(f"SORTOP = {order}")
     options.append(f"PARALLEL = {_PARALLEL[parallel]}")
@@ -46,14 +50,12 @@ def _aggregate(one: Found, facts: Facts) -> Made:
 
 
 def _state(
-    of: str, facts: Facts, space: int, final: int | None, extra: bool, modify: str | None, initial: str | None
+    of: str, facts: Facts, space: int, final: int | None, modify: str | None, initial: str | None
 ) -> list[str]:
     """Options on the state of a plain aggregate, or (`M`) of a moving one."""
     options = [f"{of}SSPACE = {space}"] if space else []
     if final:
         options.append(f"{of}FINALFUNC = {facts.text('procedure', final)}")
-    if extra:
-        options.append(f"{of}FINALFUNC_EXTRA")
     if modify:
         options.append(f"{of}FINALFUNC_MODIFY = {_MODIFY[modify]}")
     if initial is not None:
@@ -111,9 +113,10 @@ def _collation(one: Found, facts: Facts) -> Made:
 
 def _conversion(one: Found, facts: Facts) -> Made:
     default, source, target, function = facts.one("conversions", one.oid)
-    create = f"CREATE {'DEFAULT ' if default else ''}CONVERSION {quoted(one.name)} FOR {literal(source)} TO {literal(target)}"
+    name, by = quoted(one.name), facts.text("procedure", function)
+    create = f"CREATE {'DEFAULT ' if default else ''}CONVERSION {name}"
     return Made(
-        (f"{create} FROM {facts.text('procedure', function)}",), f"DROP CONVERSION {quoted(one.name)}"
+        (f"{create} FOR {literal(source)} TO {literal(target)} FROM {by}",), f"DROP CONVERSION {name}"
     )
 
 
