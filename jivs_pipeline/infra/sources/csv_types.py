@@ -194,4 +194,6 @@ def written(values: Array, carrier: str) -> Array:
     if carrier != "bytea":
         return values
     prefixed = _pc.starts_with(values, "\\x")
+    if _pc.all(prefixed).as_py() is not False:
+        return values
     return _pc.if_else(prefixed, values, _pc.binary_join_element_wise("\\x", values, ""))

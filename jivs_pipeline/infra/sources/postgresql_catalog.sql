@@ -10,7 +10,7 @@ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 -- name: other_schemas
 -- Schemas of this database that have relations or routines of somebody's own, besides the one that is read.
 SELECT n.nspname::text FROM pg_namespace n
-WHERE n.nspname !~ '^pg_' AND n.nspname !~ '^jivs_' AND n.nspname NOT IN ('information_schema', %(schema)s) AND EXISTS (
+WHERE n.nspname !~ '^pg_' AND n.nspname !~ '^jivs(_|$)' AND n.nspname NOT IN ('information_schema', %(schema)s) AND EXISTS (
     SELECT FROM (SELECT 'pg_class'::regclass AS class, oid FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
                  UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = n.oid) o
     WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'))
