@@ -31,7 +31,7 @@ pytestmark = pytest.mark.faults
 
 _CAP = 512 << 20
 _VALUE = 100_000_000
-_CASES = [*((d, k) for d in ("sqlite", "postgresql", "parquet") for k in ("text", "bytea")), ("csv", "text")]
+_CASES = [*((d, k) for d in ("sqlite", "postgresql", "parquet", "csv") for k in ("text", "bytea"))]
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "cgroup.procs"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "cgroup.procs"),
@@ -96,10 +96,12 @@ def _source(dialect: str, kind: str, value: bytes, tmp_path: Path, make_target: 
     if dialect == "csv":
         directory = tmp_path / uuid4().hex
         directory.mkdir()
+        (directory / "schema.yaml").write_text(f"tables: {{t: {{columns: {{v: {kind}}}}}}}")
         with (directory / "t.csv").open("wb") as file:
             file.write(b"id,v\n")
             for n, v in rows:
-                file.write(b'%d,"%b"\n' % (n, v.replace(b'"', b'""')))
+                written = v.replace(b'"', b'""') if kind == "text" else b"\\x" + v.hex().encode()
+                file.write(b'%d,"%b"\n' % (n, written))
         return f"csv:///{directory}"
     url = make_target()
     with psycopg.connect(url) as db:
