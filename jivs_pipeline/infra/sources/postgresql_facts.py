@@ -33,6 +33,7 @@ _ASKED = {
     "comments_inside": ("view", "materialized view", "composite type", "domain"),
     "statistics_targets": ("statistics object",),
     "trigger_states": ("trigger",),
+    "trigger_clones": ("trigger",),
     "rule_states": ("rule",),
     "policies": ("policy",),
     "casts": ("cast",),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal, read_facts
 from jivs_pipeline.infra.sources.postgresql_operators import OPERATORS
-from jivs_pipeline.infra.sources.postgresql_relations import RELATIONS
+from jivs_pipeline.infra.sources.postgresql_relations import RELATIONS, block
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
 __all__ = ["make"]
@@ -116,7 +116,16 @@ def _view(one: Found, facts: Facts) -> Made:
 
 def _trigger(one: Found, facts: Facts) -> Made:
     [state] = facts.one("trigger_states", one.oid)
-    return _on_relation(one, "TRIGGER", facts.text("trigger", one.oid), state)
+    made = _on_relation(one, "TRIGGER", facts.text("trigger", one.oid), state)
+    clones = [_clone(one.name, relation, state) for relation, state in facts.all("trigger_clones", one.oid)]
+    return made._replace(create=(*made.create, *clones))
+
+
+def _clone(name: str, relation: str, state: str) -> str:
+    """Switches a trigger in one partition, if that has come along."""
+    there = f"tgrelid = to_regclass({literal(quoted(relation))}) AND tgname = {literal(name)}"
+    switch = f"ALTER TABLE ONLY {quoted(relation)} {_STATES.get(state, 'ENABLE')} TRIGGER {quoted(name)}"
+    return block(f"IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE {there}) THEN {switch}; END IF;")
 
 
 def _rule(one: Found, facts: Facts) -> Made:

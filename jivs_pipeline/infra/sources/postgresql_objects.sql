@@ -321,6 +321,17 @@ WHERE s.oid = ANY (%(oids)s::oid[]) AND (to_jsonb(s) ->> 'stxstattarget')::int4 
 -- name: trigger_states
 SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
 
+-- name: trigger_clones
+-- Those of a partitioned table's trigger in its partitions, each of which can be switched by itself.
+WITH RECURSIVE clones AS (
+    SELECT g.oid AS root, g.tgenabled AS state, g.oid FROM pg_trigger g WHERE g.oid = ANY (%(oids)s::oid[])
+    UNION ALL
+    SELECT c.root, c.state, g.oid FROM clones c JOIN pg_trigger g ON (to_jsonb(g) ->> 'tgparentid')::oid = c.oid
+)
+SELECT c.root::int8, r.relname::text, g.tgenabled::text FROM clones c
+JOIN pg_trigger g ON g.oid = c.oid JOIN pg_class r ON r.oid = g.tgrelid
+WHERE c.oid <> c.root AND (g.tgenabled <> c.state OR c.state <> 'O') ORDER BY r.relname;
+
 -- name: rule_states
 SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
 
