@@ -229,6 +229,24 @@ def test_indexes(run: Run, open_source: OpenSource):
     assert i5.parts == (IndexPart("a", opclass="pg_catalog.int4_minmax_multi_ops (values_per_range='16')"),)
 
 
+def test_an_index_that_not_all_partitions_have_is_left_out(run: Run, open_source: OpenSource):
+    """Made anew it would be in all of them. Those of the partitions are theirs."""
+    run("""
+        CREATE TABLE whole (a int, b int) PARTITION BY LIST (a);
+        CREATE TABLE one PARTITION OF whole FOR VALUES IN (1);
+        CREATE INDEX of_one ON one (b);
+        CREATE INDEX of_all ON whole (a);
+        CREATE INDEX of_none ON ONLY whole (b);
+    """)
+    catalog = open_source().catalog(None)
+    assert {(o.kind, o.name, o.reason) for o in catalog.left_out} == {
+        ("index", "public.whole.of_none", "it is invalid in the source, where not all partitions have it"),
+    }
+    (made,) = (o for o in catalog.objects if o.kind == "partitioned table")
+    assert [s for s in made.statements if "INDEX" in s] == ["CREATE INDEX of_all ON whole USING btree (a)"]
+    assert {i.name for t in catalog.tables for i in t.indexes} == {"of_one", "one_a_idx"}
+
+
 def test_what_uses_objects_of_another_schema_is_left_out(run: Run, open_source: OpenSource):
     run("""
         CREATE SCHEMA other;

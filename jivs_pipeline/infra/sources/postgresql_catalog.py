@@ -49,6 +49,7 @@ _REASONS = {
     "tablespace": "the target's default one is used",
     "disabled foreign keys": "they are checked in the target",
     "unlogged sequence": "it becomes a logged one",
+    "index": "it is invalid in the source, where not all partitions have it",
     "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
     "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",

@@ -267,6 +267,10 @@ SELECT 'statistics target', format('%%s.%%s', r.relname, x.relname), r.relname F
 JOIN pg_class x ON x.oid = i.indexrelid
 WHERE r.relkind = 'r' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
 UNION ALL
+-- Of a partitioned table; those of tables are looked at one by one.
+SELECT 'index', format('%%s.%%s', r.relname, x.relname), NULL FROM relations r JOIN pg_index i ON i.indrelid = r.oid
+JOIN pg_class x ON x.oid = i.indexrelid WHERE r.relkind = 'p' AND NOT i.indisvalid
+UNION ALL
 SELECT 'access method', r.relname, r.relname FROM relations r JOIN pg_class c ON c.oid = r.oid JOIN pg_am m ON m.oid = c.relam
 WHERE r.relkind = 'r' AND m.amname <> 'heap'
 UNION ALL

@@ -283,7 +283,7 @@ WHERE k.conrelid = ANY (%(oids)s::oid[]) AND k.contype IN ('p', 'u', 'c') ORDER 
 -- name: partitioned_indexes
 SELECT i.indrelid::int8, i.indexrelid::int8, c.relname::text, obj_description(c.oid, 'pg_class')
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = ANY (%(oids)s::oid[]) AND NOT EXISTS (
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid AND NOT EXISTS (
     SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x'))
 ORDER BY c.relname;
 
