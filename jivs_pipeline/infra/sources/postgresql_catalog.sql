@@ -267,6 +267,10 @@ SELECT 'statistics target', format('%%s.%%s', r.relname, x.relname), r.relname F
 JOIN pg_class x ON x.oid = i.indexrelid
 WHERE r.relkind = 'r' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
 UNION ALL
+SELECT 'inherited columns', r.relname, r.relname FROM relations r
+WHERE r.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.oid AND c.relispartition)
+  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attislocal AND NOT a.attisdropped)
+UNION ALL
 -- Of a partitioned table; those of tables are looked at one by one.
 SELECT 'index', format('%%s.%%s', r.relname, x.relname), NULL FROM relations r JOIN pg_index i ON i.indrelid = r.oid
 JOIN pg_class x ON x.oid = i.indexrelid WHERE r.relkind = 'p' AND NOT i.indisvalid
