@@ -437,7 +437,7 @@ def _group(
     if not good.all():
         for kind, bad in (("too few", counts < columns), ("too many", counts > columns)):
             if bad.any():
-                said = f"records with {kind} fields ({columns:,} are expected)"
+                said = f"records with {kind} fields ({columns:,} {'is' if columns == 1 else 'are'} expected)"
                 problems.add(said, int(bad.sum()), file, int(lines[bad][0]))
         keep = np.repeat(good, counts)
         starts, ends = starts[keep], ends[keep]
