@@ -317,6 +317,18 @@ def test_blocks_of_rows_come_apart_as_they_were(make: Make, monkeypatch: pytest.
         assert digest_of(source, plan) == expected
 
 
+def test_blocks_of_wide_rows_are_small(make: Make) -> None:
+    """Also where each value is short, as its type says."""
+    names = [f"c{n}" for n in range(60)]
+    rows = [tuple(f"{number}-{name} ".ljust(200, "x") for name in names) for number in range(2_000)]
+    source = make(f"CREATE TABLE t ({', '.join(f'{n} VARCHAR(200)' for n in names)})", {"t": rows})
+    plan = plan_of(source, "t")
+    with source.snapshot(1) as snapshot:
+        found = [(sum(c.nbytes for c in group), n) for group, n in snapshot._texts(plan, plan.chunks[0], 0)]
+    assert sum(n for _, n in found) == 2_000
+    assert max(size for size, _ in found) < 20 << 20  # of 24 MB
+
+
 _REALS = st.one_of(
     st.floats(allow_nan=False),
     st.decimals(-(10**13), 10**13, places=2).map(float),

@@ -50,16 +50,16 @@ def canonical(table: str, column: ColumnPlan) -> str:
 
 
 def texts(
-    connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any], widest: int
+    connection: sqlite3.Connection, table: TablePlan, rows_sql: str, parameters: Sequence[Any], step: int
 ) -> Iterator[tuple[list[Array], int]]:
     """Canonical texts by column, and how many rows they are. The connection returns text as bytes.
 
     Args:
-        widest: bytes of the largest row, so that few are held at a time where one is large.
+        step: how many rows are asked for at a time; see `rows_at_once`.
     """
     wanted = [f"CAST({canonical(table.source_table, c)} AS TEXT)" for c in table.columns]
     cursor = connection.execute(f"SELECT {', '.join(wanted) or 'NULL'} {rows_sql}", parameters)
-    for rows in _grouped(cursor, rows_at_once(widest)):
+    for rows in _grouped(cursor, step):
         columns = zip(*rows, strict=True) if wanted else ()
         yield [pa.array(column, pa.binary()).cast(pa.string()) for column in columns], len(rows)
 

@@ -379,10 +379,12 @@ class SqliteSnapshot:
 
     def _texts(self, table: TablePlan, chunk: Chunk, widest: int) -> Iterator[tuple[list[Any], int]]:
         """Canonical texts by column, and how many rows they are: in blocks, where rows are many and have a number."""
-        step, address, rows = rows_at_once(widest), self._address(table), self._rows(table, chunk)
+        # What types bound is not in `widest`, and hundreds of short columns are not little.
+        step = rows_at_once(max(widest, table.bytes // max(table.rows, 1)))
+        address, rows = self._address(table), self._rows(table, chunk)
         with self._lent_plain(table) as connection:
             if step < _ENOUGH_ROWS or not blocks_fit(table, address):
-                yield from texts(connection, table, rows.sql, rows.parameters, widest)
+                yield from texts(connection, table, rows.sql, rows.parameters, step)
                 return
 
             def between(first: int, end: int | None) -> tuple[str, Sequence[_Value]]:
