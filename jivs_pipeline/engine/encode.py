@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 from pgpq import ArrowToPostgresBinaryEncoder
@@ -17,6 +19,9 @@ from jivs_pipeline.core.plan import Wire
 from jivs_pipeline.core.ports import Piece
 
 __all__ = ["encode", "encode_batches"]
+
+_LARGE = 1 << 23
+_PIECE = 1 << 20
 
 
 def encode(path: Path, wire: Wire) -> Iterator[Piece]:
@@ -44,9 +49,34 @@ def _binary(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Pi
 
 
 def _csv(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
+    for batch in batches:
+        if batch.num_rows == 1 and batch.nbytes > _LARGE:
+            yield from _long_row(batch)
+        else:
+            yield _written(batch)
+
+
+def _written(batch: pa.RecordBatch) -> memoryview:
     # Quoted text and unquoted NULLs ("needed" quotes every string) are what tells '' from NULL in COPY.
     options = pacsv.WriteOptions(include_header=False, quoting_style="needed")
-    for batch in batches:
-        sink = pa.BufferOutputStream()
-        pacsv.write_csv(batch, sink, options)
-        yield memoryview(sink.getvalue())
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(batch, sink, options)
+    return memoryview(sink.getvalue())
+
+
+def _long_row(batch: pa.RecordBatch) -> Iterator[Piece]:
+    """One row piece by piece, for pyarrow makes two copies and more of a text of 100 MB."""
+    for number, column in enumerate(batch.columns):
+        if number:
+            yield b","
+        if not pa.types.is_string(column.type) or column.null_count or column.nbytes <= _PIECE:
+            yield bytes(_written(batch.select([number]))).removesuffix(b"\n")
+            continue
+        _, bounds, data = column.buffers()
+        start, end = np.frombuffer(cast("Any", bounds), np.int32)[column.offset : column.offset + 2].tolist()
+        text = memoryview(cast("Any", data))
+        yield b'"'
+        for at in range(start, end, _PIECE):
+            yield bytes(text[at : min(at + _PIECE, end)]).replace(b'"', b'""')
+        yield b'"'
+    yield b"\n"

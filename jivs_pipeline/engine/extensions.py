@@ -1,4 +1,4 @@
-"""What of a catalog needs an extension that the target does not have.
+"""What of a catalog needs an extension or a collation that the target does not have.
 
 What belongs here: leaving it out aloud. What does not: objects beside the tables (`objects.py`) and which columns are
 carried (`planning.py`).
@@ -12,7 +12,7 @@ from dataclasses import replace
 from jivs_pipeline.core.model import Catalog, Column, LeftOut, Need, Table
 from jivs_pipeline.core.names import qualified
 
-__all__ = ["fitted", "missing"]
+__all__ = ["asks", "fitted", "missing"]
 
 
 def missing(extension: str) -> str:
@@ -21,10 +21,27 @@ def missing(extension: str) -> str:
     return f"it needs extension {name} in schema {schema}, which the target lacks; create it there first"
 
 
-def fitted(catalog: Catalog, there: Collection[str]) -> Catalog:
-    """The catalog without parts of tables that need other extensions than those that are `there` (`schema.name`)."""
+def asks(catalog: Catalog) -> bool:
+    """Whether what the target has beside tables makes a difference."""
+    return bool(catalog.objects or catalog.extensions) or any(map(_is_collated, catalog.tables))
+
+
+def _is_collated(table: Table) -> bool:
+    return any(c.collation for c in table.columns) or any(p.collation for i in table.indexes for p in i.parts)
+
+
+def fitted(catalog: Catalog, found: Collection[tuple[str, str]], target_schema: str) -> Catalog:
+    """The catalog without parts of tables that need other extensions or collations than those that the target has.
+
+    Args:
+        found: (kind, name) of what the target has; extensions as `schema.name`.
+        target_schema: where the catalog's own collations will be.
+    """
     lost: list[LeftOut] = []
+    there = {name for kind, name in found if kind == "extension"}
     tables = tuple(_fitted(t, [n for n in t.needs if n.extension not in there], lost) for t in catalog.tables)
+    collations = _collations(catalog, found, target_schema)
+    tables = tuple(_collated(t, collations, lost) for t in tables)
     lost += [
         LeftOut(
             e.partition(".")[2], "extension", f"the target does not have it in schema {e.partition('.')[0]}"
@@ -33,6 +50,45 @@ def fitted(catalog: Catalog, there: Collection[str]) -> Catalog:
         if e not in there
     ]
     return replace(catalog, tables=tables, left_out=(*catalog.left_out, *lost))
+
+
+def _collations(
+    catalog: Catalog, found: Collection[tuple[str, str]], target_schema: str
+) -> Mapping[str, str]:
+    """How the catalog calls the collations that will be there -> how the target does."""
+    own = {o.name for o in catalog.objects if o.kind == "collation" and o.needs.issubset(found)}
+    return {
+        **{name: name for kind, name in found if kind == "collation" and name.startswith("pg_catalog.")},
+        **{_quoted(name): f"{_quoted(target_schema)}.{_quoted(name)}" for name in own},
+    }
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _collated(table: Table, collations: Mapping[str, str], lost: list[LeftOut]) -> Table:
+    """The table with the target's names of its collations; where there is none, its default one takes over."""
+
+    def named(collation: str | None, part: str, kind: str) -> str | None:
+        if collation is not None and collation not in collations:
+            reason = f"the target has no collation {collation}; its default is used"
+            name = f"{qualified(table.schema, table.name)}.{part}"
+            lost.append(LeftOut(name, kind, reason, table.name, "lossy"))
+        return collations.get(collation or "")
+
+    if not _is_collated(table):
+        return table
+    return replace(
+        table,
+        columns=tuple(replace(c, collation=named(c.collation, c.name, "collation")) for c in table.columns),
+        indexes=tuple(
+            replace(
+                i, parts=tuple(replace(p, collation=named(p.collation, i.name, "index")) for p in i.parts)
+            )
+            for i in table.indexes
+        ),
+    )
 
 
 def _fitted(table: Table, needs: Iterable[Need], lost: list[LeftOut]) -> Table:

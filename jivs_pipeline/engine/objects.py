@@ -39,7 +39,7 @@ _SETTINGS = frozenset(
     }
 )
 """Kinds that a relation keeps as they are when it was there before."""
-_GIVEN = frozenset({"extension", "role", "right", "privilege"})
+_GIVEN = frozenset({"extension", "role", "right", "privilege", "collation provider", "locale"})
 """Kinds of what no migration makes."""
 _NAMED = 5
 _RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
@@ -213,6 +213,10 @@ def _lack(kind: str, name: str) -> str:
         return f"it names role {name}, which the target lacks; create it there first"
     if kind == "privilege":
         return f"the target's version knows no privilege {name}"
+    if kind == "collation provider":
+        return f"the target knows no collations of {name}"
+    if kind == "locale":
+        return f"the target's system has no locale {name}"
     if kind == "right":
         return f"the target's role has no {name} and could not verify the rows any more; switch it on after the migration"
     return f"it uses {kind} {name}, which is not carried"

@@ -27,7 +27,7 @@ from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
-from jivs_pipeline.engine.extensions import fitted, missing
+from jivs_pipeline.engine.extensions import asks, fitted, missing
 from jivs_pipeline.engine.large_objects import plan_large_objects, without
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.planned_rules import (
@@ -87,10 +87,10 @@ def check(spec: Spec, source: Source, target: Target, *, since: int = 0, filters
     catalog = source.catalog(spec.source_schema)
     ledger = target.ledger(spec.key, since)
     ours, there = ledger.objects(spec.target_schema), frozenset[tuple[str, str]]()
-    if catalog.objects or catalog.extensions:
+    if asks(catalog):
         there = target.objects(spec.target_schema)
     others = frozenset((kind, name) for kind, name in there if f"{kind} {name}" not in ours)
-    catalog = fitted(catalog, {name for kind, name in there if kind == "extension"})
+    catalog = fitted(catalog, there, spec.target_schema)
     chosen = _choose(spec, catalog)
     names = {t.name: spec.rule(t.name).rename or t.name for t in chosen}
     existing = target.inspect(spec.target_schema, sorted(names.values()))

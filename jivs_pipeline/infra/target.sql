@@ -26,6 +26,16 @@ SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x 
 UNION ALL
 SELECT 'role', rolname::text FROM pg_roles
 UNION ALL
+-- Collations of the server's own, what makes them, and the locales of its system.
+SELECT o.kind, o.name
+  FROM pg_collation c CROSS JOIN LATERAL (VALUES
+       ('collation', format('pg_catalog.%%I', c.collname)),
+       ('collation provider', CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END),
+       ('collation provider', CASE WHEN c.collprovider = 'i' AND to_jsonb(c) ? 'collicurules' THEN 'icu with rules' END),
+       ('locale', CASE WHEN c.collprovider = 'c' THEN c.collcollate::text END)) o (kind, name)
+ WHERE c.collnamespace = 'pg_catalog'::regnamespace AND o.name IS NOT NULL
+   AND c.collencoding IN (-1, (SELECT d.encoding FROM pg_database d WHERE d.datname = current_database()))
+UNION ALL
 SELECT 'right', 'BYPASSRLS' FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)
 UNION ALL
 SELECT 'privilege', 'MAINTAIN' WHERE current_setting('server_version_num')::int >= 170000

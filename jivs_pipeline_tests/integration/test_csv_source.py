@@ -223,6 +223,28 @@ def test_what_is_no_csv_is_refused_with_its_line(tmp_path: Path, content: bytes,
 
 
 @pytest.mark.parametrize(
+    ("header", "shown"),
+    [("a;b", '";"'), ("a\tb", '"\\t"'), ("a|b", '"|"'), ('"a,b"', '","'), ("a b", None), ("a;b,c", None)],
+)
+def test_what_looks_like_another_delimiter_is_said(tmp_path: Path, header: str, shown: str | None) -> None:
+    """It is never guessed: one column is one column, whether the rows agree or not."""
+    width = 2 if header == "a;b,c" else 1
+    good, bad = (f"{header}\n" + ",".join(["x"] * n) + "\n" for n in (width, width + 1))
+    source = csv_source(tmp_path, {"good.csv": good, "bad.csv": bad})
+    hint = f"if that separates the fields, say so in schema.yaml: options: {{delimiter: {shown}}}"
+    found = source.catalog(None).table("good")
+    assert found is not None
+    survey = source.survey(found, found.columns, None, 1 << 20)
+    assert survey.refused == ()
+    assert [r.reason.endswith(hint) for r in survey.lossy] == [True] * (shown is not None)
+    ((_, reason),) = refusals(source, "bad")
+    assert reason.startswith(
+        f"records with too many fields ({width} {'is' if width == 1 else 'are'} expected): 1 in all"
+    )
+    assert reason.endswith(hint) == (shown is not None)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "it is empty and has no header line"),

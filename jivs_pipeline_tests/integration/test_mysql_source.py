@@ -458,6 +458,31 @@ def test_a_large_table_is_looked_at_by_two_sessions(make_mysql: Make, open_mysql
     assert surveys[0].lossy[0].reason.startswith("7 values are the error value of the ENUM")
 
 
+@pytest.mark.parametrize("rights", [None, "SELECT, LOCK TABLES"])
+def test_a_table_that_the_server_cannot_use_fails_alone(
+    make_mysql: Make, make_mysql_user: Make, open_mysql: Open, rights: str | None
+) -> None:
+    """A merge table whose part is gone and a table without its file are refused by name; all others are read."""
+    url = make_mysql(
+        "CREATE TABLE part (n int) ENGINE=MyISAM;\nCREATE TABLE merged (n int) ENGINE=MERGE UNION=(part);\n"
+        "DROP TABLE part;\nCREATE TABLE lost (n int);\nALTER TABLE lost DISCARD TABLESPACE;\n"
+        "CREATE TABLE good (n int);\nINSERT INTO good VALUES (1)"
+    )
+    source = open_mysql(make_mysql_user(url, rights) if rights else url)
+    catalog = source.catalog(None)
+    reasons = {
+        t.name: [r.reason for r in source.survey(t, t.columns, None, 1 << 30).refused] for t in catalog.tables
+    }
+    assert reasons == {
+        "good": [],
+        "merged": ["the server cannot use it (error 1168); repair it there, or put it under tables.exclude"],
+        "lost": ["the server cannot use it (error 1814); repair it there, or put it under tables.exclude"],
+    }
+    plan = plan_of(source, "good")
+    with source.snapshot(2) as snapshot:
+        assert rows_of(snapshot, plan) == [(1,)]
+
+
 # ── the snapshot ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -173,6 +173,27 @@ def test_any_text_survives_csv_as_postgresql_reads_it(tmp_path_factory, rows):
     assert written.count('"') == sum(2 + v.count('"') * 2 for r in rows for v in r if v is not None)
 
 
+@pytest.mark.parametrize("start", ["", "é"])
+def test_a_long_row_goes_piece_by_piece(tmp_path: Path, start: str) -> None:
+    """It reads as pyarrow writes it, quotes at the ends of pieces and characters across them included."""
+    long = start + ('"' * 3 + "é,\n\\" * 3) * 700_000
+    columns = {
+        "a": pa.array([None, "x", None], pa.string()),
+        "b": pa.array(["", long, "z"], pa.string()),
+        "c": pa.array([1, -2, None], pa.int32()),
+        "d": pa.array(["", 'q"', None], pa.string()),
+        "e": pa.array(["", None, None], pa.string()),
+    }
+    whole = pa.RecordBatch.from_pydict(columns)
+    path = tmp_path / "f.arrow"
+    with pa.ipc.new_file(path, whole.schema) as writer:
+        for number in range(whole.num_rows):
+            writer.write_batch(whole.slice(number, 1))
+    pieces = [bytes(piece) for piece in encode(path, Wire.CSV)]
+    assert max(map(len, pieces)) < 3 << 20
+    assert b"".join(pieces) == text(write(tmp_path / "g.arrow", columns))
+
+
 def test_a_damaged_file_is_no_stream(tmp_path):
     path = write(tmp_path / "f", {"c": pa.array(["x"] * 1000)})
     path.write_bytes(path.read_bytes()[:-100])

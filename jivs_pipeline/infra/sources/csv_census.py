@@ -90,7 +90,7 @@ class _Cutter:
         """Hash the group's bytes, and end chunks at records."""
         data = memoryview(group.data)
         encoding = self.file.encoding
-        taken = 0
+        taken = group.first
         # Compressed files can be read from their beginning only.
         while not self.file.compressed:
             wanted = self.chunk_bytes - (self.at - self.start)
@@ -100,11 +100,11 @@ class _Cutter:
                 break
             cut = int(group.begins[number])
             self.hash.update(data[taken:cut])
-            self.at += source_length(group.data[taken:cut], encoding)
+            self.at += source_length(data[taken:cut], encoding)
             taken = cut
             self.end()
         self.hash.update(data[taken : group.end])
-        self.at += source_length(group.data[taken : group.end], encoding)
+        self.at += source_length(data[taken : group.end], encoding)
 
     def end(self) -> None:
         """A chunk from `start` to here."""

@@ -23,11 +23,14 @@ from jivs_pipeline.infra.sources.csv_census import BOUNDS, looked_at, scanned, t
 from jivs_pipeline.infra.sources.csv_keys import KeyHashes, twins
 from jivs_pipeline.infra.sources.csv_open import CsvTable, Layout, pieces, read_layout, tolerant
 from jivs_pipeline.infra.sources.csv_scan import Problems
+from jivs_pipeline.infra.sources.csv_schema import SCHEMA_FILE
 from jivs_pipeline.infra.sources.csv_sieve import DOUBLE, counted
 from jivs_pipeline.infra.sources.csv_snapshot import CsvSnapshot
 from jivs_pipeline.infra.sources.files_open import SCHEMA
 
 __all__ = ["CsvSource"]
+
+_DELIMITERS = ";\t|,"
 
 
 class CsvSource:
@@ -97,6 +100,9 @@ class CsvSource:
         except DataError as error:
             # This file's fault: the other tables go on.
             refused.append(Refusal("", error.message))
+        hint = _other_delimiter(known)
+        if hint is not None:
+            refused = [Refusal(r.column, f"{r.reason}; {hint}") for r in refused]
         return Survey(
             rows=rows,
             rows_exact=True,
@@ -109,6 +115,7 @@ class CsvSource:
             wire=_wire(planned),
             spelling=Spelling.CHAIN,
             refused=tuple(refused),
+            lossy=(Refusal("", hint),) if hint is not None and not refused else (),
             tolerated=tolerated,
         )
 
@@ -152,6 +159,20 @@ class CsvSource:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+
+def _other_delimiter(table: CsvTable) -> str | None:
+    """What to say of a table that looks as if another character separated its fields: none is guessed."""
+    if len(table.columns) != 1:
+        return None
+    found = next((c for c in _DELIMITERS if c in table.columns[0]), None)
+    if found is None:
+        return None
+    shown = {"\t": '"\\t"'}.get(found, f'"{found}"')
+    return (
+        f"it has one column, whose name holds {shown}; if that separates the fields, "
+        f"say so in {SCHEMA_FILE}: options: {{delimiter: {shown}}}"
+    )
 
 
 def _double_keys(table: CsvTable, count: int) -> Refusal:

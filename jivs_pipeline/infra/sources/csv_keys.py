@@ -68,6 +68,7 @@ def twins(
     """
     at = 0
     for group in groups:
+        base = at - group.first
         texts = _texts(table, group) if group.rows else []
         rows = [(n, t) for n, t in enumerate(texts) if t is not None and _hash(t) in doubled]
         bad = judged(group, looked) if rows else {}
@@ -77,9 +78,9 @@ def twins(
             if record in bad:
                 continue
             if text in seen:
-                yield at + int(group.begins[record])
+                yield base + int(group.begins[record])
             seen.add(text)
-        at += group.end
+        at = base + group.end
 
 
 def _hash(text: str) -> int:
@@ -92,5 +93,7 @@ def _texts(table: CsvTable, group: Group) -> list[str | None]:
     for name in table.schema.key:
         number = table.columns.index(name)
         text = spelled(group.column(number), speller(table.types[number]))
+        if pa.types.is_binary(text.type):
+            text = pa.array([v if v is None else v.hex() for v in text.to_pylist()], pa.string())
         parts.append(_pc.binary_join_element_wise(_pc.utf8_length(text).cast(pa.string()), text, ":"))
     return _pc.binary_join_element_wise(*parts, "").to_pylist()

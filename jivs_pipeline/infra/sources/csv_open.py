@@ -115,7 +115,7 @@ def _table(table: CsvTable) -> Table:
     return Table(SCHEMA, table.name, columns, primary_key=Key(None, said.key) if said.key else None)
 
 
-def source_length(text: bytes, encoding: str) -> int:
+def source_length(text: bytes | memoryview, encoding: str) -> int:
     """How many bytes UTF-8 took in the file's own encoding."""
     if encoding == "utf-8":
         return len(text)

@@ -95,7 +95,7 @@ class Group:
         record_lines: line of each record in `begins`.
     """
 
-    data: bytes
+    data: bytes | bytearray
     starts: Array
     ends: Array
     begins: Array
@@ -104,6 +104,26 @@ class Group:
     dialect: Dialect
     good: Array
     record_lines: Array
+
+    @property
+    def first(self) -> int:
+        """Where its text begins in `data`."""
+        return int(self.begins[0])
+
+    def part(self, start: int, end: int) -> Group:
+        """Some of its records."""
+        rows = slice(*(int(np.count_nonzero(self.good[:record])) for record in (start, end)))
+        return Group(
+            self.data,
+            self.starts[rows],
+            self.ends[rows],
+            self.begins[start:end],
+            int(self.begins[end]) if end < len(self.begins) else self.end,
+            self.lines[rows],
+            self.dialect,
+            self.good[start:end],
+            self.record_lines[start:end],
+        )
 
     @property
     def rows(self) -> int:
@@ -137,6 +157,11 @@ def _gathered(octets: Array, starts: Array, ends: Array) -> Array:
     lengths = ends - starts
     offsets = np.zeros(len(starts) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
+    if len(starts) == 1:
+        alone: Any = pa.StringArray  # where it is
+        return alone.from_buffers(
+            1, pa.py_buffer(offsets), pa.py_buffer(octets[int(starts[0]) : int(ends[0])])
+        )
     total = int(offsets[-1])
     if total > _SHORT * max(len(starts), 1):
         # Each is copied once, to where it belongs: a list of slices would be one more copy of 100 MB.
@@ -156,8 +181,11 @@ def _count(octets: Array, one: int) -> int:
 def _unquoted(octets: Array, starts: Array, ends: Array, quote: int) -> Array:
     """Fields with every second of their quotes left out, each byte copied once: Arrow's function makes three of 100 MB."""
     fields = [octets[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    pairs = [_count(f, quote) // 2 for f in fields]
+    if not any(pairs):
+        return _gathered(octets, starts, ends)
     offsets = np.zeros(len(fields) + 1, np.int32)
-    np.cumsum([len(f) - _count(f, quote) // 2 for f in fields], out=offsets[1:])
+    np.cumsum([len(f) - n for f, n in zip(fields, pairs, strict=True)], out=offsets[1:])
     gathered = np.empty(int(offsets[-1]), np.uint8)
     for to, whole in zip(offsets[:-1].tolist(), fields, strict=True):
         seen = 0
@@ -262,7 +290,7 @@ def _joined(parts: list[Array], kind: Any) -> Array:
     return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 
-def _split(data: bytes, dialect: Dialect, *, last: bool) -> _Split:
+def _split(data: bytes | bytearray, dialect: Dialect, *, last: bool) -> _Split:
     found = _Splitter(np.frombuffer(data, np.uint8), dialect, last)
     found.look()
     fault: tuple[str, int] | None = None
@@ -292,7 +320,7 @@ def _split(data: bytes, dialect: Dialect, *, last: bool) -> _Split:
     return _Split(places, ends_record, passed, len(data), None, nul)
 
 
-def _fields(data: bytes, split: _Split) -> tuple[Array, Array]:
+def _fields(data: bytes | bytearray, split: _Split) -> tuple[Array, Array]:
     """Where fields start and end."""
     octets = np.frombuffer(data, np.uint8)
     starts = np.concatenate([[0], split.at[:-1] + 1])
@@ -342,16 +370,13 @@ def scan(
         file: its name for people.
         line: number of the first line.
     """
-    waiting: list[bytes] = []
-    held = enough = 0
+    data, enough = bytearray(), 0
     for piece, last in _with_last(pieces):
-        waiting.append(piece)
-        held += len(piece)
+        # It grows in its place: pieces in a list would be there twice when they are joined.
+        data += piece
         # A record that did not end is looked at again when twice as much is there, so that it is not squared work.
-        if held < enough and not last:
+        if len(data) < enough and not last:
             continue
-        data = b"".join(waiting)
-        waiting.clear()
         split = _split(data, dialect, last=last)
         if split.nul is not None:
             said = "NUL characters, which PostgreSQL's text cannot hold"
@@ -360,14 +385,26 @@ def scan(
             problems.stop(split.fault[0], file, line + split.fault[1])
             return
         if len(split.at):
-            yield _group(data, split, dialect, columns, problems, file, line)
+            yield from _apart(_group(data, split, dialect, columns, problems, file, line))
             line += data.count(b"\n", 0, split.rest)
-        waiting.append(data[split.rest :])
-        held = len(waiting[0])
-        if held > _MAX_RECORD:
+            data = data[split.rest :]
+        if len(data) > _MAX_RECORD:
             problems.stop("a record of more than 1 GiB", file, line)
             return
-        enough = 2 * held
+        enough = 2 * len(data)
+
+
+def _apart(group: Group) -> Iterator[Group]:
+    """The group with its large records as groups of their own, whose fields need not be copied."""
+    lengths = np.diff(np.append(group.begins, group.end))
+    seen = 0
+    for number in np.flatnonzero(lengths > _LARGE).tolist():
+        if seen < number:
+            yield group.part(seen, number)
+        yield group.part(number, number + 1)
+        seen = number + 1
+    if seen < len(lengths):
+        yield group.part(seen, len(lengths)) if seen else group
 
 
 def _with_last(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -381,7 +418,13 @@ def _with_last(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def _group(
-    data: bytes, split: _Split, dialect: Dialect, columns: int, problems: Problems, file: str, line: int
+    data: bytes | bytearray,
+    split: _Split,
+    dialect: Dialect,
+    columns: int,
+    problems: Problems,
+    file: str,
+    line: int,
 ) -> Group:
     starts, ends = _fields(data, split)
     ended = np.flatnonzero(split.ends_record)
@@ -394,7 +437,7 @@ def _group(
     if not good.all():
         for kind, bad in (("too few", counts < columns), ("too many", counts > columns)):
             if bad.any():
-                said = f"records with {kind} fields ({columns:,} are expected)"
+                said = f"records with {kind} fields ({columns:,} {'is' if columns == 1 else 'are'} expected)"
                 problems.add(said, int(bad.sum()), file, int(lines[bad][0]))
         keep = np.repeat(good, counts)
         starts, ends = starts[keep], ends[keep]

@@ -37,8 +37,9 @@ def judged(group: Group, looked: Sequence[Looked]) -> dict[int, tuple[int | None
     for record in np.flatnonzero(~group.good).tolist():
         found[record] = (None, "too few or too many fields")
     records = np.flatnonzero(group.good)
-    if b"\0" in group.data[: group.end]:
+    if group.data.find(b"\0", group.first, group.end) >= 0:
         nuls = np.flatnonzero(np.frombuffer(group.data, np.uint8)[: group.end] == 0)
+        nuls = nuls[nuls >= group.first]
         for record in np.unique(np.searchsorted(group.begins, nuls, side="right") - 1).tolist():
             found.setdefault(record, (None, _NUL))
     for number, _, spell, required in looked:
@@ -77,18 +78,19 @@ def bad_rows(
     for group in groups:
         ends = np.append(group.begins[1:], group.end)
         rows = np.cumsum(group.good) - 1
-        passed = 0
+        base, passed = at - group.first, group.first
+        data = memoryview(group.data)
         wrong = judged(group, looked)
-        for record in np.flatnonzero(np.isin(group.begins + at, double)).tolist():
+        for record in np.flatnonzero(np.isin(group.begins + base, double)).tolist():
             wrong.setdefault(record, (table.columns.index(table.schema.key[0]), DOUBLE))
         for record, (number, reason) in sorted(wrong.items()):
             begin, end = int(group.begins[record]), int(ends[record])
-            place += source_length(group.data[passed:begin], file.encoding)
+            place += source_length(data[passed:begin], file.encoding)
             passed = begin
-            position = f"{at + begin}-{at + end}"
-            size = source_length(group.data[begin:end], file.encoding)
+            position = f"{base + begin}-{base + end}"
+            size = source_length(data[begin:end], file.encoding)
             raw = raw_bytes(connection, file, place, size) if reason == _NUL else None
-            text = raw if raw is not None else group.data[begin:end]
+            text = raw if raw is not None else bytes(data[begin:end])
             if above is None:
                 above = _lines(connection, file, start)
             where = {"file": file.name, "line": above + int(group.record_lines[record])}
@@ -100,8 +102,8 @@ def bad_rows(
             # A double is not found by its key.
             named = key if key and len(key) == len(table.schema.key) and reason != DOUBLE else where
             yield BadRow.of(position, named, table.columns[number], reason or misfit(table, number), row)
-        place += source_length(group.data[passed : group.end], file.encoding)
-        at += group.end
+        place += source_length(data[passed : group.end], file.encoding)
+        at = base + group.end
 
 
 def _lines(connection: Connection, file: CsvFile, start: int) -> int:

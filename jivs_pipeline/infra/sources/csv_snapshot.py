@@ -31,6 +31,7 @@ from jivs_pipeline.core.quarantine import Again, BadRow, KeptRow
 from jivs_pipeline.infra.sources.csv_again import read_again
 from jivs_pipeline.infra.sources.csv_census import looked_at, scanned, take_census
 from jivs_pipeline.infra.sources.csv_keys import KeyHashes, twins
+from jivs_pipeline.infra.sources.csv_long import Cutter, fields_of, stretches
 from jivs_pipeline.infra.sources.csv_open import (
     BadText,
     CsvFile,
@@ -179,48 +180,81 @@ class CsvSnapshot:
         known, file, start, end, _ = self._place(table, chunk)
         if start == end:
             return
-        size, done = _BATCH_BYTES, 0
-        while True:
-            try:
-                for batch in self._read(table, chunk, known, file, size, done):
-                    done += batch.num_rows
-                    yield batch
-            except pa.ArrowInvalid as error:
-                # Its message quotes the row.
-                if _STRADDLING not in str(error) or size > _BATCH_BYTES:
-                    raise DataError(
-                        f"pyarrow cannot read {file.name} of connection {self._connection.name!r}",
-                        hint="Run `jivs plan`: it names the lines that are no CSV",
-                        table=table.source,
-                    ) from None
-            else:
-                return
-            # A record longer than a block: begin again behind the rows that were read. Blocks of the right size at once,
-            # because the thread that read ahead may keep one of an attempt that failed.
-            size = self._longest(table, chunk, known, file) + _BATCH_BYTES
+        done = 0
+        try:
+            texts = self._texts(table, chunk)
+            for batch in self._read(table, known, file, texts):
+                done += batch.num_rows
+                yield from self._portions(table, batch)
+        except pa.ArrowInvalid as error:
+            # Its message quotes the row.
+            if _STRADDLING not in str(error):
+                raise self._unread(table, file) from None
+        else:
+            return
+        # A record longer than a block: begin again behind the rows that were read.
+        try:
+            for batch in self._read_long(table, chunk, known, file):
+                taken = min(done, batch.num_rows)
+                done -= taken
+                if taken < batch.num_rows:
+                    yield from self._portions(table, batch.slice(taken))
+        except (pa.ArrowInvalid, ValueError):
+            raise self._unread(table, file) from None
 
-    def _longest(self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile) -> int:
-        """Bytes of the longest record."""
-        groups = scanned(self._texts(table, chunk), file, len(known.columns), Problems(), file.line)
-        return max(
-            (int(np.diff(np.append(g.begins, g.end)).max()) for g in groups if len(g.begins)), default=0
+    def _portions(self, table: TablePlan, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        most = self._portion.rows_of(table)
+        for at in range(0, batch.num_rows, most or max(batch.num_rows, 1)):
+            yield batch.slice(at, most or None)
+
+    def _unread(self, table: TablePlan, file: CsvFile) -> DataError:
+        return DataError(
+            f"pyarrow cannot read {file.name} of connection {self._connection.name!r}",
+            hint="Run `jivs plan`: it names the lines that are no CSV",
+            table=table.source,
         )
 
-    def _read(
-        self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile, size: int, skip: int
+    def _read_long(
+        self, table: TablePlan, chunk: Chunk, known: CsvTable, file: CsvFile
     ) -> Iterator[pa.RecordBatch]:
+        """The whole chunk; its long records one by one."""
+        scan = scanned(self._texts(table, chunk), file, len(known.columns), Problems(), file.line)
+        cut = list(stretches(scan, _BATCH_BYTES // 2))
+        schema = pa.schema([pa.field(c.target, pa.string()) for c in table.columns])
+        places = [known.columns.index(c.source) for c in table.columns]
+        cutter = Cutter(self._texts(table, chunk))
+        try:
+            for stretch in cut:
+                if not stretch.long:
+                    yield from self._read(table, known, file, cutter.pieces(stretch.length))
+                    continue
+                fields = fields_of(cutter.whole(stretch.length), file.dialect)
+                if len(fields) != len(known.columns):
+                    raise ValueError(f"a record of {len(fields)} fields")
+                arrays = [written(fields[n], c.carrier) for n, c in zip(places, table.columns, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                del fields, arrays
+            cutter.end()
+        finally:
+            cutter.close()
+
+    def _read(
+        self, table: TablePlan, known: CsvTable, file: CsvFile, texts: Generator[bytes]
+    ) -> Iterator[pa.RecordBatch]:
+        """Records of a text, by pyarrow."""
         names = [f"c{n}" for n in range(len(known.columns))]
         wanted = [names[known.columns.index(c.source)] for c in table.columns]
         dialect = file.dialect
         schema = pa.schema([pa.field(c.target, pa.string()) for c in table.columns])
-        most = self._portion.rows_of(table)
-        pieces_read = _Pieces(self._texts(table, chunk))
+        pieces_read = _Pieces(texts)
         try:
             source: Any = pa.PythonFile(pieces_read, mode="r")
             reader = pacsv.open_csv(
                 source,
                 # One thread: chunks are read side by side, and memory is bounded by a block.
-                read_options=pacsv.ReadOptions(use_threads=False, block_size=size, column_names=names),
+                read_options=pacsv.ReadOptions(
+                    use_threads=False, block_size=_BATCH_BYTES, column_names=names
+                ),
                 parse_options=pacsv.ParseOptions(
                     delimiter=dialect.delimiter,
                     quote_char=dialect.quote or False,
@@ -238,16 +272,11 @@ class CsvSnapshot:
                 ),
             )
             for batch in cast("Any", reader):
-                taken = min(skip, batch.num_rows)
-                skip -= taken
-                batch = batch.slice(taken)  # noqa: PLW2901
                 arrays = [
                     written(array, column.carrier)
                     for array, column in zip(batch.columns, table.columns, strict=True)
                 ]
-                made = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                for at in range(0, made.num_rows, most or max(made.num_rows, 1)):
-                    yield made.slice(at, most or None)
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         finally:
             pieces_read.stop()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from binascii import unhexlify
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -19,6 +20,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from jivs_pipeline.core.file_types import CsvType
+from jivs_pipeline.infra.chains import octets_of
 from jivs_pipeline.infra.sources.sqlite_values import fits_numeric, numeric_text
 
 __all__ = ["spelled", "speller", "written"]
@@ -40,6 +42,7 @@ _HEX = re.compile("[0-9A-Fa-f]*")
 _TRUE, _FALSE = {"true", "t", "yes", "y", "on", "1"}, {"false", "f", "no", "n", "off", "0"}
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _LONGEST_INTEGER = 64
+_LARGE = 1 << 23
 # PostgreSQL's numeric without a precision: digits before and after the point.
 _BEFORE, _AFTER = 131_072, 16_383
 
@@ -181,12 +184,32 @@ def _tried(spell: Speller, field: str) -> str | None:
 
 
 def spelled(values: Array, spell: Speller | None) -> Array:
-    """Canonical texts of a column; NULL also where a field is no value of the type."""
+    """Canonical texts of a column; NULL also where a field is no value of the type. Large bytes are given as bytes."""
     if spell is None:
         return values
+    if spell is _bytea and values.nbytes > _LARGE:
+        return _octets(values)
     coded = values.dictionary_encode()
     texts = [_tried(spell, field) for field in coded.dictionary.to_pylist()]
     return pa.array(texts, pa.string()).take(coded.indices)
+
+
+def _octets(values: Array) -> Array:
+    """The bytes that hex digits say: of 100 MB the digits would be 200 MB, several times."""
+    field, there = octets_of(values), values.is_valid().to_pylist()
+    found = [_unhexed(field(number)) if valid else None for number, valid in enumerate(there)]
+    if len(found) == 1 and found[0] is not None:
+        offsets = struct.pack("=ii", 0, len(found[0]))
+        made: Any = pa.Array
+        return made.from_buffers(pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(found[0])])
+    return pa.array(found, pa.binary())
+
+
+def _unhexed(digits: memoryview) -> bytes | None:
+    try:
+        return unhexlify(digits[2:] if bytes(digits[:2]) == b"\\x" else digits)
+    except ValueError:
+        return None
 
 
 def written(values: Array, carrier: str) -> Array:
@@ -194,4 +217,6 @@ def written(values: Array, carrier: str) -> Array:
     if carrier != "bytea":
         return values
     prefixed = _pc.starts_with(values, "\\x")
+    if _pc.all(prefixed).as_py() is not False:
+        return values
     return _pc.if_else(prefixed, values, _pc.binary_join_element_wise("\\x", values, ""))

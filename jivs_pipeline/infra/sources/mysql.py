@@ -25,10 +25,10 @@ from jivs_pipeline.core.ports import Refusal, Survey, Tolerated
 from jivs_pipeline.core.type_mapping import TypeChoice, column_plan
 from jivs_pipeline.core.types_mysql import MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.held_session import HeldSession
-from jivs_pipeline.infra.sources.mysql_catalog import read_catalog
+from jivs_pipeline.infra.sources.mysql_catalog import MERGE, read_catalog
 from jivs_pipeline.infra.sources.mysql_census import Census, rows_about, source_rows, take_census
 from jivs_pipeline.infra.sources.mysql_columns import losses, tolerate, wired
-from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
+from jivs_pipeline.infra.sources.mysql_errors import UNUSABLE, mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
 from jivs_pipeline.infra.sources.mysql_sieve import address_of, charsets
@@ -137,12 +137,10 @@ class MysqlSource:
                         charsets=known, numbered=numbered, limit=limit,
                     )  # fmt: skip
             except pymysql.Error as error:
-                if number_of(error) not in _NO_RIGHT:
+                if (reason := _unread(number_of(error))) is None:
                     raise
                 census, limit = _NOTHING, 1 << 30
-                refused = [
-                    Refusal("", "the source does not let this user read all of it; grant SELECT on the table")
-                ]
+                refused = [Refusal("", reason)]
             else:
                 refused = _too_large(census, limit)
                 addressed = bool(address_of(session, table.schema, table.name))
@@ -223,7 +221,9 @@ class MysqlSource:
         found = session.table(
             "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.ENGINE, e.TRANSACTIONS FROM information_schema.TABLES t"
             " LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE"
-            f" WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND t.TABLE_SCHEMA {schemas} ORDER BY 1, 2"
+            f" WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND t.TABLE_SCHEMA {schemas}"
+            # One that the server cannot open has no engine; LOCK TABLES of a merge table wants to write.
+            f" AND t.ENGINE NOT IN ({', '.join(map(literal, sorted(MERGE)))}) ORDER BY 1, 2"
         )
         tables = [(text_of(schema), text_of(name)) for schema, name, *_ in found]
         bare = [f"{text_of(name)} ({text_of(engine)})" for _, name, engine, safe in found if safe != b"YES"]
@@ -336,6 +336,15 @@ def _check(session: Session, table: Table, where: str) -> None:
         raise SpecError(
             f"MySQL does not take rules.{table.name}.where: {said}", hint="Write a condition in MySQL's SQL"
         ) from error
+
+
+def _unread(number: int) -> str | None:
+    """Why one table cannot be read, though others can; None where the error is not about the table."""
+    if number in _NO_RIGHT:
+        return "the source does not let this user read all of it; grant SELECT on the table"
+    if number in UNUSABLE:
+        return f"the server cannot use it (error {number}); repair it there, or put it under tables.exclude"
+    return None
 
 
 def _too_large(census: Census, limit: int) -> list[Refusal]:

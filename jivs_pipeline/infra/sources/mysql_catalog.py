@@ -40,7 +40,7 @@ from jivs_pipeline.infra.sources.mysql_session import Session, literal, quoted
 from jivs_pipeline.infra.sources.mysql_view_kinds import column_value
 from jivs_pipeline.infra.sources.mysql_views import Relation
 
-__all__ = ["ReadCatalog", "read_catalog"]
+__all__ = ["MERGE", "ReadCatalog", "read_catalog"]
 
 _TABLES = """
 SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(TABLE_COMMENT, ''), COALESCE(CREATE_OPTIONS, '')
@@ -79,7 +79,7 @@ _NO_INDEX = {
     ),
     "": "an index over an expression has no sure equivalent; create one in the target by hand",
 }
-_MERGE = frozenset({"MRG_MyISAM", "MERGE"})
+MERGE = frozenset({"MRG_MyISAM", "MERGE"})
 
 _Row = tuple[str | None, ...]
 
@@ -295,7 +295,7 @@ def read_catalog(session: Session, schema: str, *, mariadb: bool) -> ReadCatalog
     tables: list[Table] = []
     for row in listed:
         name, kind, engine, comment, options = map(_text, row)
-        if engine in _MERGE:
+        if engine in MERGE:
             reader.left_out.append(
                 LeftOut(name, "merge table", "it repeats the rows of other tables; make a view of them")
             )

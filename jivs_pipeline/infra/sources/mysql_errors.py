@@ -26,12 +26,17 @@ from jivs_pipeline.core.errors import (
     TransientError,
 )
 
-__all__ = ["LOST", "connect_error", "map_error", "mapped", "number_of"]
+__all__ = ["LOST", "UNUSABLE", "connect_error", "map_error", "mapped", "number_of"]
 
 LOST = frozenset(
     {0, 1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2014, 2055, 4031}
 )
 """The session is gone: shut down, killed, cut, or silent for too long."""
+
+UNUSABLE = frozenset(
+    {1016, 1017, 1033, 1034, 1035, 1146, 1168, 1194, 1195, 1286, 1712, 1812, 1813, 1814, 1815, 1932}
+)
+"""The server cannot use the files of one table: they are crashed, discarded, of an engine that it lacks, or gone."""
 
 _KINDS: dict[int, tuple[type[JivsError], str, str]] = {
     3: (ResourceError, "the server cannot write a file", "Look at its disk and its log, and run again"),

@@ -29,7 +29,7 @@ from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.infra.sources.key_breaks import KeyBreaks, Reference
 from jivs_pipeline.infra.sources.mysql_carriers import array_of, hashable, readable, spelled
 from jivs_pipeline.infra.sources.mysql_census import source_rows
-from jivs_pipeline.infra.sources.mysql_errors import mapped, number_of
+from jivs_pipeline.infra.sources.mysql_errors import UNUSABLE, mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import IDLE_SECONDS
 from jivs_pipeline.infra.sources.mysql_session import Columns, Session, literal, quoted
 from jivs_pipeline.infra.sources.mysql_sieve import (
@@ -49,8 +49,8 @@ _BATCH_ROWS, _BATCH_BYTES = 16_384, 8 << 20
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _LOCK_SECONDS = 5
 _HOLD_SECONDS = 10
-_NOT_ALLOWED = frozenset({1044, 1142, 1227, 1290, 1370, 1205})
-"""A privilege is missing, the server's options forbid it, or the lock was not granted in time."""
+_NOT_ALLOWED = frozenset({1044, 1142, 1227, 1290, 1370, 1205}) | UNUSABLE
+"""A privilege is missing, the server's options forbid it, a table is damaged, or the lock was not granted in time."""
 
 
 def begin_all(sessions: Sequence[Session], tables: Sequence[tuple[str, str]]) -> tuple[list[Session], str]:

@@ -298,7 +298,7 @@ def _columns(
         # What rows of the server's own catalogs are made of differs from one version to the next.
         if (not own and not column.made and column.extension is None) or (own and kind == "c"):
             reason = (
-                f"its type {column.type} is not one of PostgreSQL's own, nor of the schema that is migrated"
+                f"its type {column.type} is neither PostgreSQL's own nor a type of the schema that is carried"
             )
             refused.append(Refusal(column.name, reason))
         elif name in _UNENTERABLE or name.startswith("pg_brin_"):
@@ -348,7 +348,10 @@ def _forbidden(
         ) from error
     carried = {c.source for c in columns}
     return tuple(
-        Refusal(n.column, f"the source does not let us read its sequence {n.schema}.{n.sequence}")
+        Refusal(
+            n.column,
+            f"the source does not let us read its sequence {n.schema}.{n.sequence}; grant SELECT on it",
+        )
         for n in numbered(session, [oid])
         if n.column in carried and not n.readable
     )

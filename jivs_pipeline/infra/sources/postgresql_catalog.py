@@ -36,6 +36,7 @@ __all__ = ["SQL", "Numbered", "numbered", "read_catalog"]
 
 SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_catalog.sql")
 
+_NAMED = 10
 _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 
 _REASONS = {
@@ -48,13 +49,13 @@ _REASONS = {
     "tablespace": "the target's default one is used",
     "disabled foreign keys": "they are checked in the target",
     "unlogged sequence": "it becomes a logged one",
-    "collation": "how it sorts is up to the libraries of its server, whose versions differ; what uses it gets the default",
-    "conversion": "its function is of the server itself, and only superusers make such a one",
+    "inherited columns": "the target's table has them of its own as well, and keeps them when a parent drops one",
+    "index": "it is invalid in the source, where not all partitions have it",
+    "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
     "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
-    "operator": "make it again after the run, with its class and family; what uses it is named as well",
-    "operator class": "indexes by it are named as well; make it again with its operators, and then them",
-    "operator family": "make it again with its operator classes",
+    "operator class": "only superusers make one; make it again after the run, and then its indexes, which are named as well",
+    "operator family": "only superusers make one; make it again with its operator classes",
     "text search parser": "it is written in C, and only superusers make one",
     "text search template": "it is written in C, and only superusers make one",
     "shell type": "it has no definition yet",
@@ -70,6 +71,7 @@ _LOSSY = frozenset(
         "compression",
         "default privileges",
         "disabled foreign keys",
+        "inherited columns",
         "security label",
         "statistics target",
         "tablespace",
@@ -194,7 +196,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         if (kind, qualified(schema, name)) not in told
     ]
     large, too_many = read_large_object_grants(session)
-    reader.left_out += too_many
+    reader.left_out += [*too_many, *_not_asked_for(session, schema)]
     left_out = tuple(sorted(reader.left_out, key=lambda o: (o.name, o.kind)))
     extensions = tuple(name for (name,) in session.execute(SQL["extensions"]).fetchall())
     adopted = {s.sequence: (names[s.relation], s.column) for s in sequences.values() if s.sequence in kept}
@@ -206,6 +208,15 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         *large,
     )
     return Catalog(schema, made, left_out, objects, extensions)
+
+
+def _not_asked_for(session: Session, schema: str) -> list[LeftOut]:
+    """One line for all other schemas: a migration is of one."""
+    others = [name for (name,) in session.execute(SQL["other_schemas"], {"schema": schema}).fetchall()]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    named = ", ".join(others[:_NAMED]) + more
+    reason = f"a migration carries one schema; make one with source_schema for {named}, too"
+    return [LeftOut(f"{len(others)} schema{'s' * (len(others) > 1)}", "not asked for", reason)] * bool(others)
 
 
 def _spelled(

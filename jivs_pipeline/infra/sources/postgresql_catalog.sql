@@ -7,6 +7,15 @@
 SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname;
 
+-- name: other_schemas
+-- Schemas of this database that have relations or routines of somebody's own, besides the one that is read.
+SELECT n.nspname::text FROM pg_namespace n
+WHERE n.nspname !~ '^pg_' AND n.nspname !~ '^jivs(_|$)' AND n.nspname NOT IN ('information_schema', %(schema)s) AND EXISTS (
+    SELECT FROM (SELECT 'pg_class'::regclass AS class, oid FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                 UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = n.oid) o
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'))
+ORDER BY n.nspname;
+
 -- name: tables
 -- Tables of the schema that hold rows of their own; the partitioned table that one belongs to in the end; its storage
 -- parameters, with those of its TOAST table; and what keeps it from being carried, or NULL.
@@ -223,7 +232,8 @@ WHERE t.typtype IN ('e', 'd', 'c', 'r', 'b') AND t.typcategory <> 'A' AND coales
 UNION ALL
 SELECT 'collation', l.collname::text, NULL FROM pg_collation l JOIN here ON here.oid = l.collnamespace
 UNION ALL
-SELECT 'operator', format('%%s (%%s)', o.oprname, o.oid::regoperator), NULL
+SELECT 'operator', format('%%s(%%s, %%s)', o.oprname, CASE WHEN o.oprleft = 0 THEN 'NONE' ELSE format_type(o.oprleft, NULL) END,
+                          CASE WHEN o.oprright = 0 THEN 'NONE' ELSE format_type(o.oprright, NULL) END), NULL
 FROM pg_operator o JOIN here ON here.oid = o.oprnamespace
 WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid
                                            AND d.deptype = 'e')
@@ -256,6 +266,14 @@ UNION ALL
 SELECT 'statistics target', format('%%s.%%s', r.relname, x.relname), r.relname FROM relations r JOIN pg_index i ON i.indrelid = r.oid
 JOIN pg_class x ON x.oid = i.indexrelid
 WHERE r.relkind = 'r' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
+UNION ALL
+SELECT 'inherited columns', r.relname, r.relname FROM relations r
+WHERE r.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.oid AND c.relispartition)
+  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attislocal AND NOT a.attisdropped)
+UNION ALL
+-- Of a partitioned table; those of tables are looked at one by one.
+SELECT 'index', format('%%s.%%s', r.relname, x.relname), NULL FROM relations r JOIN pg_index i ON i.indrelid = r.oid
+JOIN pg_class x ON x.oid = i.indexrelid WHERE r.relkind = 'p' AND NOT i.indisvalid
 UNION ALL
 SELECT 'access method', r.relname, r.relname FROM relations r JOIN pg_class c ON c.oid = r.oid JOIN pg_am m ON m.oid = c.relam
 WHERE r.relkind = 'r' AND m.amname <> 'heap'

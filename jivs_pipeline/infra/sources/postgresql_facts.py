@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS as SQL
-from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
+from jivs_pipeline.infra.sources.postgresql_spelling import Texts, quoted, spell
 
 __all__ = ["Facts", "Found", "Made", "literal", "read_facts"]
 
@@ -33,9 +33,13 @@ _ASKED = {
     "comments_inside": ("view", "materialized view", "composite type", "domain"),
     "statistics_targets": ("statistics object",),
     "trigger_states": ("trigger",),
+    "trigger_clones": ("trigger",),
     "rule_states": ("rule",),
     "policies": ("policy",),
     "casts": ("cast",),
+    "collations": ("collation",),
+    "conversions": ("conversion",),
+    "operators": ("operator",),
     "dictionaries": ("text search dictionary",),
     "parsers": ("text search configuration",),
     "mappings": ("text search configuration",),
@@ -69,11 +73,13 @@ class Found(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What makes an object and what drops it, the roles that it names, and SQL for the names of its sequences."""
+    """What makes an object and what drops it, (kind, name) of what it needs of the target's server, and SQL for the names
+    of its sequences.
+    """
 
     create: tuple[str, ...]
     drop: str
-    roles: tuple[str, ...] = ()
+    given: tuple[tuple[str, str], ...] = ()
     sequences: tuple[str, ...] = ()
 
 
@@ -88,6 +94,12 @@ class Facts:
     def text(self, what: str, oid: int, number: int = 0) -> str:
         """What the server writes, without its end."""
         return self.texts[what, oid, number].rstrip().rstrip(";")
+
+    def collation(self, spelled: str) -> str:
+        """A collation's name, which stands bare if it is the schema's own; empty for none."""
+        for schema in (quoted(self.schema), self.schema):
+            spelled = spelled.removeprefix(f"{schema}.")
+        return f" COLLATE {spelled}" if spelled else ""
 
     def all(self, block: str, oid: int) -> list[tuple[Any, ...]]:
         """What a query says of an object."""
@@ -117,7 +129,7 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
     columns = each("partitioned_columns")
     identities = [line[8] for line in columns if line[8] is not None]
     lines["sequences"] |= _lines(session, "sequences", identities)
-    aggregates = each("aggregates")
+    aggregates, operators = each("aggregates"), each("operators")
     texts = spell(
         session,
         schema,
@@ -125,7 +137,8 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
             *((base, mod) for base, mod, *_ in each("domains")),
             *((type_, mod) for _, type_, mod, _ in each("composites")),
             *((subtype, -1) for subtype, *_ in each("ranges")),
-            *((line[1], -1) for line in aggregates),
+            *((type_, -1) for line in aggregates for type_ in (line[2], line[11]) if type_),
+            *((type_, -1) for line in operators for type_ in line[:2] if type_),
             *((line[1], line[2]) for line in columns),
             *((line[0], -1) for line in each("sequences")),
             *((type_, -1) for line in each("casts") for type_ in line[:2]),
@@ -137,7 +150,9 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
             *(line[2] for line in each("casts") if line[2]),
         ],
         procedure=[
-            *(p for line in aggregates for p in (line[0], line[2], line[3]) if p),
+            *(p for line in aggregates for p in (line[1], *line[3:5], *line[9:11], line[12]) if p),
+            *(p for line in operators for p in (line[2], *line[5:7]) if p),
+            *(line[3] for line in each("conversions")),
             *(line[3] for line in each("ranges") if line[3]),
             *(line[2] for line in each("casts") if line[2]),
         ],

@@ -1,7 +1,8 @@
 """Statements that make types, routines, views and what hangs on a relation again, from a PostgreSQL catalog.
 
 What belongs here: the statements of each kind, and the way into all of them. What does not: sequences, partitions and
-constraints (`postgresql_relations.py`), and which objects are carried (`postgresql_objects.py`).
+constraints (`postgresql_relations.py`), what computes and compares (`postgresql_operators.py`), and which objects are
+carried (`postgresql_objects.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal, read_facts
-from jivs_pipeline.infra.sources.postgresql_relations import MAKERS
+from jivs_pipeline.infra.sources.postgresql_operators import OPERATORS
+from jivs_pipeline.infra.sources.postgresql_relations import RELATIONS, block
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
 __all__ = ["make"]
@@ -18,8 +20,6 @@ __all__ = ["make"]
 _STATES = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _COMMENTED_INSIDE = frozenset({"view", "materialized view", "composite type", "domain"})
 _COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
-_CONTEXTS = {"e": "", "a": " AS ASSIGNMENT", "i": " AS IMPLICIT"}
-_PARALLEL = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
 
 
 def make(session: Session, schema: str, found: Sequence[Found]) -> dict[tuple[int, int], Made]:
@@ -51,8 +51,7 @@ def _enum(one: Found, facts: Facts) -> Made:
 def _domain(one: Found, facts: Facts) -> Made:
     base, mod, required, has_default, collation = facts.one("domains", one.oid)
     parts = [f"CREATE DOMAIN {quoted(one.name)} AS {facts.text('type', base, mod)}"]
-    if collation:
-        parts.append(f"COLLATE {collation}")
+    parts[0] += facts.collation(collation or "")
     if has_default:
         parts.append(f"DEFAULT {facts.text('domain default', one.oid)}")
     if required:
@@ -70,7 +69,7 @@ def _domain(one: Found, facts: Facts) -> Made:
 
 def _composite(one: Found, facts: Facts) -> Made:
     attributes = ", ".join(
-        f"{quoted(name)} {facts.text('type', type_, mod)}{f' COLLATE {collation}' if collation else ''}"
+        f"{quoted(name)} {facts.text('type', type_, mod)}{facts.collation(collation or '')}"
         for name, type_, mod, collation in facts.all("composites", one.oid)
     )
     return Made((f"CREATE TYPE {quoted(one.name)} AS ({attributes})",), f"DROP TYPE {quoted(one.name)}")
@@ -82,7 +81,7 @@ def _range(one: Found, facts: Facts) -> Made:
     if opclass:
         options.append(f"SUBTYPE_OPCLASS = {opclass}")
     if collation:
-        options.append(f"COLLATION = {collation}")
+        options.append(f"COLLATION = {facts.collation(collation).removeprefix(' COLLATE ')}")
     if difference:
         options.append(f"SUBTYPE_DIFF = {facts.text('procedure', difference)}")
     if multirange:
@@ -101,22 +100,6 @@ def _function(one: Found, facts: Facts) -> Made:
     return Made((f"CREATE {kind} {rest}",), f"DROP {kind} {identity}")
 
 
-def _aggregate(one: Found, facts: Facts) -> Made:
-    step, state, final, combine, initial, space, parallel = facts.one("aggregates", one.oid)
-    options = [f"SFUNC = {facts.text('procedure', step)}", f"STYPE = {facts.text('type', state, -1)}"]
-    if space:
-        options.append(f"SSPACE = {space}")
-    if final:
-        options.append(f"FINALFUNC = {facts.text('procedure', final)}")
-    if combine:
-        options.append(f"COMBINEFUNC = {facts.text('procedure', combine)}")
-    if initial is not None:
-        options.append(f"INITCOND = {literal(initial)}")
-    options.append(f"PARALLEL = {_PARALLEL[parallel]}")
-    identity = f"{quoted(one.name)}({facts.text('arguments', one.oid) or '*'})"
-    return Made((f"CREATE AGGREGATE {identity} ({', '.join(options)})",), f"DROP AGGREGATE {identity}")
-
-
 def _view(one: Found, facts: Facts) -> Made:
     options, filled = facts.one("views", one.oid)
     kind = one.kind.upper()
@@ -133,7 +116,16 @@ def _view(one: Found, facts: Facts) -> Made:
 
 def _trigger(one: Found, facts: Facts) -> Made:
     [state] = facts.one("trigger_states", one.oid)
-    return _on_relation(one, "TRIGGER", facts.text("trigger", one.oid), state)
+    made = _on_relation(one, "TRIGGER", facts.text("trigger", one.oid), state)
+    clones = [_clone(one.name, relation, state) for relation, state in facts.all("trigger_clones", one.oid)]
+    return made._replace(create=(*made.create, *clones))
+
+
+def _clone(name: str, relation: str, state: str) -> str:
+    """Switches a trigger in one partition, if that has come along."""
+    there = f"tgrelid = to_regclass({literal(quoted(relation))}) AND tgname = {literal(name)}"
+    switch = f"ALTER TABLE ONLY {quoted(relation)} {_STATES.get(state, 'ENABLE')} TRIGGER {quoted(name)}"
+    return block(f"IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE {there}) THEN {switch}; END IF;")
 
 
 def _rule(one: Found, facts: Facts) -> Made:
@@ -158,16 +150,8 @@ def _policy(one: Found, facts: Facts) -> Made:
     for clause, what in (("USING", "policy using"), ("WITH CHECK", "policy check")):
         if (what, one.oid, 0) in facts.texts:
             parts.append(f"{clause} ({facts.text(what, one.oid)})")
-    return Made((" ".join(parts),), f"DROP POLICY {name} ON {relation}", tuple(roles))
-
-
-def _cast(one: Found, facts: Facts) -> Made:
-    source, target, function, context = facts.one("casts", one.oid)
-    between = f"({facts.text('type', source, -1)} AS {facts.text('type', target, -1)})"
-    how = "WITH INOUT"
-    if function:
-        how = f"WITH FUNCTION {facts.text('procedure', function)}({facts.text('arguments', function)})"
-    return Made((f"CREATE CAST {between} {how}{_CONTEXTS[context]}",), f"DROP CAST {between}")
+    given = tuple(("role", role) for role in roles)
+    return Made((" ".join(parts),), f"DROP POLICY {name} ON {relation}", given)
 
 
 def _dictionary(one: Found, facts: Facts) -> Made:
@@ -206,15 +190,14 @@ _MAKERS = {
     "range type": _range,
     "function": _function,
     "procedure": _function,
-    "aggregate": _aggregate,
     "view": _view,
     "materialized view": _view,
     "trigger": _trigger,
     "rule": _rule,
     "policy": _policy,
-    "cast": _cast,
     "text search dictionary": _dictionary,
     "text search configuration": _configuration,
     "statistics object": _statistics,
-    **MAKERS,
+    **OPERATORS,
+    **RELATIONS,
 }

@@ -105,7 +105,7 @@ def read_objects(
                 needs=frozenset(
                     {(nodes[e.used].kind, nodes[e.used].shown) for e in mine if e.used in nodes}
                     | {("extension", e.extension) for e in mine if e.extension}
-                    | {("role", role) for role in statements[node].roles}
+                    | {*statements[node].given}
                 ),
                 uses=frozenset((tables[e.used[1]], e.column) for e in mine if e.used and e.used in is_table),
                 roots=frozenset(one.roots),

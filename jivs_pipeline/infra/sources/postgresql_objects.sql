@@ -22,9 +22,8 @@ found AS (
     SELECT 'pg_proc'::regclass, p.oid,
            CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
            format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)), p.proname, NULL,
-           CASE WHEN p.prokind = 'a' THEN CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn::oid <> 0 OR a.aggsortop <> 0
-                                                    OR a.aggserialfn::oid <> 0 OR a.aggfinalextra OR a.aggfinalmodify <> 'r'
-                                               THEN 'only plain aggregates are carried' END
+           CASE WHEN p.prokind = 'a' THEN CASE WHEN 'internal'::regtype IN (a.aggtranstype, a.aggmtranstype)
+                                               THEN 'its state is of type internal, and only superusers make such a one' END
                 WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN format('it is written in %%s', l.lanname) END
     FROM pg_proc p JOIN here ON here.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid
@@ -48,6 +47,19 @@ found AS (
     FROM pg_cast k JOIN pg_type a ON a.oid = k.castsource JOIN pg_type b ON b.oid = k.casttarget
     LEFT JOIN pg_proc p ON p.oid = k.castfunc JOIN here ON here.oid IN (a.typnamespace, b.typnamespace, p.pronamespace)
     WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'i')
+    UNION ALL
+    SELECT 'pg_operator'::regclass, o.oid, 'operator',
+           format('%%s(%%s, %%s)', o.oprname, CASE WHEN o.oprleft = 0 THEN 'NONE' ELSE format_type(o.oprleft, NULL) END,
+                  CASE WHEN o.oprright = 0 THEN 'NONE' ELSE format_type(o.oprright, NULL) END), o.oprname, NULL,
+           CASE WHEN o.oprcode::oid = 0 THEN 'it has no function yet' END
+    FROM pg_operator o JOIN here ON here.oid = o.oprnamespace
+    UNION ALL
+    SELECT 'pg_conversion'::regclass, v.oid, 'conversion', v.conname, v.conname, NULL, NULL
+    FROM pg_conversion v JOIN here ON here.oid = v.connamespace
+    UNION ALL
+    SELECT 'pg_collation'::regclass, l.oid, 'collation', l.collname, l.collname, NULL, NULL
+    FROM pg_collation l JOIN here ON here.oid = l.collnamespace
+    WHERE l.collencoding IN (-1, (SELECT d.encoding FROM pg_database d WHERE d.datname = current_database()))
     UNION ALL
     SELECT 'pg_ts_dict'::regclass, t.oid, 'text search dictionary', t.dictname, t.dictname, NULL,
            -- Stop words that come with every server are no obstacle.
@@ -223,8 +235,13 @@ LEFT JOIN pg_collation c ON c.oid = r.rngcollation LEFT JOIN pg_namespace cn ON 
 WHERE r.rngtypid = ANY (%(oids)s::oid[]);
 
 -- name: aggregates
-SELECT aggfnoid::oid::int8, aggtransfn::oid::int8, aggtranstype::int8, nullif(aggfinalfn::oid, 0)::int8,
-       nullif(aggcombinefn::oid, 0)::int8, agginitval, aggtransspace, p.proparallel::text
+-- Functions, types and the operator are NULL where there is none; a moving aggregate's own come after those of the plain one.
+SELECT aggfnoid::oid::int8, aggkind::text, aggtransfn::oid::int8, aggtranstype::int8, nullif(aggfinalfn::oid, 0)::int8,
+       nullif(aggcombinefn::oid, 0)::int8, agginitval, aggtransspace, aggfinalextra, aggfinalmodify::text,
+       nullif(aggmtransfn::oid, 0)::int8, nullif(aggminvtransfn::oid, 0)::int8, nullif(aggmtranstype, 0)::int8,
+       nullif(aggmfinalfn::oid, 0)::int8, aggminitval, aggmtransspace, aggmfinalextra, aggmfinalmodify::text,
+       (SELECT format('OPERATOR(%%s%%s)', CASE WHEN o.oprnamespace <> p.pronamespace THEN quote_ident(n.nspname) || '.' END, o.oprname)
+        FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = aggsortop), p.proparallel::text
 FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid WHERE aggfnoid::oid = ANY (%(oids)s::oid[]);
 
 -- name: views
@@ -266,7 +283,7 @@ WHERE k.conrelid = ANY (%(oids)s::oid[]) AND k.contype IN ('p', 'u', 'c') ORDER 
 -- name: partitioned_indexes
 SELECT i.indrelid::int8, i.indexrelid::int8, c.relname::text, obj_description(c.oid, 'pg_class')
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = ANY (%(oids)s::oid[]) AND NOT EXISTS (
+WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisvalid AND NOT EXISTS (
     SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x'))
 ORDER BY c.relname;
 
@@ -304,12 +321,41 @@ WHERE s.oid = ANY (%(oids)s::oid[]) AND (to_jsonb(s) ->> 'stxstattarget')::int4 
 -- name: trigger_states
 SELECT oid::int8, tgenabled::text FROM pg_trigger WHERE oid = ANY (%(oids)s::oid[]);
 
+-- name: trigger_clones
+-- Those of a partitioned table's trigger in its partitions, each of which can be switched by itself.
+WITH RECURSIVE clones AS (
+    SELECT g.oid AS root, g.tgenabled AS state, g.oid FROM pg_trigger g WHERE g.oid = ANY (%(oids)s::oid[])
+    UNION ALL
+    SELECT c.root, c.state, g.oid FROM clones c JOIN pg_trigger g ON (to_jsonb(g) ->> 'tgparentid')::oid = c.oid
+)
+SELECT c.root::int8, r.relname::text, g.tgenabled::text FROM clones c
+JOIN pg_trigger g ON g.oid = c.oid JOIN pg_class r ON r.oid = g.tgrelid
+WHERE c.oid <> c.root AND (g.tgenabled <> c.state OR c.state <> 'O') ORDER BY r.relname;
+
 -- name: rule_states
 SELECT oid::int8, ev_enabled::text FROM pg_rewrite WHERE oid = ANY (%(oids)s::oid[]);
 
 -- name: casts
 SELECT oid::int8, castsource::int8, casttarget::int8, nullif(castfunc, 0)::int8, castcontext::text
 FROM pg_cast WHERE oid = ANY (%(oids)s::oid[]);
+
+-- name: operators
+-- Left and right type, function, commutator and negator (of the same schema only), estimators, and what it is good for.
+SELECT o.oid::int8, nullif(o.oprleft, 0)::int8, nullif(o.oprright, 0)::int8, o.oprcode::oid::int8,
+       (SELECT c.oprname::text FROM pg_operator c WHERE c.oid = o.oprcom AND c.oprnamespace = o.oprnamespace),
+       (SELECT g.oprname::text FROM pg_operator g WHERE g.oid = o.oprnegate AND g.oprnamespace = o.oprnamespace),
+       nullif(o.oprrest::oid, 0)::int8, nullif(o.oprjoin::oid, 0)::int8, o.oprcanhash, o.oprcanmerge
+FROM pg_operator o WHERE o.oid = ANY (%(oids)s::oid[]);
+
+-- name: conversions
+SELECT v.oid::int8, v.condefault, pg_encoding_to_char(v.conforencoding)::text, pg_encoding_to_char(v.contoencoding)::text,
+       v.conproc::oid::int8 FROM pg_conversion v WHERE v.oid = ANY (%(oids)s::oid[]);
+
+-- name: collations
+-- Where the locale stands has changed from version to version.
+SELECT l.oid::int8, l.collprovider::text, l.collisdeterministic, l.collcollate::text, l.collctype::text,
+       coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate::text), to_jsonb(l) ->> 'collicurules'
+FROM pg_collation l WHERE l.oid = ANY (%(oids)s::oid[]);
 
 -- name: dictionaries
 SELECT d.oid::int8, format('%%I.%%I', n.nspname, t.tmplname), d.dictinitoption
@@ -372,7 +418,14 @@ UNION ALL SELECT 'view', o::pg_catalog.int8, 0, pg_catalog.pg_get_viewdef(o) FRO
 UNION ALL SELECT 'function', o::pg_catalog.int8, 0, pg_catalog.pg_get_functiondef(o) FROM pg_catalog.unnest(%(function)s::pg_catalog.oid[]) o
 UNION ALL SELECT 'arguments', o::pg_catalog.int8, 0, pg_catalog.pg_get_function_identity_arguments(o)
 FROM pg_catalog.unnest(%(arguments)s::pg_catalog.oid[]) o
-UNION ALL SELECT 'procedure', o::pg_catalog.int8, 0, o::pg_catalog.regproc::pg_catalog.text FROM pg_catalog.unnest(%(procedure)s::pg_catalog.oid[]) o
+UNION ALL SELECT 'procedure', p.oid::pg_catalog.int8, 0,
+       -- Bare even where several of the schema's functions have that name, unless one of the server's own would be meant then.
+       CASE WHEN n.nspname OPERATOR(pg_catalog.=) %(schema)s::pg_catalog.name AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_proc q WHERE q.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid
+                AND q.proname OPERATOR(pg_catalog.=) p.proname AND q.proargtypes OPERATOR(pg_catalog.=) p.proargtypes)
+            THEN pg_catalog.quote_ident(p.proname) ELSE pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname) END
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+WHERE p.oid OPERATOR(pg_catalog.=) ANY (%(procedure)s::pg_catalog.oid[])
 UNION ALL SELECT 'constraint', o::pg_catalog.int8, 0, pg_catalog.pg_get_constraintdef(o) FROM pg_catalog.unnest(%(constraint)s::pg_catalog.oid[]) o
 UNION ALL SELECT 'trigger', o::pg_catalog.int8, 0, pg_catalog.pg_get_triggerdef(o, true) FROM pg_catalog.unnest(%(trigger)s::pg_catalog.oid[]) o
 UNION ALL SELECT 'rule', o::pg_catalog.int8, 0, pg_catalog.pg_get_ruledef(o, true) FROM pg_catalog.unnest(%(rule)s::pg_catalog.oid[]) o

@@ -15,12 +15,10 @@ from typing import Any, Literal, NamedTuple
 from jivs_pipeline.core.model import Check, ForeignKey, Index, IndexPart, Key, LeftOut, Need, PartKind
 from jivs_pipeline.core.names import qualified
 from jivs_pipeline.infra.sources.postgresql_objects import Objects
-from jivs_pipeline.infra.sources.postgresql_spelling import Texts
+from jivs_pipeline.infra.sources.postgresql_spelling import Texts, quoted
 
 __all__ = ["LATER", "Constraint", "Reader", "constraints_of", "indexes_of"]
 
-# Collations that every PostgreSQL has, whatever it was built with and whatever its operating system offers.
-_COMMON_COLLATIONS = frozenset({'pg_catalog."C"', 'pg_catalog."POSIX"', "pg_catalog.ucs_basic"})
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 LATER = "this version does not carry it"
@@ -67,17 +65,22 @@ class Reader:
         return bool(self.needs.get(oid, (None, []))[1])
 
     def collation(self, table: str, name: str, kind: str, collation: str | None) -> str | None:
-        """The collation if every server has it; otherwise it is left out and the default takes its place."""
-        if collation is None or collation in _COMMON_COLLATIONS:
+        """How the target may call it: bare if it is of the schema. One of another schema is left out aloud."""
+        if collation is None or collation.startswith("pg_catalog."):
             return collation
+        own = {bare: quoted(bare) for bare_kind, bare in self._made if bare_kind == "collation"}
+        for schema in (quoted(self.schema), self.schema):
+            bare = collation.removeprefix(f"{schema}.")
+            if bare != collation and (found := own.get(bare, bare)) in own.values():
+                return found
         self.leave(
-            table,
-            name,
-            kind,
-            f"collation {collation} may not exist in the target; its default is used",
-            "lossy",
+            table, name, kind, f"collation {collation} is not carried; the target's default is used", "lossy"
         )
         return None
+
+    @property
+    def _made(self) -> set[tuple[str, str]]:
+        return {(o.kind, o.name) for o in self.objects.made}
 
 
 class Constraint(NamedTuple):

@@ -14,12 +14,12 @@ from typing import Any
 from jivs_pipeline.infra.sources.postgresql_facts import Facts, Found, Made, literal
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
-__all__ = ["MAKERS"]
+__all__ = ["RELATIONS", "block"]
 
 _IDENTITIES = {"a": "ALWAYS", "d": "BY DEFAULT"}
 
 
-def _block(body: str) -> str:
+def block(body: str) -> str:
     """Several statements as one, with conditions."""
     return f"DO {literal(f'BEGIN {body} END')}"
 
@@ -81,8 +81,7 @@ def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tupl
     """Its definition, and what is to be said of it when the table is there."""
     column, type_, mod, required, collation, default, generated, identity, sequence, comment, target = line
     parts, after = [quoted(column), facts.text("type", type_, mod)], list[str]()
-    if collation:
-        parts.append(f"COLLATE {collation}")
+    parts[1] += facts.collation(collation or "")
     if generated:
         parts.append(f"GENERATED ALWAYS AS ({facts.text('default', default)}) STORED")
     elif identity and sequence is not None:
@@ -101,7 +100,7 @@ def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tupl
 def _drop_partitioned(name: str) -> str:
     """Dropping it would drop its partitions, and those that are still attached are not ours."""
     parts = f"FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass({literal(quoted(name))})"
-    return _block(
+    return block(
         f"IF EXISTS (SELECT {parts}) THEN"
         " RAISE EXCEPTION USING ERRCODE = 'dependent_objects_still_exist', MESSAGE = 'it has partitions',"
         f" DETAIL = (SELECT pg_catalog.string_agg(inhrelid::regclass || ' is attached to it', '; ') {parts}); END IF;"
@@ -113,7 +112,7 @@ def _partition(one: Found, facts: Facts) -> Made:
     parent, name = one.relation or "", one.name
     return Made(
         (f"ALTER TABLE {quoted(parent)} ATTACH PARTITION {quoted(name)} {facts.text('bound', one.oid)}",),
-        _block(_tied(name, parent, f"ALTER TABLE {quoted(parent)} DETACH PARTITION {quoted(name)}")),
+        block(_tied(name, parent, f"ALTER TABLE {quoted(parent)} DETACH PARTITION {quoted(name)}")),
     )
 
 
@@ -125,7 +124,7 @@ def _inheritance(one: Found, facts: Facts) -> Made:
     ]
     return Made(
         tuple(f"ALTER TABLE {quoted(one.name)} INHERIT {quoted(parent)}" for parent in parents),
-        _block(" ".join(drops)),
+        block(" ".join(drops)),
     )
 
 
@@ -142,7 +141,7 @@ def _constraint(one: Found, facts: Facts) -> Made:
     return Made((create,), f"ALTER TABLE IF EXISTS {relation} DROP CONSTRAINT IF EXISTS {name}")
 
 
-MAKERS = {
+RELATIONS = {
     "exclusion constraint": _constraint,
     "foreign key": _constraint,
     "inheritance": _inheritance,

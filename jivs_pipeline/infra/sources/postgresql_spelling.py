@@ -48,6 +48,7 @@ def spell(
     """
     parameters: dict[str, Any] = {
         "type_oids": [t for t, _ in types], "type_mods": [m for _, m in types],
+        "schema": schema,
         "part_oids": [i for i, _ in parts], "part_nums": [n for _, n in parts],
     }  # fmt: skip
     parameters |= {word.replace(" ", "_"): list(oids.get(word.replace(" ", "_"), ())) for word in _ALONE}

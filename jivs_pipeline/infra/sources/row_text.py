@@ -72,6 +72,7 @@ def _md5_hashes(table: TablePlan, columns: Sequence[Array], rows: int) -> Iterat
     """The hash of each of at least one row in the spelling CANONICAL."""
     free = [c.canon.free for c in table.columns]
     large = sum(c.nbytes for c in columns) > _LARGE_ROW * rows
+    large = large or any(pa.types.is_binary(c.type) for c in columns)
     return _large(columns, free, rows) if large else _small(columns, free, rows)
 
 
