@@ -5,13 +5,15 @@ What belongs here: everything that only reads. What does not: writing (`target.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
+import psycopg
 from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest
+from jivs_pipeline.core.errors import MismatchError
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
@@ -22,6 +24,12 @@ from jivs_pipeline.infra.steps import kept
 from jivs_pipeline.infra.target_sessions import SQL, TargetSessions, interrupt, value
 
 __all__ = ["TargetView"]
+
+_OTHERS = (
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.DatatypeMismatch,
+)
 
 
 class TargetView(TargetSessions):
@@ -117,7 +125,7 @@ class TargetView(TargetSessions):
             predicate,
             utf8=self._encoding == "UTF8",
         )
-        with self._session_of_its_own("jivs verify", read_only=True) as db, mapped(table.target):
+        with self._session_of_its_own("jivs verify", read_only=True) as db, _compared(table):
             for hashed, *texts in db.cursor().stream(query, size=1000):
                 yield bytes(hashed), tuple(texts)
 
@@ -188,7 +196,7 @@ class TargetView(TargetSessions):
         groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
         question = partial(self._digest_query, table, relation, groups)
         name = "jivs verify"
-        with self._session_of_its_own(name, read_only=True) as db, mapped(table.target):
+        with self._session_of_its_own(name, read_only=True) as db, _compared(table):
             stored = table.large_objects_of is None
             spare = stored and page_ranges.is_worth_it(db, relation)
             with self._spare_sessions(name) if spare else nullcontext(list[Session]()) as others:
@@ -211,6 +219,24 @@ class TargetView(TargetSessions):
         columns = [digests.Hashed.of_target(c) for c in table.columns]
         utf8 = self._encoding == "UTF8"
         return digests.row_digest(table.spelling, only, columns, predicate, groups, utf8=utf8)
+
+
+@contextmanager
+def _compared(table: TablePlan) -> Generator[None]:
+    """Raise what the server says of columns that are others by now as the difference that it is.
+
+    Raises:
+        MismatchError: a column is gone, or of a type that is hashed by other functions.
+    """
+    with mapped(table.target):
+        try:
+            yield
+        except _OTHERS as error:
+            raise MismatchError(
+                f"{table.target} has other columns or types than what was loaded: {error.diag.message_primary}",
+                hint="Change them back to compare its rows, or migrate the table anew",
+                table=table.target,
+            ) from error
 
 
 def _bounds(table: TablePlan) -> list[int]:

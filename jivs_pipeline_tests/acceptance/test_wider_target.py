@@ -38,3 +38,21 @@ def test_values_are_the_same_in_a_wider_type(jivs: Jivs, make_target: Callable[[
     document = jivs("verify", key, "--level", "rows", "--json", code=4, env=env).document
     found = {d["key"]["i"]: d["columns"] for d in document["tables"][0]["differences"]}
     assert found == {str(number): [column] for number, column in enumerate(_CHANGES, 1)}
+
+
+def test_a_type_that_was_changed_afterwards_is_a_difference(
+    jivs: Jivs, make_target: Callable[[], str], key: str
+) -> None:
+    """Said in one sentence, for the hashes of two types cannot be compared; a type with the same hash is none."""
+    source, target = make_target(), make_target()
+    with psycopg.connect(source) as db:
+        db.execute(
+            "CREATE TABLE t (i int PRIMARY KEY, v varchar(5)); INSERT INTO t VALUES (1, 'a'), (2, NULL)"
+        )
+    env = jivs.connections(a=source, b=target)
+    jivs("run", jivs.spec(key=key, source="a", target="b"), code=0, env=env)
+    for change, code in (("v TYPE text", 0), ("i TYPE numeric", 4)):
+        with psycopg.connect(target) as db:
+            db.execute(f"ALTER TABLE t ALTER {change}".encode())
+        ended = jivs("verify", key, code=code, env=env)
+    assert "public.t has other columns or types than what was loaded" in ended.stderr
