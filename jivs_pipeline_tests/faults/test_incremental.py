@@ -81,7 +81,7 @@ def test_the_target_converges(
     source = make_changing(dialect, 1500)
     check_run(ended(start(source, type="full")))
     source.check(target)
-    for one in rounds(24, quick=10, part=dialect, full=200):
+    for one in rounds(24, quick=4, part=dialect, full=200):
         with one:
             source.rng = one.rng
             changed = source.change(one.rng.choice([0, 1, 3, 30, 300]))
@@ -113,7 +113,7 @@ def test_killed_anywhere(
     source = make_changing(dialect, 300)
     ended(start(source, type="full"))
     ended(start(source))
-    for one in rounds(24, quick=8, part=f"killed {dialect}", full=100):
+    for one in rounds(24, quick=3, part=f"killed {dialect}", full=100):
         with one:
             source.rng = one.rng
             source.change(40)
@@ -141,7 +141,7 @@ def test_rollback_gives_back_what_was_there(
     """Of the last load, also when it is killed in the middle."""
     source = make_changing(dialect, 300)
     ended(start(source, type="full"))
-    for one in rounds(24, quick=2, part=f"rollback {dialect}", full=30):
+    for one in rounds(24, quick=1, part=f"rollback {dialect}", full=30):
         with one:
             source.rng = one.rng
             before = fingerprints(target)

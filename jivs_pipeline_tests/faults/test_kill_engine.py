@@ -30,7 +30,7 @@ def test_kill_at_random(cases: Cases) -> None:
             assert run.wait() == 0, run
             return time.monotonic() - run.began
 
-    for r in rounds(1, quick=6):
+    for r in rounds(1, quick=3):
         with r, cases.case(r) as case:
             r.faults = _kill(case, undisturbed(case.source.dialect), r.rng.randint(2, MOST_KILLS))
             case.complete(again=not FULL or r.number % 10 == 0)

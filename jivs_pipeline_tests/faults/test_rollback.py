@@ -73,7 +73,7 @@ def test_cancel_and_rollback_at_random(cases: Cases) -> None:
             assert run.wait() == 0, run
             return time.monotonic() - run.began
 
-    for r in rounds(17, quick=6):
+    for r in rounds(17, quick=3):
         with r, _prepared(cases, r) as case:
             before = theirs(case)
             run = case.start()
@@ -135,7 +135,7 @@ def test_every_place_of_a_rollback_is_killed_at(cases: Cases) -> None:
 
 def test_a_stale_worker_that_wakes_inside_a_rollback_touches_nothing(cases: Cases) -> None:
     """It stands still in the load, in a step or before it cleans up; it wakes in the middle of the rollback or after it."""
-    for one in rounds(5, quick=4):
+    for one in rounds(5, quick=2):
         with one, _prepared(cases, one, lease=LEASE) as case:
             before = theirs(case)
             stale = _stopped(case)

@@ -32,7 +32,7 @@ PLACES = {
 
 
 def test_a_stopped_worker_is_replaced_and_refused(cases: Cases) -> None:
-    for one in rounds(4, quick=4):
+    for one in rounds(4, quick=2):
         with one, cases.case(one, lease=LEASE) as case:
             stale, stopped = _stopped(case, at_random=one.number % 2 == 1)
             beaten = case.silence()

@@ -5,6 +5,7 @@ from jivs_pipeline_tests.mutants.running import Edit, Mutant
 __all__ = ["ENGINE"]
 
 _DIGEST = "jivs_pipeline/core/digest.py"
+_VALUES = "jivs_pipeline_tests/integration/test_value_hashes.py"
 _DIGESTS = "jivs_pipeline/infra/digests.py"
 _LOAD = "jivs_pipeline/engine/load.py"
 _MIGRATE = "jivs_pipeline/engine/migrate.py"
@@ -94,16 +95,29 @@ ENGINE = (
         (
             Edit(
                 _DIGESTS,
-                "coalesce(sum(hashtextextended(r, 0)), 0),",
-                "coalesce(bit_xor(hashtextextended(r, 0)), 0),",
-            ),
-            Edit(
-                _DIGESTS,
-                " coalesce(sum(hashtextextended(r, 1)), 0)",
-                " coalesce(bit_xor(hashtextextended(r, 1)), 0)",
+                "coalesce(sum(h), 0), 0 FROM (SELECT {index}{record}",
+                "coalesce(bit_xor(h), 0), 0 FROM (SELECT {index}{record}",
             ),
         ),
         ("jivs_pipeline_tests/integration/test_digests.py::test_every_single_change_shows[record]",),
+    ),
+    Mutant(
+        "a copied row's bigint is hashed by its halves alone",
+        "PostgreSQL's function folds them into one: 4294967295 is -1 to it.",
+        (Edit("jivs_pipeline/infra/value_hashes.py", '"{c}", "0", "({c} >> 32)")', '"{c}", "0")'),),
+        (f"{_VALUES}::test_what_is_printed_differently_is_hashed_differently",),
+    ),
+    Mutant(
+        "a copied row's NULL is hashed as the value that stands for it",
+        "Both ends agree on it, so nobody sees an empty text that became NULL.",
+        (
+            Edit(
+                "jivs_pipeline/infra/value_hashes.py",
+                'f"CASE WHEN {null} THEN {_NULL} ELSE 0 END"',
+                'f"CASE WHEN {null} THEN 0 ELSE 0 END"',
+            ),
+        ),
+        (f"{_VALUES}::test_what_is_printed_differently_is_hashed_differently",),
     ),
     Mutant(
         "a chain forgets what tells NULL from the empty text",
