@@ -17,6 +17,8 @@ from jivs_pipeline_tests.acceptance.contract import check_run
 from jivs_pipeline_tests.acceptance.rows import catalog, fingerprints
 from jivs_pipeline_tests.fix_cli import Jivs
 
+_SCHEMA = "Other Shop"
+"""Where it arrives: a name that has to be quoted everywhere, and is not the source's."""
 SCRIPT = """
 CREATE SCHEMA shop;
 SET search_path TO shop;
@@ -126,20 +128,17 @@ def source(make_target: Callable[[], str]) -> str:
     return url
 
 
-@pytest.mark.parametrize("schema", ["shop", "Other Shop"])
-def test_all_of_a_schema(
-    jivs: Jivs, source: str, make_target: Callable[[], str], key: str, schema: str
-) -> None:
-    """Equal rows and an equal catalog, also in a schema of another name; triggers did not fire during the load."""
+def test_all_of_a_schema(jivs: Jivs, source: str, make_target: Callable[[], str], key: str) -> None:
+    """Equal rows and an equal catalog, in a schema of another name; triggers did not fire during the load."""
     target = make_target()
-    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=schema)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA)
     env = jivs.connections(a=source, b=target)
     document = jivs("run", spec, "--json", code=0, env=env).document
     check_run(document)
-    assert fingerprints(target, schema) == fingerprints(source, "shop")
-    assert objects(target, schema) == objects(source, "shop")
+    assert fingerprints(target, _SCHEMA) == fingerprints(source, "shop")
+    assert objects(target, _SCHEMA) == objects(source, "shop")
     # Bodies of functions are texts: what they name stays, and the plan says so.
-    expected = [] if schema == "shop" else ["shop.next_mood(m shop.mood)", "shop.note()"]
+    expected = ["shop.next_mood(m shop.mood)", "shop.note()"]
     assert [w["table"] for w in document["warnings"]] == expected
 
 

@@ -31,7 +31,7 @@ from jivs_pipeline_tests.fix_faults import FULL, rounds
 
 pytestmark = pytest.mark.faults
 
-EXAMPLES = 25 if FULL else 6
+EXAMPLES = 25 if FULL else 4
 """In one round."""
 
 
