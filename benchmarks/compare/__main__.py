@@ -38,6 +38,7 @@ def main() -> None:
     wanted = given.only.split(",")
     if unknown := set(wanted) - set(ALL):
         parser.error(f"unknown scenarios: {', '.join(sorted(unknown))}")
+    given.out.mkdir(parents=True, exist_ok=True)
     BENCH.mkdir(exist_ok=True)
     peers.install(BENCH)
     versions = peers.versions(BENCH)
