@@ -53,8 +53,8 @@ class Spelling(StrEnum):
     PostgreSQL or hash in here."""
     CANONICAL = "canonical"
     """The canonical texts joined by commas and hashed with MD5. NULL is spelled as the empty text. A free one is
-    `<characters>:<text>`, and `-` for NULL. For databases that know MD5 and not the chain's hash, and for encodings
-    other than UTF8."""
+    `<characters>:<text>`, and `-` for NULL. For PostgreSQL databases
+    whose encoding is another one than UTF8."""
 
     @property
     def of_texts(self) -> Spelling:

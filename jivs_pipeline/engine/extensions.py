@@ -12,7 +12,7 @@ from dataclasses import replace
 from jivs_pipeline.core.model import Catalog, Column, LeftOut, Need, Table
 from jivs_pipeline.core.names import qualified
 
-__all__ = ["asks", "fitted", "missing"]
+__all__ = ["asks", "fitted", "missing", "quoted"]
 
 
 def missing(extension: str) -> str:
@@ -59,11 +59,12 @@ def _collations(
     own = {o.name for o in catalog.objects if o.kind == "collation" and o.needs.issubset(found)}
     return {
         **{name: name for kind, name in found if kind == "collation" and name.startswith("pg_catalog.")},
-        **{_quoted(name): f"{_quoted(target_schema)}.{_quoted(name)}" for name in own},
+        **{quoted(name): f"{quoted(target_schema)}.{quoted(name)}" for name in own},
     }
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """As PostgreSQL's `format_type` and `regcollation` write a name that is not plain."""
     return '"' + name.replace('"', '""') + '"'
 
 

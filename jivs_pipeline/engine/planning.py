@@ -27,7 +27,7 @@ from jivs_pipeline.core.ports import ExistingTable, Source
 from jivs_pipeline.core.spec import Spec, TableRule
 from jivs_pipeline.core.widening import widens
 from jivs_pipeline.engine.definition import Definer, point_references
-from jivs_pipeline.engine.extensions import asks, fitted, missing
+from jivs_pipeline.engine.extensions import asks, fitted, missing, quoted
 from jivs_pipeline.engine.large_objects import plan_large_objects, without
 from jivs_pipeline.engine.objects import choose
 from jivs_pipeline.engine.planned_digests import compared_in
@@ -378,7 +378,7 @@ def _rename(column: ColumnPlan, rule: TableRule) -> ColumnPlan:
 
 def _in_schema(column: ColumnPlan, schema: str) -> ColumnPlan:
     """Its type is one that is made in the target's schema; spelled as the target spells it."""
-    spelled = schema if _PLAIN.fullmatch(schema) else '"' + schema.replace('"', '""') + '"'
+    spelled = schema if _PLAIN.fullmatch(schema) else quoted(schema)
     return column.model_copy(update={"target_type": f"{spelled}.{column.target_type}"})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from jivs_pipeline.infra.postgresql import Session
+from jivs_pipeline.infra.postgresql import BEGIN, RANGE_SCANS, Session
 
 __all__ = ["answered", "is_worth_it"]
 
@@ -21,16 +21,14 @@ Question = Callable[[sql.Composable | None], sql.Composed]
 """The query that answers for the rows of a condition, or for all."""
 
 _WORTH_BYTES = 16 << 20
-_RANGE_SCANS = 140000
-_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PAGES = "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int8, pg_export_snapshot()"
 
 
 def is_worth_it(session: Session, relation: sql.Identifier) -> bool:
-    """Whether the table is so large that another session is opened sooner than this one has read it. Before version 14
-    the server reads all pages to find those of a range.
+    """Whether the table is so large that another session is opened sooner than this one has read it. Where
+    conditions on pages read all of them, it never is.
     """
-    if session.info.server_version < _RANGE_SCANS:
+    if session.info.server_version < RANGE_SCANS:
         return False
     found = session.execute("SELECT pg_relation_size(%s::regclass)", (relation.as_string(),)).fetchone()
     return bool(found and found[0] >= _WORTH_BYTES)
@@ -51,10 +49,10 @@ def answered(
     first, *others = sessions
     if not others:
         return first.execute(question(None)).fetchall()
-    first.execute(_BEGIN)
+    first.execute(BEGIN)
     pages, snapshot = first.execute(_PAGES, (relation.as_string(),)).fetchone() or (0, "")
     for other in others:
-        other.execute(_BEGIN)
+        other.execute(BEGIN)
         other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
     def ask(session: Session, within: sql.Composable) -> list[tuple[Any, ...]]:

@@ -32,7 +32,9 @@ from jivs_pipeline.core.pieces import CopiedRows
 from jivs_pipeline.infra.postgresql_errors import connect_error, map_error, mapped
 
 __all__ = [
+    "BEGIN",
     "OLDEST_VERSION",
+    "RANGE_SCANS",
     "Patient",
     "Session",
     "connect",
@@ -45,6 +47,12 @@ __all__ = [
 
 OLDEST_VERSION = 120000
 """Older servers print floats with 17 digits, so that their digests could never equal a newer server's."""
+
+RANGE_SCANS = 140000
+"""From this version on a condition on `ctid` reads only the pages of its range."""
+
+BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+"""Of a transaction whose snapshot is exported or imported."""
 
 _CONNECT_SECONDS = 10
 _END = b"\xff\xff"

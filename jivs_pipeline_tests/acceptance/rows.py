@@ -19,6 +19,8 @@ import psycopg
 from psycopg import sql
 
 Row = tuple[Any, ...]
+ELSEWHERE = "Other Shop"
+"""A schema of the target's: its name has to be quoted everywhere, and is not the source's."""
 
 
 # ── SQLite against PostgreSQL ────────────────────────────────────────────────────────────────────────────

@@ -183,10 +183,5 @@ def test_the_end_of_the_stack_pauses(stack: Stack) -> None:
         took = time.monotonic() - pressed
     assert took < 10, f"took {took:.1f} s"
     assert stack.status(key) == "paused"
-    # Other tests of this worker may have left a process of theirs waiting for more.
-    mine = {
-        os.getpid(),
-        *(pid for pid, c in processes_of(stack.jivs.home).items() if "jivs_pipeline_tests" in c),
-    }
-    left = {pid: c for pid, c in processes_of(stack.jivs.home).items() if pid not in mine}
+    left = {pid: c for pid, c in processes_of(stack.jivs.home).items() if pid != os.getpid()}
     assert not left, left

@@ -14,11 +14,9 @@ import psycopg
 import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_run
-from jivs_pipeline_tests.acceptance.rows import catalog, fingerprints
+from jivs_pipeline_tests.acceptance.rows import ELSEWHERE, catalog, fingerprints
 from jivs_pipeline_tests.fix_cli import Jivs
 
-_SCHEMA = "Other Shop"
-"""Where it arrives: a name that has to be quoted everywhere, and is not the source's."""
 SCRIPT = """
 CREATE SCHEMA shop;
 SET search_path TO shop;
@@ -131,12 +129,12 @@ def source(make_target: Callable[[], str]) -> str:
 def test_all_of_a_schema(jivs: Jivs, source: str, make_target: Callable[[], str], key: str) -> None:
     """Equal rows and an equal catalog, in a schema of another name; triggers did not fire during the load."""
     target = make_target()
-    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=ELSEWHERE)
     env = jivs.connections(a=source, b=target)
     document = jivs("run", spec, "--json", code=0, env=env).document
     check_run(document)
-    assert fingerprints(target, _SCHEMA) == fingerprints(source, "shop")
-    assert objects(target, _SCHEMA) == objects(source, "shop")
+    assert fingerprints(target, ELSEWHERE) == fingerprints(source, "shop")
+    assert objects(target, ELSEWHERE) == objects(source, "shop")
     # Bodies of functions are texts: what they name stays, and the plan says so.
     expected = ["shop.next_mood(m shop.mood)", "shop.note()"]
     assert [w["table"] for w in document["warnings"]] == expected

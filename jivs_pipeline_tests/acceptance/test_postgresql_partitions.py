@@ -16,12 +16,10 @@ import pytest
 from psycopg import sql
 
 from jivs_pipeline_tests.acceptance.contract import check_run
-from jivs_pipeline_tests.acceptance.rows import catalog, fingerprints
+from jivs_pipeline_tests.acceptance.rows import ELSEWHERE, catalog, fingerprints
 from jivs_pipeline_tests.acceptance.test_postgresql_objects import objects
 from jivs_pipeline_tests.fix_cli import Jivs
 
-_SCHEMA = "Other Shop"
-"""Where it arrives: a name that has to be quoted everywhere, and is not the source's."""
 SCRIPT = """
 CREATE SCHEMA shop; SET search_path TO shop;
 CREATE TYPE region AS ENUM ('north', 'south');
@@ -148,16 +146,16 @@ def source(make_target: Callable[[], str]) -> str:
 def test_all_of_a_schema(jivs: Jivs, source: str, make_target: Callable[[], str], key: str) -> None:
     """Equal rows and an equal catalog, in a schema of another name; nothing is left out."""
     target = make_target()
-    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=ELSEWHERE)
     document = jivs("run", spec, "--json", code=0, env=jivs.connections(a=source, b=target)).document
     check_run(document)
     heirs = [("shop.dog", "lossy"), ("shop.puppy", "lossy")]
     assert [(w["table"], w["kind"]) for w in document["warnings"]] == heirs
-    assert fingerprints(target, _SCHEMA) == fingerprints(source, "shop")
-    made, wanted = ties(target, _SCHEMA), ties(source, "shop")
+    assert fingerprints(target, ELSEWHERE) == fingerprints(source, "shop")
+    made, wanted = ties(target, ELSEWHERE), ties(source, "shop")
     for what, lines in wanted.items():
         assert made[what] == lines, what
-    assert objects(target, _SCHEMA) == objects(source, "shop")
+    assert objects(target, ELSEWHERE) == objects(source, "shop")
 
 
 def test_a_rollback_takes_everything_back(

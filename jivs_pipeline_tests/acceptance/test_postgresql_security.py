@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from jivs_pipeline_tests.acceptance.contract import check_run
-from jivs_pipeline_tests.acceptance.rows import catalog, fingerprints
+from jivs_pipeline_tests.acceptance.rows import ELSEWHERE, catalog, fingerprints
 from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_postgresql import MakeDatabase
 
@@ -41,8 +41,6 @@ CREATE POLICY seven ON parts USING (id = 7); ALTER TABLE parts ENABLE ROW LEVEL 
 """
 
 Names = dict[str, sql.Identifier]
-_SCHEMA = "Other Shop"
-"""Where it arrives: a name that has to be quoted everywhere, and is not the source's."""
 
 
 def run_sql(url: str, script: str, names: Names) -> None:
@@ -106,12 +104,12 @@ def test_policies_come_along(jivs: Jivs, ends: tuple[str, str], people: dict[str
     source, target = ends
     run_sql(source, POLICIES, quoted(people))
     before = catalog(target)
-    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=ELSEWHERE)
     env = jivs.connections(a=source, b=target)
     document = jivs("run", spec, "--json", code=0, env=env).document
     check_run(document)
-    assert fingerprints(target, _SCHEMA) == fingerprints(source, "shop")
-    there, here = policies(source, "shop"), policies(target, _SCHEMA)
+    assert fingerprints(target, ELSEWHERE) == fingerprints(source, "shop")
+    there, here = policies(source, "shop"), policies(target, ELSEWHERE)
     assert here["tables"] == there["tables"]
     assert here["policies"] == [p for p in there["policies"] if p[1] != "theirs"]
     reasons = {w["table"]: w["reason"] for w in document["warnings"]}
@@ -119,7 +117,7 @@ def test_policies_come_along(jivs: Jivs, ends: tuple[str, str], people: dict[str
         f"policy: it names role {people['gone']}, which the target lacks; create it there first"
     )
     with psycopg.connect(target, autocommit=True) as db:
-        name = sql.Identifier(_SCHEMA)
+        name = sql.Identifier(ELSEWHERE)
         reader = quoted(people)["reader"]
         db.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(name, reader))
         db.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(name, reader))
@@ -288,14 +286,14 @@ def test_rights_come_along_when_asked_for(
     source, target = ends
     run_sql(source, RIGHTS, quoted(people))
     spec = jivs.spec(
-        key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA, grants=True
+        key=key, source="a", target="b", source_schema="shop", target_schema=ELSEWHERE, grants=True
     )
     env = jivs.connections(a=source, b=target)
     document = jivs("run", spec, "--json", code=0, env=env).document
     check_run(document)
     expected = rights(source, "shop", people["gone"])
     assert ("orders.Full name", people["reader"], "UPDATE", False) in expected
-    assert rights(target, _SCHEMA, people["gone"]) == expected
+    assert rights(target, ELSEWHERE, people["gone"]) == expected
     told = {w["table"]: w["reason"] for w in document["warnings"] if w["reason"].startswith("grant")}
     reason = f"grant: it names role {people['gone']}, which the target lacks; create it there first"
     assert told == {
@@ -305,7 +303,7 @@ def test_rights_come_along_when_asked_for(
     assert jivs("run", spec, "--json", code=0, env=env).document["resumed"] is not None
     jivs("rollback", key, code=0, env=env)
     with psycopg.connect(target) as db:
-        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (_SCHEMA,)).rowcount == 0
+        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (ELSEWHERE,)).rowcount == 0
 
 
 def test_rights_stay_behind_unless_asked_for(

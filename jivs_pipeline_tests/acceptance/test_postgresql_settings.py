@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from jivs_pipeline_tests.acceptance.contract import check_run
-from jivs_pipeline_tests.acceptance.rows import fingerprints
+from jivs_pipeline_tests.acceptance.rows import ELSEWHERE, fingerprints
 from jivs_pipeline_tests.fix_cli import Jivs
 
 CARRIED = """
@@ -200,8 +200,6 @@ SETTINGS: dict[str, Any] = {
         SELECT pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
          WHERE NOT tgisinternal AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) ORDER BY 1""",
 }
-_SCHEMA = "Other Shop"
-"""Where it arrives: a name that has to be quoted everywhere, and is not the source's."""
 
 
 def settings(url: str, schema: str) -> dict[str, list[str]]:
@@ -229,20 +227,20 @@ def source(make_target: Callable[[], str]) -> str:
 def test_settings_come_along(jivs: Jivs, source: str, make_target: Callable[[], str], key: str) -> None:
     """Equal at both ends, without a word in the plan; running again does nothing; a rollback leaves nothing."""
     target = make_target()
-    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=_SCHEMA)
+    spec = jivs.spec(key=key, source="a", target="b", source_schema="shop", target_schema=ELSEWHERE)
     env = jivs.connections(a=source, b=target)
     document = jivs("run", spec, "--json", code=0, env=env).document
     check_run(document)
-    assert fingerprints(target, _SCHEMA) == fingerprints(source, "shop")
-    there, here = settings(source, "shop"), settings(target, _SCHEMA)
+    assert fingerprints(target, ELSEWHERE) == fingerprints(source, "shop")
+    there, here = settings(source, "shop"), settings(target, ELSEWHERE)
     for what, lines in there.items():
         assert here[what] == lines, what
     assert document["warnings"] == []
     jivs("run", spec, "--json", code=0, env=env)
-    assert settings(target, _SCHEMA) == there
+    assert settings(target, ELSEWHERE) == there
     jivs("rollback", key, code=0, env=env)
     with psycopg.connect(target) as db:
-        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (_SCHEMA,)).rowcount == 0
+        assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", (ELSEWHERE,)).rowcount == 0
 
 
 def test_nothing_stays_behind_silently(

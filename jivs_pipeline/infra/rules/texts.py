@@ -17,6 +17,7 @@ from jivs_pipeline.core.plan import ColumnPlan
 from jivs_pipeline.infra.sources.csv_types import spelled, speller
 from jivs_pipeline.infra.sources.parquet_types import input_text
 from jivs_pipeline.infra.sources.parquet_types import spelled as spelled_natively
+from jivs_pipeline.infra.trimming import without_minus_of_zero, without_zeros
 
 __all__ = ["Texts", "from_source", "from_text"]
 
@@ -89,11 +90,10 @@ def _decimals(texts: Array) -> Array | None:
     ):
         return None
     pointed = _pc.match_substring(texts, ".")
-    found = _pc.ascii_rtrim(_pc.ascii_rtrim(texts, "0"), ".")
+    found = without_zeros(texts)
     if not _pc.all(pointed).as_py():
         found = _pc.if_else(pointed, found, texts)
-    negative = _pc.equal(found, "-0")
-    return _pc.if_else(negative, "0", found) if _pc.any(negative).as_py() else found
+    return without_minus_of_zero(found)
 
 
 def _carrier(type_: Any, column: ColumnPlan) -> str:

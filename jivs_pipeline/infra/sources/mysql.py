@@ -32,12 +32,11 @@ from jivs_pipeline.infra.sources.mysql_errors import UNUSABLE, mapped, number_of
 from jivs_pipeline.infra.sources.mysql_open import Version, open_session, version_of
 from jivs_pipeline.infra.sources.mysql_session import Session, literal, text_of
 from jivs_pipeline.infra.sources.mysql_sieve import address_of, charsets
-from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot, begin_all
+from jivs_pipeline.infra.sources.mysql_snapshot import BEGIN, MysqlSnapshot, begin_all
 
 __all__ = ["MysqlSource"]
 
 _ASK_SECONDS = 5.0
-_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _PACKET_HEADROOM = 64 * 1024
 _MANY_ROWS = 200_000
 """From here on a table is looked at sooner by two sessions, of which one has to be opened."""
@@ -288,7 +287,7 @@ class MysqlSource:
         self.info()
         with self._lock, mapped(where):
             session = self._held.get()
-            session.command(_BEGIN)
+            session.command(BEGIN)
             try:
                 yield session
             finally:
@@ -309,7 +308,7 @@ class MysqlSource:
                     opened.callback(self._permits.take(1).give_back)
                     others.append(self._open())
                     opened.callback(others[0].drop)
-                    others[0].command(_BEGIN)
+                    others[0].command(BEGIN)
             yield others
 
 

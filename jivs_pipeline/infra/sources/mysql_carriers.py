@@ -26,6 +26,7 @@ from jivs_pipeline.core.types import arrow_type
 from jivs_pipeline.core.types_mysql import mysql_type
 from jivs_pipeline.infra.sources.mysql_session import quoted
 from jivs_pipeline.infra.sources.parquet_types import digestible
+from jivs_pipeline.infra.trimming import without_minus_of_zero, without_zeros
 
 __all__ = ["array_of", "hashable", "printed", "readable", "spelled"]
 
@@ -86,21 +87,14 @@ def spelled(column: ColumnPlan, binary: Any) -> Any:
     declared, text = mysql_type(column.source_type), binary.view(pa.string())
     match column.canon:
         case Canon.NUMERIC if declared.scale:
-            short = _without_zeros(text)
-            zeros = _pc.equal(short, "-0")
-            return _pc.if_else(zeros, "0", short) if _pc.any(zeros).as_py() else short
+            return without_minus_of_zero(without_zeros(text))
         case Canon.TIMESTAMP:
-            text = _without_zeros(text) if declared.length else text
+            text = without_zeros(text) if declared.length else text
             return _pc.binary_join_element_wise(text, "+00", "") if column.carrier == "timestamptz" else text
         case _ if column.carrier == "interval" and declared.length:
-            return _without_zeros(text)
+            return without_zeros(text)
         case _:
             return text
-
-
-def _without_zeros(text: Any) -> Any:
-    """Without zeros at the end of a fraction, which every text has."""
-    return _pc.ascii_rtrim(_pc.ascii_rtrim(text, "0"), ".")
 
 
 _SIGN = "IF({v} < 0 OR ({v} = 0 AND LEFT(CONVERT({v} USING utf8mb4), 1) = '-'), 1 << 63, 0)"

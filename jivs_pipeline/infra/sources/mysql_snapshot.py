@@ -43,10 +43,10 @@ from jivs_pipeline.infra.sources.mysql_sieve import (
 from jivs_pipeline.infra.sources.row_text import digest_of_texts, hashed_rows
 from jivs_pipeline.infra.sources.rows_again import judge
 
-__all__ = ["MysqlSnapshot", "begin_all"]
+__all__ = ["BATCH_BYTES", "BATCH_ROWS", "BEGIN", "MysqlSnapshot", "begin_all"]
 
-_BATCH_ROWS, _BATCH_BYTES = 16_384, 8 << 20
-_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+BATCH_ROWS, BATCH_BYTES = 16_384, 8 << 20
+BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _LOCK_SECONDS = 5
 _HOLD_SECONDS = 10
 _NOT_ALLOWED = frozenset({1044, 1142, 1227, 1290, 1370, 1205}) | UNUSABLE
@@ -65,22 +65,22 @@ def begin_all(sessions: Sequence[Session], tables: Sequence[tuple[str, str]]) ->
     """
     first, *others = sessions
     if not others:
-        first.command(_BEGIN)
+        first.command(BEGIN)
         return [first], "one snapshot"
     if _locked(first, "FLUSH TABLES WITH READ LOCK"):
         # This lock, other than that of LOCK TABLES, outlives the beginning of a transaction.
         for session in sessions:
-            session.command(_BEGIN)
+            session.command(BEGIN)
         _unlock(first)
         return list(sessions), "one snapshot"
     listed = ", ".join(f"{quoted(*names)} READ" for names in tables)
     if tables and _locked(first, f"LOCK TABLES {listed}"):
         for session in others:
-            session.command(_BEGIN)
+            session.command(BEGIN)
         _unlock(first)
         first.part()
         return others, "one snapshot, begun under LOCK TABLES (the privilege RELOAD is missing)"
-    first.command(_BEGIN)
+    first.command(BEGIN)
     for session in others:
         session.part()
     reason = "one snapshot, read by one session: others could not join it without the privilege RELOAD or LOCK TABLES"
@@ -137,7 +137,7 @@ class MysqlSnapshot:
         *,
         place: str,
         consistency: str,
-        batch_bytes: int = _BATCH_BYTES,
+        batch_bytes: int = BATCH_BYTES,
         portion: Portion = NO_LIMIT,
     ) -> None:
         self._all = list(sessions)
@@ -208,7 +208,7 @@ class MysqlSnapshot:
         """
         schema = pa.schema([pa.field(c.target, arrow_type(c.arrow)) for c in table.columns])
         values = [(c, readable(c)) for c in table.columns]
-        rows = min(_BATCH_ROWS, self._portion.rows_of(table) or _BATCH_ROWS)
+        rows = min(BATCH_ROWS, self._portion.rows_of(table) or BATCH_ROWS)
         size = min(self._batch_bytes, self._portion.bytes or self._batch_bytes)
         for columns in self._read(table, chunk, values, rows, size):
             yield self._joined(table, columns, schema)
@@ -218,8 +218,8 @@ class MysqlSnapshot:
         table: TablePlan,
         chunk: Chunk,
         values: Sequence[tuple[ColumnPlan, str]],
-        rows: int = _BATCH_ROWS,
-        size: int = _BATCH_BYTES,
+        rows: int = BATCH_ROWS,
+        size: int = BATCH_BYTES,
     ) -> Iterator[Columns]:
         """The chunk's rows: these values of its columns as the server prints them; something, without columns."""
         wanted = ", ".join(value for _, value in values) or "1"

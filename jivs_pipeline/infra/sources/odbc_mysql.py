@@ -29,7 +29,7 @@ from jivs_pipeline.infra.sources.mysql_errors import mapped
 from jivs_pipeline.infra.sources.mysql_open import pin
 from jivs_pipeline.infra.sources.mysql_session import Columns, Session, rows_of, text_of
 from jivs_pipeline.infra.sources.mysql_sieve import chunk_rows
-from jivs_pipeline.infra.sources.mysql_snapshot import MysqlSnapshot
+from jivs_pipeline.infra.sources.mysql_snapshot import BATCH_BYTES, BATCH_ROWS, MysqlSnapshot
 from jivs_pipeline.infra.sources.odbc_link import Link, OdbcError
 from jivs_pipeline.infra.sources.odbc_rows import Cell, read_cells
 
@@ -148,8 +148,8 @@ class OdbcMysqlSnapshot(MysqlSnapshot):
         table: TablePlan,
         chunk: Chunk,
         values: Sequence[tuple[ColumnPlan, str]],
-        rows: int = 16_384,
-        size: int = 8 << 20,
+        rows: int = BATCH_ROWS,
+        size: int = BATCH_BYTES,
     ) -> Iterator[Columns]:
         cells = [_cell(column, value) for column, value in values]
         with self.lent(table) as session, as_pymysql():

@@ -21,6 +21,7 @@ from jivs_pipeline.infra.sources.parquet_lists import array_texts, element_type,
 from jivs_pipeline.infra.sources.parquet_nested import is_nested, json_texts, leaves, nested_misfits
 from jivs_pipeline.infra.sources.row_text import are_large
 from jivs_pipeline.infra.sources.sqlite_values import numeric_text
+from jivs_pipeline.infra.trimming import without_zeros
 
 __all__ = ["LOOKED_AT", "choose", "input_text", "misfits", "native", "plain", "spelled"]
 
@@ -275,7 +276,7 @@ def spelled(array: Array, column: ColumnPlan) -> Array:
     if column.canon is Canon.NUMERIC and pa.types.is_decimal(array.type):
         if 0 <= array.type.scale <= _PLAIN_SCALE:
             digits = array.cast(pa.string())
-            return _without_zeros(digits) if array.type.scale else digits
+            return without_zeros(digits) if array.type.scale else digits
         texts = [None if v is None else numeric_text(f"{v:f}") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
     return array.cast(pa.string())
@@ -363,7 +364,7 @@ def _moments(array: Array, carrier: str) -> Array:
     zone = "+00" if carrier == "timestamptz" else ""
     if _are_plain(found.values // _DAY):
         moments = pa.array(found.values, pa.timestamp("us"), mask=~found.valid).cast(pa.string())
-        shown = _without_zeros(moments)
+        shown = without_zeros(moments)
         return _pc.binary_join_element_wise(shown, zone, "") if zone else shown
     days, clocks = np.divmod(found.values, _DAY)
     shown = {day: _day(day) for day in np.unique(days).tolist()}
@@ -377,11 +378,6 @@ def _moments(array: Array, carrier: str) -> Array:
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
 _PLAIN_SCALE = 6
 """From there on Arrow may write decimals with an exponent."""
-
-
-def _without_zeros(texts: Array) -> Array:
-    """Numbers or moments, all with a point, without the zeros at their ends."""
-    return _pc.ascii_rtrim(_pc.ascii_rtrim(texts, "0"), ".")
 
 
 def _are_plain(days: Any) -> bool:

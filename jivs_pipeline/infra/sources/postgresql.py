@@ -28,12 +28,11 @@ from jivs_pipeline.core.permits import FREE, Permits
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Snapshot, Survey
 from jivs_pipeline.infra import digests
-from jivs_pipeline.infra.postgresql import Session, connect, mapped, part
+from jivs_pipeline.infra.postgresql import BEGIN, RANGE_SCANS, Session, connect, mapped, part
 from jivs_pipeline.infra.sources.held_session import HeldSession
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered, read_catalog
 from jivs_pipeline.infra.sources.postgresql_large_objects import survey_large_objects
 from jivs_pipeline.infra.sources.postgresql_snapshot import (
-    BEGIN,
     COMPUTED,
     PostgresqlSnapshot,
     raw,
@@ -51,7 +50,6 @@ _FEWEST_BLOCKS = 3000
 _ASK_SECONDS = 5.0
 _EXCUSED = 40
 """So many times the I/O timeout a question may take while the server says that it works: 20 minutes of 30 s."""
-_TID_RANGE_SCANS = 140000
 _NOTICES_CLIENTS = 140000
 
 # Of these the binary form does not carry over. It has the number of an object, which is another object in
@@ -250,7 +248,7 @@ class PostgresqlSource:
         self, session: Session, table: Table, where: str | None, size: _Size, wanted: int
     ) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
         key = _chunk_key(table)
-        ranges = session.info.server_version >= _TID_RANGE_SCANS
+        ranges = session.info.server_version >= RANGE_SCANS
         if key:
             bounds, order = _key_bounds(session, table, where, size, wanted)
             # By a key in random order each chunk would read nearly every page of the heap.

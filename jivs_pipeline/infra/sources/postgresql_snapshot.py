@@ -24,15 +24,14 @@ from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, TablePlan, Wire
 from jivs_pipeline.core.ports import CopiedRows, HashedRow
 from jivs_pipeline.infra import digests, large_objects
-from jivs_pipeline.infra.postgresql import Session, mapped, part
+from jivs_pipeline.infra.postgresql import BEGIN, Session, mapped, part
 from jivs_pipeline.infra.sources.postgresql_catalog import SQL, numbered
 
-__all__ = ["BEGIN", "COMPUTED", "PostgresqlSnapshot", "chunk_predicate", "raw", "relation"]
+__all__ = ["COMPUTED", "PostgresqlSnapshot", "chunk_predicate", "raw", "relation"]
 
 COMPUTED = "computed"
 """Carrier of a column that the source generates and the target does not: only a query can read it."""
 
-BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _BATCH_BYTES = 4 << 20
 _AS_COPIED = re.compile(
     r"(smallint|integer|bigint|numeric|real|double precision|date|time|timestamp|text|character varying|uuid|bytea)"

@@ -30,6 +30,7 @@ from jivs_pipeline.core.plan import ColumnPlan, TablePlan
 from jivs_pipeline.core.types import sqlite_type
 from jivs_pipeline.infra.sources.sqlite_open import column_name
 from jivs_pipeline.infra.sources.sqlite_values import numeric_text
+from jivs_pipeline.infra.trimming import without_zeros
 
 __all__ = ["blocks", "fits"]
 
@@ -170,7 +171,7 @@ def _numbers(scale: int, texts: Array) -> Array:
     halves[:, 1] = halves[:, 0] >> 63
     parts = pa.Array.from_buffers(pa.decimal128(38, scale), len(texts), [None, pa.py_buffer(halves)])
     found = parts.cast(pa.string())
-    found = _pc.ascii_rtrim(_pc.ascii_rtrim(found, "0"), ".") if scale else found
+    found = without_zeros(found) if scale else found
     if whole.null_count:
         found = _pc.if_else(whole.is_valid(), found, None)
     if not some:
