@@ -17,10 +17,10 @@ from jivs_pipeline.core.plan import Lane, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.attempts import attempt
+from jivs_pipeline.engine.build import apply_step, apply_steps, build
 from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import run_all, with_retries
-from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
@@ -45,7 +45,7 @@ def load(run: Run) -> None:
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     run.let_go()
     merged = _merge(run, _sound(run, tables))
-    _build(run, tables)
+    build(run, tables)
     make_after(run)
     run.loaded = {t.target for t in _sound(run, tables) if merged or not t.beside}
 
@@ -65,25 +65,8 @@ def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
     return [t for t in tables if t.target not in run.failures]
 
 
-def _attempt(
-    run: Run,
-    table: TablePlan,
-    job: Callable[[], object],
-    *,
-    chunk: int | None = None,
-    rows_stand: bool = False,
-) -> None:
-    attempt(run, table, Phase.LOAD, job, chunk=chunk, rows_stand=rows_stand)
-
-
-def _apply_step(run: Run, step: StepLike, generation: str) -> None:
-    run.target.apply(step, generation)
-
-
-def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
-    for step in steps:
-        run.guard.check()
-        _apply_step(run, step, run.generation_of(table))
+def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, chunk: int | None = None) -> None:
+    attempt(run, table, Phase.LOAD, job, chunk=chunk)
 
 
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
@@ -95,7 +78,7 @@ def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
                 hint=f"Take them back first, with: jivs rollback {run.key}",
             )
         run.target.reset(table)
-    _apply(run, table, run.builder.create(run.key, table))
+    apply_steps(run, table, run.builder.create(run.key, table))
 
 
 # Chunks
@@ -191,7 +174,7 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
     ranges = {t.target: run.extracted[t.target].ranges for t in beside}
     for step in run.builder.merge(run.key, parents_first(beside), ranges):
-        apply = partial(_apply_step, run, step, "")
+        apply = partial(apply_step, run, step, "")
         run_all([partial(with_retries, apply, run.guard, told)], 1, run.guard)
     return True
 
@@ -214,34 +197,3 @@ def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
     for table in sorted(tables, key=lambda t: t.target):
         visit(table)
     return list(ordered.values())
-
-
-def _build(run: Run, tables: Sequence[TablePlan]) -> None:
-    builder = run.builder
-    made = [t for t in tables if not t.beside and t.large_objects_of is None]
-    _stage(run, [(t, builder.build_keys(t)) for t in made])
-    # One by one: those of the largest table would else be built one after the other, with nothing beside them.
-    _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])
-    _stage(run, [(t, builder.build_checks(t)) for t in made])
-    # References are checked by a join, for which a planner that knows nothing of the tables takes an index a row.
-    _stage(run, [(t, builder.analyze(t)) for t in made])
-    # A key to a table that failed waits for the run that repairs it.
-    missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
-    for table in made:
-        if table.definition and not any(
-            f"{k.target_schema}.{k.target_table}" in missing for k in table.definition.foreign_keys
-        ):
-            # One after the other: two validations that lock each other's tables would deadlock.
-            _stage(run, [(table, builder.build_references(table))])
-    there = [t for t in tables if t.target in run.extracted]
-    _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in there])
-    _stage(run, [(t, builder.describe(t)) for t in made])
-
-
-def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
-    jobs = [
-        partial(_attempt, run, t, partial(_apply, run, t, steps), rows_stand=True)
-        for t, steps in work
-        if steps
-    ]
-    run_all(jobs, run.spec.parallelism, run.guard)
