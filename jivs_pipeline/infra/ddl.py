@@ -318,7 +318,7 @@ def check_references(table: TablePlan) -> list[Step]:
     statement = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")
     name = table_name(table.target_schema, table.target_table)
     return [
-        Step(table.target, f"checked foreign key {label}", (statement.format(name, sql.Identifier(label)),))
+        Step(table.target, f"checking foreign key {label}", (statement.format(name, sql.Identifier(label)),))
         for label, key in _references(table)
         if key.valid
     ]

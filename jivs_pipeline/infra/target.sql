@@ -225,7 +225,7 @@ SELECT n.nspname, c.relname, k.conname
 -- name: forget_reference
 -- A foreign key that went with its parent is made again, and checked again.
 DELETE FROM jivs_ledger.steps
- WHERE key = %(key)s AND "table" = %(table)s AND step IN ('foreign key ' || %(name)s, 'checked foreign key ' || %(name)s);
+ WHERE key = %(key)s AND "table" = %(table)s AND step IN ('foreign key ' || %(name)s, 'checking foreign key ' || %(name)s);
 
 -- name: forget_table
 -- A table that was set aside stays aside: its step is kept.

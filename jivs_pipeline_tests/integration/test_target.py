@@ -1283,7 +1283,7 @@ def test_a_key_that_rows_break_is_not_believed(target: PostgresqlTarget, db: psy
         with pytest.raises(DataError):
             _apply(target, ddl.check_references(child))
         assert not _constraints(db, "child")["child_fk"][-1]
-        assert ("public.child", "checked foreign key child_fk") not in target.ledger("shop").steps
+        assert ("public.child", "checking foreign key child_fk") not in target.ledger("shop").steps
 
 
 _HOSTILE = [

@@ -266,7 +266,7 @@ TARGET = (
         (
             Edit(
                 "jivs_pipeline/infra/target.sql",
-                "step IN ('foreign key ' || %(name)s, 'checked foreign key ' || %(name)s);",
+                "step IN ('foreign key ' || %(name)s, 'checking foreign key ' || %(name)s);",
                 "step = 'foreign key ' || %(name)s;",
             ),
         ),

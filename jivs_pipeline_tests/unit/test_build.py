@@ -102,10 +102,10 @@ def test_every_step_is_run_and_none_before_what_it_needs(workers: int):
         if "foreign key" in name:
             parent = name.rpartition("_")[2]
             before += [("ends", table, "analyze"), ("ends", parent, "analyze")]
-        if name.startswith("checked"):
-            before.append(("ends", table, name.removeprefix("checked ")))
+        if name.startswith("checking"):
+            before.append(("ends", table, name.removeprefix("checking ")))
         if name == "comments":
-            before += [("ends", table, n) for n in target.names(table) if n.startswith("checked")]
+            before += [("ends", table, n) for n in target.names(table) if n.startswith("checking")]
         assert all(place[one] < here for one in before), (table, name)
     assert target.said[0] == ("begins", "large", "primary key")
 
