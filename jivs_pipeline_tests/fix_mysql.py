@@ -3,17 +3,23 @@
 What belongs here: the server, its databases and users. What does not: what tests put into them.
 
 JIVS_TEST_MYSQL_URL names another server (as a superuser), for instance MySQL 8. Else it is the one on the standard
-port; where none answers and we are root on a system with apt, MariaDB is installed and started. Where that cannot be,
-tests are skipped with the reason; with JIVS_TEST_MYSQL=required, which CI sets, they fail.
+port; where none answers, one of our own is started, and dies with the tests. MariaDB is installed for that where it is missing and
+we are root on a system with apt. Where that cannot be, tests are skipped with the reason; with JIVS_TEST_MYSQL=required,
+which CI sets, they fail.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
@@ -22,8 +28,13 @@ import pymysql
 import pytest
 
 from jivs_pipeline.core.connections import parse_url
+from jivs_pipeline.infra.embedded.process import server_user, spawn
 from jivs_pipeline.infra.sources.mysql import MysqlSource
+from jivs_pipeline_tests.fix_stack import free_port
+from jivs_pipeline_tests.fix_zygote import ROOT
 
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+"""Servers are where not every user looks."""
 STANDARD = "mysql://root@127.0.0.1:3306/mysql"
 
 
@@ -51,53 +62,89 @@ def _reached(url: str) -> str | None:
     return None
 
 
-def _installed() -> None:
-    """Install MariaDB where it is missing, and start it where it does not run."""
-    if shutil.which("mariadbd") is None:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for arguments in (
-            ["update", "-q"],
-            ["install", "-q", "-y", "--no-install-recommends", "mariadb-server"],
-        ):
+def _install() -> None:
+    """Install MariaDB where it is missing; of the workers of one run the first does it. Nothing of it is started."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    with (ROOT / ".venv" / "mariadb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if shutil.which("mariadbd", path=_PATH) is not None:
+            return
+        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "mariadb-server"]):
             subprocess.run(
-                ["apt-get", *arguments], check=True, capture_output=True, env=environment, timeout=240
+                ["apt-get", "-q", *arguments], check=True, capture_output=True, env=environment, timeout=240
             )
-    subprocess.run(["mkdir", "-p", "/run/mysqld"], check=True)
-    shutil.chown("/run/mysqld", "mysql", "mysql")
-    start = [
-        "start-stop-daemon",
-        "--start",
-        "--oknodo",
-        "--background",
-        "--exec",
-        shutil.which("mariadbd") or "",
-    ]
-    subprocess.run([*start, "--", "--user=mysql"], check=True, capture_output=True, timeout=30)
-    # Root of a fresh server is let in by the socket only.
-    allow = "CREATE USER IF NOT EXISTS root@127.0.0.1; GRANT ALL ON *.* TO root@127.0.0.1 WITH GRANT OPTION"
-    deadline = time.monotonic() + 60
-    while subprocess.run(["mariadb", "-e", allow], check=False, capture_output=True).returncode:
-        assert time.monotonic() < deadline, "the MariaDB server that was started lets nobody in"
-        time.sleep(0.5)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=_PATH)
+    if found is None:
+        raise LookupError(f"{name} is not installed")
+    return found
+
+
+@contextmanager
+def _started() -> Iterator[str]:
+    """A server of our own on a free port of loopback; it dies with this process."""
+    user = server_user()
+    # Not among pytest's directories, which nobody but their owner comes to.
+    with tempfile.TemporaryDirectory(prefix="jivs-mariadb-") as name:
+        directory = Path(name)
+        if user is not None:
+            os.chown(directory, user.uid, user.gid)
+
+        def run(*argv: str) -> subprocess.Popen[bytes]:
+            return spawn(
+                argv, directory=directory, environment={"PATH": _PATH}, user=user, stdin=subprocess.DEVNULL,
+                log=directory / "log", death_signal=signal.SIGKILL,
+            )  # fmt: skip
+
+        data = f"--datadir={directory}/data"
+        made = run(
+            _program("mariadb-install-db"), "--no-defaults", data, "--auth-root-authentication-method=normal"
+        )
+        if made.wait(120):
+            raise OSError((directory / "log").read_text(errors="replace")[-2000:])
+        port = free_port()
+        server = run(
+            _program("mariadbd"), "--no-defaults", data, f"--port={port}", "--bind-address=127.0.0.1",
+            f"--socket={directory}/socket", "--character-set-server=utf8mb4", "--skip-name-resolve",
+        )  # fmt: skip
+        url = f"mysql://root@127.0.0.1:{port}/mysql"
+        try:
+            deadline = time.monotonic() + 60
+            while (problem := _reached(url)) is not None:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise OSError(f"{problem}; {(directory / 'log').read_text(errors='replace')[-2000:]}")
+                time.sleep(0.1)
+            with connected(url) as db, db.cursor() as cursor:
+                # Else whoever gives a wrong password is let in as nobody.
+                cursor.execute("DELETE FROM mysql.global_priv WHERE user = ''")
+                cursor.execute("FLUSH PRIVILEGES")
+            yield url
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 @pytest.fixture(scope="session")
-def mysql_server() -> str:
+def mysql_server() -> Iterator[str]:
     """URL of a superuser."""
     if url := os.environ.get("JIVS_TEST_MYSQL_URL"):
-        return url
+        yield url
+        return
     problem = _reached(STANDARD)
-    if problem is not None and os.geteuid() == 0 and shutil.which("apt-get"):
+    if problem is None:
+        yield STANDARD
+        return
+    with ExitStack() as opened:
         try:
-            _installed()
+            if os.geteuid() == 0 and shutil.which("apt-get"):
+                _install()
+            url = opened.enter_context(_started())
         except (OSError, LookupError, subprocess.SubprocessError) as error:
-            problem = f"{problem}; installing one failed: {error}"
-        else:
-            problem = _reached(STANDARD)
-    if problem is not None:
-        reason = f"no MySQL or MariaDB server: {problem}"
-        (pytest.fail if os.environ.get("JIVS_TEST_MYSQL") == "required" else pytest.skip)(reason)
-    return STANDARD
+            reason = f"no MySQL or MariaDB server: {problem}; starting one failed: {error}"
+            (pytest.fail if os.environ.get("JIVS_TEST_MYSQL") == "required" else pytest.skip)(reason)
+        yield url
 
 
 @pytest.fixture

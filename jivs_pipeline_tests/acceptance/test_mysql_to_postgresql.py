@@ -14,7 +14,7 @@ from psycopg import sql
 
 from jivs_pipeline_tests.acceptance.contract import check_error, check_run
 from jivs_pipeline_tests.acceptance.rows import columns, constraints, indexes, ledger, next_value, tables_of
-from jivs_pipeline_tests.fix_cli import Jivs
+from jivs_pipeline_tests.fix_cli import Jivs, with_parts
 from jivs_pipeline_tests.fix_mysql import connected
 from jivs_pipeline_tests.mysql_databases import EVERY_TYPE, SHOP
 
@@ -235,7 +235,7 @@ def test_no_way_in_is_one_sentence(
     elif what == "database":
         url = url.rpartition("/")[0] + "/nowhere"
     else:
-        url = url.replace(":3306", ":1")
+        url = with_parts(url, port=1)
     ended = jivs("run", "--source", url, "--target", target, "--key", key, "--json", code=2)
     error = check_error(ended.document)
     assert error["hint"]
