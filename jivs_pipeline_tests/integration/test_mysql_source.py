@@ -26,6 +26,7 @@ from jivs_pipeline.core.plan import Chunk, ChunkBy, TablePlan
 from jivs_pipeline.core.ports import Snapshot, Survey
 from jivs_pipeline.core.types_mysql import MYSQL_TYPES, MysqlValues, choose_mysql, mysql_type
 from jivs_pipeline.infra.sources.mysql import MysqlSource
+from jivs_pipeline_tests.fix_cli import with_parts
 from jivs_pipeline_tests.fix_mysql import connected
 from jivs_pipeline_tests.fix_postgresql import Proxy, at_port
 from jivs_pipeline_tests.mysql_databases import EVERY_TYPE, SHOP
@@ -105,7 +106,7 @@ def make_wire(mysql_server: str) -> Iterator[Callable[..., Proxy]]:
     [
         (lambda u: u.replace("pw@", "wrong@"), "does not accept the user or password"),
         (lambda u: u.rpartition("/")[0] + "/nowhere", "does not let the user into the database"),
-        (lambda u: u.replace(":3306", ":1"), "cannot be reached"),
+        (lambda u: with_parts(u, port=1), "cannot be reached"),
         (lambda u: u.replace("127.0.0.1", "no.such.host.invalid"), "has an unknown host name"),
     ],
 )
