@@ -21,6 +21,7 @@ from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
+from jivs_pipeline.engine.refused import forget_unproved, refuse, refuse_in_turn, take_orphans, taken
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
@@ -40,6 +41,7 @@ def load(run: Run) -> None:
     ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
     take_back_for(run, [t for t in tables if not t.beside], ledger)
     make_before(run)
+    forget_unproved(run, tables, ledger)
     prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
     run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
@@ -84,6 +86,10 @@ def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
     for step in steps:
         run.guard.check()
         _apply_step(run, step, run.generation_of(table))
+
+
+def _apply_on_rows(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
+    taken(run, partial(_apply, run, table, steps), partial(refuse, run, table))
 
 
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
@@ -192,8 +198,11 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     ranges = {t.target: run.extracted[t.target].ranges for t in beside}
     for step in run.builder.merge(run.key, parents_first(beside), ranges):
         apply = partial(_apply_step, run, step, "")
-        run_all([partial(with_retries, apply, run.guard, told)], 1, run.guard)
-    return True
+        retried = partial(with_retries, apply, run.guard, told)
+        # Parents first: what refers to a row that is refused goes with it.
+        look = partial(refuse_in_turn, run, parents_first(beside), _attempt)
+        run_all([partial(taken, run, retried, look)], 1, run.guard)
+    return not any(t.target in run.failures for t in beside)
 
 
 def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
@@ -227,12 +236,17 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
     _stage(run, [(t, builder.analyze(t)) for t in made])
     # A key to a table that failed waits for the run that repairs it.
     missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
-    for table in made:
-        if table.definition and not any(
-            f"{k.target_schema}.{k.target_table}" in missing for k in table.definition.foreign_keys
-        ):
-            # One after the other: two validations that lock each other's tables would deadlock.
-            _stage(run, [(table, builder.build_references(table))])
+    whole_ones = [
+        t
+        for t in made
+        if t.definition
+        and not any(f"{k.target_schema}.{k.target_table}" in missing for k in t.definition.foreign_keys)
+    ]
+    with_keys = parents_first([t for t in whole_ones if t.definition and t.definition.foreign_keys])
+    run_all([partial(take_orphans, run, with_keys, _attempt)], 1, run.guard)
+    for table in whole_ones:
+        # One after the other: two validations that lock each other's tables would deadlock.
+        _stage(run, [(table, builder.build_references(table))])
     there = [t for t in tables if t.target in run.extracted]
     _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in there])
     _stage(run, [(t, builder.describe(t)) for t in made])
@@ -240,7 +254,7 @@ def _build(run: Run, tables: Sequence[TablePlan]) -> None:
 
 def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
     jobs = [
-        partial(_attempt, run, t, partial(_apply, run, t, steps), rows_stand=True)
+        partial(_attempt, run, t, partial(_apply_on_rows, run, t, steps), rows_stand=True)
         for t, steps in work
         if steps
     ]

@@ -24,7 +24,7 @@ from jivs_pipeline.core.errors import ConfigError, DataError, JivsError
 from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import Plan, TablePlan
 from jivs_pipeline.core.ports import Sieve, Snapshot, Source
-from jivs_pipeline.core.quarantine import Again, KeptRow, Regained
+from jivs_pipeline.core.quarantine import Again, KeptRow, Regained, RejectedBy
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
@@ -39,6 +39,9 @@ from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.steering import settle_dead
 
 __all__ = ["Outcome", "replay"]
+
+_TRIED: tuple[RejectedBy, ...] = ("source", "rules", "target")
+_REFUSED = "the target refused it when it was loaded; roll back, correct one of the two and run again"
 
 
 @dataclass(slots=True)
@@ -174,12 +177,15 @@ class _Table:
     def replay(self, outcome: Outcome) -> None:
         """Try all rows, some at a time."""
         self._finish(outcome)
-        for ruled in (False, True):
+        for by in _TRIED:
             after = 0
-            while rows := self._store.page(self._claim.key, self._table.target, after, ruled=ruled):
+            while rows := self._store.page(self._claim.key, self._table.target, after, by):
                 self._guard.check()
                 after = rows[-1].id
-                self._try(rows, outcome, ruled=ruled)
+                if by == "target":
+                    outcome.stays(self._table.target, None, _REFUSED, len(rows))
+                else:
+                    self._try(rows, outcome, ruled=by == "rules")
 
     def _finish(self, outcome: Outcome) -> None:
         """Rows that a replay has added and not taken out of the quarantine any more."""

@@ -75,6 +75,13 @@ class Extracted:
     """How many values and rows each rule has changed; None while the rows are as they were read."""
     sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
     """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
+    refused: Mapping[int, Digest] = field(default_factory=dict[int, Digest])
+    """Of the rows of each chunk that were loaded and the target did not take. Its ledger has it, so it is not stored."""
+
+    @property
+    def arriving(self) -> tuple[Digest, ...]:
+        """Of each chunk, what should be in the target."""
+        return tuple(c.digest - self.refused.get(c.index, Digest()) for c in self.chunks)
 
     @property
     def digest(self) -> Digest:
@@ -94,7 +101,7 @@ class Extracted:
     @property
     def rejected(self) -> int:
         """Rows that were taken out."""
-        return sum(c.rejected for c in self.chunks)
+        return sum(c.rejected for c in self.chunks) + sum(d.rows for d in self.refused.values())
 
     @property
     def bytes(self) -> int:

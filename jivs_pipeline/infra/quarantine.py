@@ -47,19 +47,21 @@ class Quarantine:
         """Keep rows of a chunk; the `first` of them take the place of what an earlier attempt has kept.
 
         Args:
-            by: who found them bad; only its source can find a row again by its position.
+            by: who found them bad; only its source can find a row again by its position, and those of the target are
+                told apart by it.
 
         Raises:
             FencedError: another run has the migration.
         """
         place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "by": by}
+        placed = by in {"source", "target"}
 
         def work(db: Db) -> None:
             if first:
                 db.execute(_SQL["drop_chunk"], place)
             stored = [
                 {
-                    **place, "position": r.position if by == "source" else None, "row_key": Jsonb(r.key), "column": r.column,
+                    **place, "position": r.position if placed else None, "row_key": Jsonb(r.key), "column": r.column,
                     "reason": r.reason, "value": r.value, "row_values": Jsonb(r.row),
                 }
                 for r in rows
@@ -106,13 +108,13 @@ class Quarantine:
         rows = self._link.do(lambda db: db.execute(_SQL["tables"], {"key": key}).fetchall())
         return {row["table"]: row["rows"] for row in rows}
 
-    def page(self, key: str, table: str, after: int, *, ruled: bool) -> list[KeptRow]:
+    def page(self, key: str, table: str, after: int, by: RejectedBy) -> list[KeptRow]:
         """Some rows of a table, in the order of their ids, from the one after `after`.
 
         Args:
-            ruled: those that rules have rejected, instead of those that are bad in their source.
+            by: who found them bad.
         """
-        asked = {"key": key, "table": table, "after": after, "ruled": ruled}
+        asked = {"key": key, "table": table, "after": after, "by": by}
         rows = self._link.do(lambda db: db.execute(_SQL["page"], asked).fetchall())
         return [
             KeptRow(

@@ -208,6 +208,9 @@ INSERT INTO jivs_ledger.steps (key, "table", step, generation, epoch, undo)
 VALUES (%(key)s, %(table)s, %(step)s, %(generation)s, %(epoch)s, %(undo)s)
 ON CONFLICT (key, "table", step) DO NOTHING;
 
+-- name: step_undo
+SELECT undo FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step = %(step)s;
+
 -- name: made
 -- Whether this migration made the table that its chunks land in. Another's is never dropped.
 SELECT FROM jivs_ledger.steps
