@@ -325,9 +325,7 @@ class LedgerView:
     def refused(self, table: str, generation: str) -> Mapping[int, Digest]:
         """What the target did not take of the table's rows from this extraction, by index of their chunk."""
         return refused_rows(
-            undo
-            for (name, _), (made_by, undo) in self.steps.items()
-            if name == table and made_by == generation
+            undo for (name, _), (made, undo) in self.steps.items() if (name, made) == (table, generation)
         )
 
     def stale(self, table: str, generation: str) -> bool:
