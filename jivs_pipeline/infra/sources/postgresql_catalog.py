@@ -53,9 +53,6 @@ _REASONS = {
     "index": "it is invalid in the source, where not all partitions have it",
     "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
-    "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
-    "operator class": "only superusers make one; make it again after the run, and then its indexes, which are named as well",
-    "operator family": "only superusers make one; make it again with its operator classes",
     "text search parser": "it is written in C, and only superusers make one",
     "text search template": "it is written in C, and only superusers make one",
     "shell type": "it has no definition yet",
@@ -151,7 +148,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     }
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
-    indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
+    lines = session.execute(SQL["indexes"], tables).fetchall()
+    indexes = _by_table(line for line in lines if line[1] not in reader.objects.indexes)
     reader.texts = _spelled(session, reader, columns, constraints, indexes, parts)
     made = tuple(
         Table(
@@ -193,7 +191,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     reader.left_out += [
         LeftOut(qualified(schema, name), kind, reason)
         for (kind, name), reason in reader.objects.problems.items()
-        if (kind, qualified(schema, name)) not in told
+        if not {(kind, name), (kind, qualified(schema, name))} & told
     ]
     large, too_many = read_large_object_grants(session)
     reader.left_out += [*too_many, *_not_asked_for(session, schema)]

@@ -49,6 +49,7 @@ class Objects:
         types: oids of their types, with those of arrays.
         sequences: oids of their sequences.
         users: oids of the tables that need some of them.
+        indexes: oids of indexes of tables that are among them, or would be.
         problems: (kind, shown name) of those that cannot be made -> why.
     """
 
@@ -57,6 +58,7 @@ class Objects:
     types: frozenset[int] = frozenset()
     sequences: frozenset[int] = frozenset()
     users: frozenset[int] = frozenset()
+    indexes: frozenset[int] = frozenset()
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 
@@ -119,6 +121,7 @@ def read_objects(
         types=frozenset(o for c, o, n, m in members if c == _TYPES and (n, m) in own),
         sequences=frozenset(f.oid for f in carried if f.kind == "sequence"),
         users=frozenset(e.user[1] for e in edges if e.user in is_table and e.used in own),
+        indexes=frozenset(f.oid for f in found if f.kind == "index"),
         problems={(nodes[n].kind, nodes[n].shown): why for n, why in problems.items()},
     )
 
