@@ -147,6 +147,16 @@ def test_rows_that_take_the_place_of_others(make_case: MakeCase, tmp_path: Path)
     assert sorted(key[0] for key, *_ in case.kept()) == ["3", "4", "6"]
 
 
+def test_a_bad_row_keeps_no_other_out(make_case: MakeCase, tmp_path: Path) -> None:
+    """Of rows with one key the first goes by its CHECK, so the second stays; twice of the same is one of them."""
+    script = "CREATE TABLE t (id integer, n integer); INSERT INTO t VALUES (1, 0), (1, 1), (2, 1), (2, 1), (3, NULL)"
+    existing = "CREATE TABLE t (id bigint UNIQUE NULLS NOT DISTINCT, n bigint CHECK (n > 0))"
+    case = make_case(_file(tmp_path, script), existing, on_existing="truncate")
+    assert case.run()["public.t"]["verified"]
+    assert case.all("SELECT id, n FROM t ORDER BY 1") == [(1, 1), (2, 1), (3, None)]
+    assert sorted(key for key, *_ in case.kept()) == [("0", "1"), ("1", "2")]  # n, id
+
+
 def test_a_table_that_is_updated_tries_them_again(make_case: MakeCase, tmp_path: Path) -> None:
     """With each run; those that the target takes by then come, and verify finds what is wrong beside them."""
     source = make_file(
