@@ -138,13 +138,13 @@ class Quarantine:
         claim: Claim,
         table: str,
         ids: Sequence[int],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
         read: Mapping[str, Any] | None = None,
     ) -> None:
         """Rows are in the target now: they leave the quarantine, and what is told of their table grows by them.
 
         Args:
-            manifest: of the table's extraction, with these rows.
+            manifest: of the table's extraction, with these rows; None where it had them, as those that the target refused.
             read: of the extraction as it was before the rules, with these rows, where they were not in it.
 
         Raises:
@@ -159,13 +159,15 @@ class Quarantine:
             _count(db, claim)
             if rows == 0:
                 return  # an earlier attempt was committed
-            phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
-            stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
-            db.execute(_SQL["set_manifest"], {**place, **stored})
+            if manifest is not None:
+                phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
+                stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
+                db.execute(_SQL["set_manifest"], {**place, **stored})
             if read is not None:
                 before = {"phase": Phase.EXTRACT, "data": Jsonb(dict(read)), "rows": rows}
                 db.execute(_SQL["set_manifest"], {**place, **before})
-            db.execute(_SQL["set_loaded"], {**place, "rows": rows})
+            told = [Phase.VERIFY] if manifest is None else [Phase.LOAD, Phase.VERIFY]
+            db.execute(_SQL["set_loaded"], {**place, "rows": rows, "phases": told})
             if result and (document := result["result"]):
                 changed = {"result": Json(_grown(document, table, rows)), "epoch": claim.epoch}
                 db.execute(_SQL["set_result"], {"key": claim.key, **changed})

@@ -79,7 +79,7 @@ UPDATE jivs.migration_checkpoints
    SET rows = rows + %(rows)s,
        data = CASE WHEN data ? 'target_rows'
               THEN jsonb_set(data, '{target_rows}', to_jsonb((data ->> 'target_rows')::bigint + %(rows)s)) ELSE data END
- WHERE key = %(key)s AND table_name = %(table)s AND phase IN ('load', 'verify') AND state = 'done';
+ WHERE key = %(key)s AND table_name = %(table)s AND phase = ANY (%(phases)s) AND state = 'done';
 
 -- name: result
 SELECT result FROM jivs.migrations WHERE key = %(key)s FOR UPDATE;

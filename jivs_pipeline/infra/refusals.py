@@ -20,11 +20,12 @@ from psycopg import sql
 from jivs_pipeline.core.plan import RULED, Range, TableMode, TablePlan
 from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.infra.demands import PLACE, Alike, Demands, Holds, Refers, of_definition, of_relation
+from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session
-from jivs_pipeline.infra.steps import landing, look_in, table_name
+from jivs_pipeline.infra.steps import landing, look_in, names, raw, table_name
 from jivs_pipeline.infra.updating import untouched
 
-__all__ = ["PLACES", "Others", "find", "rows", "take_out"]
+__all__ = ["AGAIN", "PLACES", "Others", "create_again", "find", "insert_again", "rows", "take_out"]
 
 _KEPT = sql.Identifier("pg_temp", "jivs_refused")
 _PLACE = sql.Identifier(PLACE)
@@ -208,3 +209,30 @@ def _shown(table: TablePlan) -> list[str]:
 def take_out(db: Session, key: str, table: TablePlan) -> None:
     """Delete the refused rows from where they were loaded to; nothing refers to them yet."""
     db.execute(sql.SQL("DELETE FROM ONLY {} WHERE {}").format(landing(key, table), PLACES))
+
+
+# And back
+
+
+AGAIN = sql.Identifier("pg_temp", "jivs_again")
+
+
+def create_again(table: TablePlan) -> sql.Composed:
+    """Where rows are put that are tried again, in the types that they were loaded in."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(c.target), raw(c.target_type)) for c in table.columns
+    )
+    return sql.SQL("CREATE TEMP TABLE jivs_again ({}) ON COMMIT DROP").format(columns)
+
+
+def insert_again(key: str, table: TablePlan) -> Iterator[sql.SQL | sql.Composed]:
+    """Into the table, past its triggers as a load; those that are appended beside it as well, for a rollback."""
+    relation = table_name(table.target_schema, table.target_table)
+    listed = names(c.target for c in table.columns)
+    yield from quiet_triggers([relation])
+    for place in (relation, *([landing(key, table)] if table.mode is TableMode.APPEND else [])):
+        overriding = sql.SQL(" OVERRIDING SYSTEM VALUE") if place is relation else sql.SQL("")
+        yield sql.SQL("INSERT INTO {} ({}){} SELECT {} FROM {}").format(
+            place, listed, overriding, listed, AGAIN
+        )
+    yield from wake_triggers()

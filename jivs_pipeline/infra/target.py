@@ -28,7 +28,7 @@ from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError, TransientError
 from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.permits import FREE, Permits
-from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
+from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import Piece, refused_rows
 from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.infra import conclude, ddl, large_objects, refusals, revisions, steps, undo
@@ -308,12 +308,41 @@ class PostgresqlTarget(TargetView):
             if not refusals.find(db, right.key, table, others, orphans=orphans):
                 return {}
             keep(refusals.rows(db, right.key, table))
-            found = self._refused_digest(db, table, ddl.landing(right.key, table))
+            found = self._digest_by_chunk(db, table, ddl.landing(right.key, table), refusals.PLACES)
             refusals.take_out(db, right.key, table)
             stored = {"refused": {str(chunk): digest.stored() for chunk, digest in found.items()}}
             db.execute(SQL["add_step"], {**entry, "undo": Jsonb(stored)})
             failpoint("inside_refusal")
         return found
+
+    def take_back(
+        self, table: TablePlan, name: str, generation: str, noted: Mapping[str, Any], pieces: Sequence[Piece]
+    ) -> bool:
+        """As `load_again`, of rows that `refuse` has taken out: what the ledger says of those shrinks by them.
+
+        Args:
+            pieces: as CSV, whatever the table was loaded by.
+        """
+        right = self._claimed()
+        entry = {
+            "key": right.key, "table": table.target, "step": name, "generation": generation, "epoch": right.epoch,
+        }  # fmt: skip
+        as_csv = table.model_copy(update={"wire": Wire.CSV})
+        with self._fenced(f"rows of {table.target} from quarantine") as db:
+            if db.execute(SQL["step_undo"], entry).fetchone() is not None:
+                return False  # a replay that was killed has added them
+            if table.definition and table.definition.uses_objects:
+                db.execute(steps.look_in(table.target_schema))
+            db.execute(refusals.create_again(table))
+            arrived, _ = _copy(db, ddl.copy_into(refusals.AGAIN, as_csv), pieces)
+            found = self._digest_by_chunk(db, table, refusals.AGAIN)
+            for statement in refusals.insert_again(right.key, table):
+                db.execute(statement)
+            taken = {str(chunk): (Digest() - digest).stored() for chunk, digest in found.items()}
+            undo = {"replayed": {**noted, "rows": arrived}, "refused": taken}
+            db.execute(SQL["add_step"], {**entry, "undo": Jsonb(undo)})
+            failpoint("inside_replay")
+        return True
 
     def undo_objects(self, schema: str) -> None:
         """Take back the objects of a schema that were made on rows, so that their tables can be made anew."""

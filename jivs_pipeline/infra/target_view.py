@@ -17,7 +17,7 @@ from jivs_pipeline.core.errors import MismatchError
 from jivs_pipeline.core.model import ServerInfo
 from jivs_pipeline.core.plan import ColumnPlan, Range, TablePlan
 from jivs_pipeline.core.ports import Dependent, ExistingColumn, ExistingTable, HashedRow, LedgerView
-from jivs_pipeline.infra import ddl, digests, large_objects, page_ranges, refusals
+from jivs_pipeline.infra import ddl, digests, large_objects, page_ranges
 from jivs_pipeline.infra.postgresql import Session, mapped
 from jivs_pipeline.infra.sources.postgresql_spelling import OBJECTS
 from jivs_pipeline.infra.steps import kept
@@ -208,10 +208,16 @@ class TargetView(TargetSessions):
             found[chunk] = found.get(chunk, Digest()) + Digest(*map(int, parts))
         return tuple(found.get(c.index, Digest()) for c in table.chunks)
 
-    def _refused_digest(self, db: Session, table: TablePlan, relation: sql.Identifier) -> dict[int, Digest]:
-        """Of the rows that `refusals.find` has noted, by chunk."""
+    def _digest_by_chunk(
+        self,
+        db: Session,
+        table: TablePlan,
+        relation: sql.Identifier,
+        predicate: sql.Composable | None = None,
+    ) -> dict[int, Digest]:
+        """Of some rows, by their chunk; all with the first where chunks cannot be told apart."""
         groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
-        rows = db.execute(self._digest_query(table, relation, groups, refusals.PLACES)).fetchall()
+        rows = db.execute(self._digest_query(table, relation, groups, predicate)).fetchall()
         grouped = rows if groups else [(0, *row) for row in rows]
         return {chunk: Digest(*map(int, parts)) for chunk, *parts in grouped}
 

@@ -137,6 +137,19 @@ def test_killed_around_rows_that_the_target_refuses(
             assert table["verified"]
             assert _kept(control, spec["key"]) == REFUSED
             assert _loaded(target) == sorted(set(range(1, 6001)) - set(REFUSED) | {7, 100001})
+            with psycopg.connect(target) as db:
+                db.execute("ALTER TABLE t DROP CONSTRAINT t_id_check; DELETE FROM t WHERE id IN (7, 100001)")
+            for place in one.rng.sample(IN_REPLAYS, 2):
+                failing = {"JIVS_FAILPOINT": f"{place}@{one.rng.randint(1, 9)}:kill"}
+                run = engine.start(spec, {**environment, **failing}, verb="replay")
+                assert run.wait() in {-KILL, 0}, run
+            last = engine.start(spec, environment, verb="replay")
+            assert last.wait() == 0, last
+            assert (_kept(control, spec["key"]), _loaded(target)) == ([], list(range(1, 6001)))
+            told = engine.start(spec, environment)
+            assert told.wait() == 0, told
+            assert (t := told.document["tables"][0])["target_rows"] == 6000, t
+            assert t["quarantined_rows"] == 0
 
 
 def _kept(control: str, key: str) -> list[int]:

@@ -147,6 +147,35 @@ def test_rows_that_take_the_place_of_others(make_case: MakeCase, tmp_path: Path)
     assert sorted(key[0] for key, *_ in case.kept()) == ["3", "4", "6"]
 
 
+@pytest.mark.parametrize("mode", ["append", "truncate"])
+def test_rows_go_in_when_the_target_takes_them(make_case: MakeCase, tmp_path: Path, mode: str) -> None:
+    """A replay tries them as they are kept, once; counts, verify and rollback know."""
+    case = make_case(_file(tmp_path), EXISTING, on_existing=mode)
+    assert case.run()["public.t"]["quarantined_rows"] == 7
+    with psycopg.connect(case.target) as db:
+        db.execute(
+            "ALTER TABLE t DROP CONSTRAINT sensible; INSERT INTO t (id, n, s) VALUES (5000, 1600, 'old')"
+        )
+    # 60 goes by 50, and 5 by 60, in whatever order they are tried.
+    assert case.replay().went_in == {"public.t": 4}
+    assert case.all("SELECT id, n, up FROM t WHERE id IN (5, 10, 50, 60) ORDER BY 1") == [
+        (5, 5, 60), (10, -5, None), (50, 50, 5000), (60, 60, 50),
+    ]  # fmt: skip
+    assert {key for key, *_ in case.kept()} == {("20",), ("30",), ("41",)}
+    assert case.replay().went_in == {}
+    told = case.run()["public.t"]
+    assert (told["target_rows"], told["quarantined_rows"]) == (1997, 3)
+    with psycopg.connect(case.target) as db:
+        db.execute("UPDATE t SET up = NULL WHERE up = 5000; DELETE FROM t WHERE id = 5000")
+    if mode == "truncate":
+        (table,) = case.verify(narrow=True)["tables"]
+        assert [(d["kind"], d["key"]) for d in table["differences"]] == [("changed", {"id": "50"})]
+        assert (table["source_rows"], table["quarantined_rows"]) == (2000, 3)
+    with Runtime.from_environment(environment=case.environment) as runtime:
+        rollback(runtime.services(), case.spec.key, "rollback")
+    assert case.all("SELECT count(*) FROM t") == [(0,)]
+
+
 def test_a_bad_row_keeps_no_other_out(make_case: MakeCase, tmp_path: Path) -> None:
     """Of rows with one key the first goes by its CHECK, so the second stays; twice of the same is one of them."""
     script = "CREATE TABLE t (id integer, n integer); INSERT INTO t VALUES (1, 0), (1, 1), (2, 1), (2, 1), (3, NULL)"
