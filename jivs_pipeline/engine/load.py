@@ -22,6 +22,7 @@ from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
 from jivs_pipeline.engine.refused import forget_unproved, refuse, refuse_in_turn, take_orphans, taken
+from jivs_pipeline.engine.row_types import in_waves
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
@@ -42,8 +43,14 @@ def load(run: Run) -> None:
     take_back_for(run, [t for t in tables if not t.beside], ledger)
     make_before(run)
     forget_unproved(run, tables, ledger)
-    prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
-    run_all(prepare, run.spec.parallelism, run.guard)
+    waves = in_waves(tables)
+    for wave in reversed(waves[1:]):
+        # What was made with a table's row type goes before that table.
+        resets = [partial(_attempt, run, t, partial(_reset, run, t, ledger)) for t in wave]
+        run_all(resets, run.spec.parallelism, run.guard)
+    for wave in waves:
+        prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in wave]
+        run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     run.let_go()
     merged = _merge(run, _sound(run, tables))
@@ -92,15 +99,19 @@ def _apply_on_rows(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> Non
     taken(run, partial(_apply, run, table, steps), partial(refuse, run, table))
 
 
-def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
-    generation = run.generation_of(table)
-    if ledger.stale(table.target, generation):
+def _reset(run: Run, table: TablePlan, ledger: LedgerView) -> None:
+    """Take away what another extraction has left of a table."""
+    if ledger.stale(table.target, run.generation_of(table)):
         if table.beside and ledger.merged:
             raise RefusedError(
                 f"Rows of an earlier extraction were already merged into {table.target}",
                 hint=f"Take them back first, with: jivs rollback {run.key}",
             )
         run.target.reset(table)
+
+
+def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
+    _reset(run, table, ledger)
     _apply(run, table, run.builder.create(run.key, table))
 
 

@@ -47,6 +47,7 @@ from jivs_pipeline.engine.planned_update import (
     watermarked,
 )
 from jivs_pipeline.engine.ports import RuleBook, Target
+from jivs_pipeline.engine.row_types import with_row_types
 from jivs_pipeline.engine.sifting import tolerated
 from jivs_pipeline.engine.streaming import unstaged
 
@@ -158,7 +159,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         for t in tables
     ]
     tables += [_missed(spec, catalog, o) for o in missed]
-    tables = _refuse_twins(tables)
+    tables = with_row_types(_refuse_twins(tables), chosen)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
     tables = with_checks(spec, tables, rules)
     if (large := plan_large_objects(spec, source, target)) is not None:

@@ -32,6 +32,7 @@ _VOLATILE = {
     "existing_key",
     "streamed",
     "later",
+    "after",
     "watermark",
     "watermark_column",
 }
@@ -104,6 +105,9 @@ def renew(run: Run, fresh: Plan, generation: str) -> None:
     loaded = {t.target: t for t in run.plan.tables if t.target in run.loaded}
     if updates(loaded.values()) and not run.target.ledger(run.key, run.since).merged:
         loaded = {target: t for target, t in loaded.items() if t.mode is not TableMode.UPDATE}
+    while gone := [target for target, t in loaded.items() if not loaded.keys() >= set(t.after)]:
+        # A table whose row type is theirs is made anew, and they with it.
+        loaded = {target: t for target, t in loaded.items() if target not in gone}
 
     def same(table: TablePlan) -> TablePlan:
         old = loaded.get(table.target)

@@ -27,7 +27,7 @@ from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_grants import read_grants, read_large_object_grants
-from jivs_pipeline.infra.sources.postgresql_objects import read_objects
+from jivs_pipeline.infra.sources.postgresql_objects import Objects, read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
 from jivs_pipeline.infra.sources.postgresql_settings import read_settings
 from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
@@ -140,7 +140,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         for place, s in sequences.items()
         if s.how != "i" and s.schema == schema and _numbers_itself(reader, types[place], s)
     ]
-    reader.objects = read_objects(session, schema, names, own)
+    reader.objects = _with_users_of_rows(read_objects(session, schema, names, own), columns)
     made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
     needs = {**tables, "made_classes": made_classes, "made": made_oids}
     reader.needs = {
@@ -206,6 +206,16 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         *large,
     )
     return Catalog(schema, made, left_out, objects, extensions)
+
+
+def _with_users_of_rows(objects: Objects, columns: Mapping[int, Sequence[tuple[Any, ...]]]) -> Objects:
+    """The objects, and tables whose columns are of other tables' row types among those that need some."""
+    users = {
+        t
+        for t, lines in columns.items()
+        if any(_ColumnLine(*line).type_oid in objects.rows for line in lines)
+    }
+    return replace(objects, types=objects.types.union(objects.rows), users=objects.users | users)
 
 
 def _not_asked_for(session: Session, schema: str) -> list[LeftOut]:
@@ -296,6 +306,7 @@ def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | 
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        rows_of=reader.objects.rows.get(line.type_oid),
         required_by=line.required_by,
         settings=tuple(line.settings),
         extension=line.extension,
