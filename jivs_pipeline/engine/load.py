@@ -219,6 +219,7 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
 def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
     """Tables in an order in which every foreign key's parent comes before its child, as far as there is one."""
     by_name = {(t.target_schema, t.target_table): t for t in tables}
+    by_target = {t.target: t for t in tables}
     ordered: dict[str, TablePlan] = {}
     waiting: set[str] = set()
 
@@ -228,6 +229,9 @@ def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
         waiting.add(table.target)
         for key in table.definition.foreign_keys if table.definition else ():
             if (parent := by_name.get((key.target_schema, key.target_table))) is not None:
+                visit(parent)
+        for name in table.parents:
+            if (parent := by_target.get(name)) is not None:
                 visit(parent)
         ordered[table.target] = table
 

@@ -33,6 +33,7 @@ _VOLATILE = {
     "streamed",
     "later",
     "after",
+    "parents",
     "watermark",
     "watermark_column",
 }

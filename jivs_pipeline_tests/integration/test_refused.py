@@ -40,6 +40,7 @@ OLD = "INSERT INTO t (id, n, s, code) VALUES (77, 1, 'old', 'x'), (9001, 2, 'old
 
 
 def _file(directory: Path, script: str = ROWS) -> str:
+    directory.mkdir(exist_ok=True)
     return f"sqlite:///{make_file(directory / 'a.db', script)}"
 
 
@@ -174,6 +175,26 @@ def test_rows_go_in_when_the_target_takes_them(make_case: MakeCase, tmp_path: Pa
     with Runtime.from_environment(environment=case.environment) as runtime:
         rollback(runtime.services(), case.spec.key, "rollback")
     assert case.all("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_tables_that_refer_to_each_other_in_the_target_alone(make_case: MakeCase, tmp_path: Path) -> None:
+    """Parents come first although the source knows no keys, and what refers to a refused row goes with it."""
+    script = """CREATE TABLE a (id integer, b integer); CREATE TABLE b (id integer, c integer); CREATE TABLE c (id integer, n integer);
+        INSERT INTO c VALUES (1, 1), (2, 0); INSERT INTO b VALUES (1, 1), (2, 2), (3, 50); INSERT INTO a VALUES (1, 1), (2, 2), (3, 3)"""
+    existing = """CREATE TABLE c (id bigint PRIMARY KEY, n bigint CHECK (n > 0)); CREATE TABLE b (id bigint PRIMARY KEY, c bigint REFERENCES c);
+        CREATE TABLE a (id bigint PRIMARY KEY, b bigint REFERENCES b); INSERT INTO c VALUES (50, 1)"""
+    for mode, refused in (("append", 1), ("truncate", 2)):
+        case = make_case(_file(tmp_path / mode, script), existing, on_existing=mode)
+        told = case.run()
+        assert {n: t["quarantined_rows"] for n, t in told.items()} == {
+            "public.a": refused, "public.b": refused, "public.c": 1,
+        }  # fmt: skip
+        assert all(t["verified"] for t in told.values())
+    fine = script.replace("(2, 0)", "(2, 1)").replace("(3, 50)", "(3, 1)")
+    case = make_case(
+        _file(tmp_path / "fine", fine), existing, on_existing="append", quarantine={"max_rows": 0}
+    )
+    assert all(t["verified"] for t in case.run().values())
 
 
 def test_a_bad_row_keeps_no_other_out(make_case: MakeCase, tmp_path: Path) -> None:
