@@ -21,7 +21,7 @@ from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
 from jivs_pipeline.engine.pool import run_all, with_retries
 from jivs_pipeline.engine.ports import StepLike
-from jivs_pipeline.engine.refused import forget_unproved, refuse, refuse_in_turn, take_orphans, taken
+from jivs_pipeline.engine.refused import forget_unproved, learn, refuse, refuse_in_turn, take_orphans, taken
 from jivs_pipeline.engine.row_types import in_waves
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
@@ -56,6 +56,9 @@ def load(run: Run) -> None:
     merged = _merge(run, _sound(run, tables))
     _build(run, tables)
     make_after(run)
+    if run.spec.quarantine.max_rows:
+        ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
+        learn(run, ledger, list(run.extracted))
     run.loaded = {t.target for t in _sound(run, tables) if merged or not t.beside}
 
 

@@ -14,7 +14,7 @@ without theirs. They stand in the quarantine as of chunks -1, -2 …, one for ea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from jivs_pipeline.core.quarantine import BadRow
 from jivs_pipeline.engine.run import Run
 from jivs_pipeline.engine.sifting import check_budget, portions
 
-__all__ = ["forget_unproved", "refuse", "refuse_in_turn", "take_orphans", "taken"]
+__all__ = ["forget_unproved", "learn", "refuse", "refuse_in_turn", "take_orphans", "taken"]
 
 _LOG = logging.getLogger(__name__)
 Attempt = Callable[[Run, TablePlan, Callable[[], object]], None]
@@ -93,8 +93,12 @@ def refuse(run: Run, table: TablePlan, *, orphans: bool = False) -> int:
     Raises:
         DataError: they are more than the table's budget allows. Those in quarantine by then stay, to be looked at.
     """
+    ledger = run.target.ledger(run.key, run.since)
+    before = run.extracted[table.target].rejected
+    # An attempt whose answer was lost may have done it.
+    learn(run, ledger, [table.target])
     manifest = run.extracted[table.target]
-    number = len(_rounds(run, table, run.target.ledger(run.key, run.since))) + 1
+    number = len(_rounds(run, table, ledger)) + 1
     name = f"refused {number} {short_hash(manifest.generation)}"
     others = {
         (t.target_schema, t.target_table): (t, run.extracted[t.target].ranges)
@@ -108,10 +112,17 @@ def refuse(run: Run, table: TablePlan, *, orphans: bool = False) -> int:
         for chunk in {*manifest.refused, *found}
     }
     run.extracted[table.target] = replace(manifest, refused=refused)
-    rows = sum(d.rows for d in found.values())
+    rows = run.extracted[table.target].rejected - before
     if rows:
         _LOG.warning("Rows that the target refuses", extra={"table": table.target, "rows": rows})
     return rows
+
+
+def learn(run: Run, ledger: LedgerView, names: Iterable[str]) -> None:
+    """Take what target tables have refused from the ledger, which has the last word."""
+    for name in names:
+        manifest = run.extracted[name]
+        run.extracted[name] = replace(manifest, refused=ledger.refused(name, manifest.generation))
 
 
 def _rounds(run: Run, table: TablePlan, ledger: LedgerView) -> list[str]:

@@ -9,7 +9,6 @@ staged, the rest is loaded from it; else all that is not loaded is read again fr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from jivs_pipeline.core.claims import Checkpoint
 from jivs_pipeline.core.errors import TerminalError
@@ -17,6 +16,7 @@ from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.incremental import updates
+from jivs_pipeline.engine.refused import learn
 from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
@@ -54,8 +54,7 @@ def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) ->
         if point.phase is Phase.VALIDATE and point.ok and read and read.generation == point.generation:
             run.validated[point.table] = [CheckResult.parse(c) for c in point.data["checks"]]
     ledger = run.target.ledger(run.key, run.since)
-    for name, manifest in run.extracted.items():
-        run.extracted[name] = replace(manifest, refused=ledger.refused(name, manifest.generation))
+    learn(run, ledger, list(run.extracted))
     for point in mine:
         if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:
             # The target's own ledger has the last word: the target may have been restored or made anew.

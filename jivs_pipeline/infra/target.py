@@ -313,6 +313,7 @@ class PostgresqlTarget(TargetView):
             stored = {"refused": {str(chunk): digest.stored() for chunk, digest in found.items()}}
             db.execute(SQL["add_step"], {**entry, "undo": Jsonb(stored)})
             failpoint("inside_refusal")
+        failpoint("refused_after_commit")
         return found
 
     def take_back(

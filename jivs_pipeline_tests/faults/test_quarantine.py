@@ -97,6 +97,7 @@ IN_REFUSALS = (
     "quarantine_before_commit",
     "quarantine_after_commit",
     "inside_refusal",
+    "refused_after_commit",
     "before_commit",
     "after_commit",
 )
@@ -126,7 +127,7 @@ def test_killed_around_rows_that_the_target_refuses(
                 "quarantine": {"max_rows": 50}, "on_existing": "append", "rules": {"t": {"columns": {"n": {"type": "text"}}}},
             }  # fmt: skip
             for place in one.rng.sample(IN_REFUSALS, 2):
-                often = 1 if place.startswith(("quarantine", "inside")) else one.rng.randint(4, 14)
+                often = 1 if place.startswith(("quarantine", "inside", "refused")) else one.rng.randint(4, 14)
                 run = engine.start(spec, {**environment, "JIVS_FAILPOINT": f"{place}@{often}:kill"})
                 assert run.wait() in {-KILL, 0}, run
             done = engine.start(spec, environment)

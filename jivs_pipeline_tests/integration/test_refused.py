@@ -197,6 +197,19 @@ def test_tables_that_refer_to_each_other_in_the_target_alone(make_case: MakeCase
     assert all(t["verified"] for t in case.run().values())
 
 
+@pytest.mark.parametrize("existing", ["CREATE TABLE p (id bigint PRIMARY KEY, n bigint CHECK (n > 0))", ""])
+def test_an_answer_that_was_lost(make_case: MakeCase, tmp_path: Path, existing: str) -> None:
+    """The rows are out and nobody was told: the next attempt finds it in the ledger, and verify expects them no more."""
+    source = _file(tmp_path, "CREATE TABLE p (id INTEGER PRIMARY KEY, n INTEGER CHECK (n > 0))")
+    with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as db, db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.executemany("INSERT INTO p VALUES (?, ?)", [(1, 1), (2, 0), (3, 3)])
+    case = make_case(source, existing, on_existing="truncate" if existing else "fail")
+    case.environment["JIVS_FAILPOINT"] = "refused_after_commit:error"
+    told = case.run()["public.p"]
+    assert (told["target_rows"], told["quarantined_rows"], told["verified"]) == (2, 1, True)
+
+
 def test_a_bad_row_keeps_no_other_out(make_case: MakeCase, tmp_path: Path) -> None:
     """Of rows with one key the first goes by its CHECK, so the second stays; twice of the same is one of them."""
     script = "CREATE TABLE t (id integer, n integer); INSERT INTO t VALUES (1, 0), (1, 1), (2, 1), (2, 1), (3, NULL)"
