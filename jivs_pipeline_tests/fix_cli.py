@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import signal
 import subprocess
 import sysconfig
 import time
@@ -26,6 +26,7 @@ import pytest
 from psycopg import sql
 
 from jivs_pipeline.infra.embedded import open_embedded, remove_embedded
+from jivs_pipeline_tests.fix_zygote import Zygote, environment_of
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jivs"
 
@@ -91,20 +92,24 @@ class Started:
 
 
 class Jivs:
-    """Runs the command in one home. Call it like the command: `jivs("run", spec, "--json", code=0)`."""
+    """Runs the command in one home. Call it like the command: `jivs("run", spec, "--json", code=0)`.
 
-    def __init__(self, home: Path, directory: Path, server: str) -> None:
+    Args:
+        warm: what forks the commands that are waited for; without it, they are new processes, as those are that are started.
+    """
+
+    def __init__(self, home: Path, directory: Path, server: str, warm: Zygote | None = None) -> None:
         self.home = home
         self.directory = directory
         self.server = server
+        self._warm = warm
         self._numbers = count()
         self._started: list[Started] = []
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Ours without what a developer has set for jivs or PostgreSQL."""
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(("JIVS_", "PG", "DAGSTER"))}
         # Staging of its own, for what an earlier test left behind in the home is not this test's.
-        return {**ours, "JIVS_HOME": str(self.home), "JIVS_STAGING_URL": str(self._staging), **(more or {})}
+        return environment_of(self.home, {"JIVS_STAGING_URL": str(self._staging), **(more or {})})
 
     @property
     def _staging(self) -> Path:
@@ -118,8 +123,7 @@ class Jivs:
 
     def start(self, *argv: str | Path, env: Mapping[str, str] | None = None) -> Started:
         arguments = tuple(map(str, argv))
-        number = next(self._numbers)
-        out, err = (self.directory / f"{number}.{end}" for end in ("out", "err"))
+        out, err = self._files()
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
@@ -136,10 +140,31 @@ class Jivs:
         seconds: float = 120,
     ) -> Ended:
         """Run to the end. `code` is the exit code that must come out."""
-        ended = self.start(*argv, env=env).wait(seconds)
+        ended = self._warmly(argv, env, seconds) if self._warm else self.start(*argv, env=env).wait(seconds)
         if code is not None:
             assert ended.code == code, f"exit code {ended.code} instead of {code}\n{ended}"
         return ended
+
+    def _warmly(self, argv: tuple[str | Path, ...], env: Mapping[str, str] | None, seconds: float) -> Ended:
+        assert self._warm is not None
+        arguments = tuple(map(str, argv))
+        out, err = self._files()
+        child = self._warm.fork(
+            {
+                "argv": arguments, "directory": str(self.directory), "environment": self.environment(env),
+                "out": str(out), "err": str(err),
+            }
+        )  # fmt: skip
+        if not child.ends_within(seconds):
+            child.signal(signal.SIGKILL)
+            raise AssertionError(f"did not end within {seconds:g} s: {arguments}\n{err.read_text()[-3000:]}")
+        code, took = child.poll(), time.monotonic() - child.began
+        assert code is not None
+        return Ended(arguments, code, out.read_text(), err.read_text(), took)
+
+    def _files(self) -> tuple[Path, Path]:
+        number = next(self._numbers)
+        return self.directory / f"{number}.out", self.directory / f"{number}.err"
 
     def spec(self, **values: Any) -> Path:
         """A spec file; JSON is YAML."""
@@ -202,12 +227,20 @@ def jivs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
         yield home
 
 
+@pytest.fixture(scope="session")
+def warm(jivs_home: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """What forks the commands of this worker."""
+    zygote = Zygote("jivs_pipeline_tests.warm", tmp_path_factory.mktemp("warm"), environment_of(jivs_home[0]))
+    yield zygote
+    zygote.stop()
+
+
 @pytest.fixture
-def jivs(jivs_home: tuple[Path, str], tmp_path: Path) -> Iterator[Jivs]:
+def jivs(jivs_home: tuple[Path, str], warm: Zygote, tmp_path: Path) -> Iterator[Jivs]:
     """The command, in the worker's home."""
     directory = tmp_path / "jivs"
     directory.mkdir()
-    command = Jivs(jivs_home[0], directory, jivs_home[1])
+    command = Jivs(jivs_home[0], directory, jivs_home[1], warm)
     yield command
     command.stop()
 

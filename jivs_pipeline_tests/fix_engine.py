@@ -7,16 +7,11 @@ and what its rows must be (`faults/cases.py`).
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,8 +19,9 @@ from uuid import uuid4
 
 import pytest
 
+from jivs_pipeline_tests.fix_zygote import Child, Zygote, environment_of
+
 KILL, GO_ON = signal.SIGKILL, signal.SIGCONT
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def until(condition: Callable[[], object], what: object, seconds: float = 30, pause: float = 0.01) -> None:
@@ -40,36 +36,37 @@ def until(condition: Callable[[], object], what: object, seconds: float = 30, pa
 class Forked:
     """One run of the engine."""
 
-    engine: Engine
-    pid: int
+    child: Child
     out: Path
     err: Path
-    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def began(self) -> float:
+        """When it was started, by the monotonic clock."""
+        return self.child.began
 
     def poll(self) -> int | None:
         """Its exit code, minus the signal's number, or None while it lives."""
-        self.engine.listen(0)
-        return self.engine.codes.get(self.pid)
+        return self.child.poll()
 
     def wait(self, seconds: float = 60) -> int:
         """Until it ends; fails after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while (code := self.engine.codes.get(self.pid)) is None:
-            left = deadline - time.monotonic()
-            assert left > 0, f"did not end within {seconds:g} s: {self}"
-            self.engine.listen(left)
+        assert self.child.ends_within(seconds), f"did not end within {seconds:g} s: {self}"
+        code = self.child.poll()
+        assert code is not None
         return code
 
     def ends_within(self, seconds: float) -> bool:
         """Wait that long at most; whether it has ended."""
-        deadline = time.monotonic() + seconds
-        while self.poll() is None and (left := deadline - time.monotonic()) > 0:
-            self.engine.listen(left)
-        return self.poll() is not None
+        return self.child.ends_within(seconds)
 
     def signal(self, number: int) -> None:
         """To a process that has ended already, nothing is sent."""
-        self.engine.say({"pid": self.pid, "signal": int(number)})
+        self.child.signal(number)
 
     def lines(self) -> list[dict[str, Any]]:
         """What it said so far; the last line may be cut off by a kill."""
@@ -146,30 +143,17 @@ class Forked:
     def __repr__(self) -> str:
         errors = self.err.read_text()[-2000:] if self.err.exists() else ""
         said = [line.get("phase") or str(line)[:600] for line in self.lines()]
-        return f"engine run {self.pid} → {self.engine.codes.get(self.pid)}, said {said} {errors}"
+        return f"engine run {self.pid} → {self.child.poll()}, said {said} {errors}"
 
 
 class Engine:
-    """The zygote. Its children die with it, and it dies with this process."""
+    """Starts runs in a home."""
 
     def __init__(self, directory: Path, home: Path) -> None:
         self.directory = directory
         self.home = home
-        self.codes: dict[int, int] = {}
-        self._pids: list[int] = []
-        self._heard = b""
         self._numbers = count()
-        self._socket, theirs = socket.socketpair()
-        with theirs, (directory / "zygote.err").open("wb") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "jivs_pipeline_tests.faults.zygote", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=err, stderr=err,
-                cwd=ROOT, env=self._environment({}),
-            )  # fmt: skip
-
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(("JIVS_", "PG", "DAGSTER"))}
-        return {**ours, "JIVS_HOME": str(self.home), **more}
+        self._zygote = Zygote("jivs_pipeline_tests.faults.zygote", directory, environment_of(home))
 
     def start(
         self,
@@ -189,47 +173,14 @@ class Engine:
         number = next(self._numbers)
         out, err = (self.directory / f"{number}.{end}" for end in ("out", "err"))
         run = {
-            "spec": spec, "environment": self._environment(environment), "id": uuid4().hex, "clock": clock or [],
+            "spec": spec, "environment": environment_of(self.home, environment), "id": uuid4().hex, "clock": clock or [],
             "verb": verb, "out": str(out), "err": str(err), "go": f"{out}.go", "gate": str(gate or ""),
         }  # fmt: skip
-        known = len(self._pids)
-        self.say({"run": run})
-        while len(self._pids) == known:
-            self.listen(30)
-        return Forked(self, self._pids[-1], out, err)
-
-    def say(self, request: Mapping[str, Any]) -> None:
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-        except OSError:
-            raise AssertionError(self._last_words()) from None
-
-    def listen(self, seconds: float) -> None:
-        """Take in what the zygote has said, waiting for it up to `seconds`."""
-        if not select.select([self._socket], [], [], seconds)[0]:
-            return
-        received = self._socket.recv(1 << 16)
-        assert received, self._last_words()
-        *lines, self._heard = (self._heard + received).split(b"\n")
-        for answer in map(json.loads, lines):
-            if "code" in answer:
-                self.codes[answer["pid"]] = answer["code"]
-            else:
-                self.codes.pop(answer["pid"], None)  # the id is used again
-                self._pids.append(answer["pid"])
-
-    def _last_words(self) -> str:
-        said = (self.directory / "zygote.err").read_text()[-3000:]
-        return f"the zygote is gone, exit code {self._process.poll()}: {said}"
+        return Forked(self._zygote.fork(run), out, err)
 
     def stop(self) -> None:
-        """End it and, by that, all runs; stopped ones, too."""
-        self._socket.close()
-        try:
-            self._process.wait(10)
-        finally:
-            self._process.kill()
-            self._process.wait()
+        """End all runs; stopped ones, too."""
+        self._zygote.stop()
 
 
 @pytest.fixture(scope="session")

@@ -203,7 +203,7 @@ def free_port() -> int:
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """Command lines of all processes that work for a home, its servers and this worker's zygote not counted."""
+    """Command lines of all processes that work for a home, its servers and this worker's zygotes not counted."""
     found: dict[int, str] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -211,7 +211,7 @@ def processes_of(home: Path) -> dict[int, str]:
             command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        ours = "jivs_pipeline_tests.faults.zygote" in command
+        ours = "-m jivs_pipeline_tests." in command
         if f"JIVS_HOME={home}".encode() in environment and command and not ours:
             found[int(directory.name)] = command
     return found

@@ -17,16 +17,16 @@ from jivs_pipeline.core.plan import Lane, TablePlan
 from jivs_pipeline.core.ports import LedgerView, Piece
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.attempts import attempt
+from jivs_pipeline.engine.build import apply_step, apply_steps, build
 from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
+from jivs_pipeline.engine.order import in_waves, parents_first
 from jivs_pipeline.engine.pool import run_all, with_retries
-from jivs_pipeline.engine.ports import StepLike
-from jivs_pipeline.engine.refused import forget_unproved, learn, refuse, refuse_in_turn, take_orphans, taken
-from jivs_pipeline.engine.row_types import in_waves
+from jivs_pipeline.engine.refused import forget_unproved, learn, refuse_in_turn, taken
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
-__all__ = ["load", "parents_first", "whole"]
+__all__ = ["load", "whole"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def load(run: Run) -> None:
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     run.let_go()
     merged = _merge(run, _sound(run, tables))
-    _build(run, tables)
+    build(run, tables)
     make_after(run)
     if run.spec.quarantine.max_rows:
         ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
@@ -77,29 +77,8 @@ def _sound(run: Run, tables: Sequence[TablePlan]) -> list[TablePlan]:
     return [t for t in tables if t.target not in run.failures]
 
 
-def _attempt(
-    run: Run,
-    table: TablePlan,
-    job: Callable[[], object],
-    *,
-    chunk: int | None = None,
-    rows_stand: bool = False,
-) -> None:
-    attempt(run, table, Phase.LOAD, job, chunk=chunk, rows_stand=rows_stand)
-
-
-def _apply_step(run: Run, step: StepLike, generation: str) -> None:
-    run.target.apply(step, generation)
-
-
-def _apply(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
-    for step in steps:
-        run.guard.check()
-        _apply_step(run, step, run.generation_of(table))
-
-
-def _apply_on_rows(run: Run, table: TablePlan, steps: Sequence[StepLike]) -> None:
-    taken(run, partial(_apply, run, table, steps), partial(refuse, run, table))
+def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, chunk: int | None = None) -> None:
+    attempt(run, table, Phase.LOAD, job, chunk=chunk)
 
 
 def _reset(run: Run, table: TablePlan, ledger: LedgerView) -> None:
@@ -115,7 +94,7 @@ def _reset(run: Run, table: TablePlan, ledger: LedgerView) -> None:
 
 def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
     _reset(run, table, ledger)
-    _apply(run, table, run.builder.create(run.key, table))
+    apply_steps(run, table, run.builder.create(run.key, table))
 
 
 # Chunks
@@ -211,69 +190,9 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     told = partial(run.checkpoints.retried, "*", Phase.LOAD, None)
     ranges = {t.target: run.extracted[t.target].ranges for t in beside}
     for step in run.builder.merge(run.key, parents_first(beside), ranges):
-        apply = partial(_apply_step, run, step, "")
+        apply = partial(apply_step, run, step, "")
         retried = partial(with_retries, apply, run.guard, told)
         # Parents first: what refers to a row that is refused goes with it.
         look = partial(refuse_in_turn, run, parents_first(beside), _attempt)
         run_all([partial(taken, run, retried, look)], 1, run.guard)
     return not any(t.target in run.failures for t in beside)
-
-
-def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
-    """Tables in an order in which every foreign key's parent comes before its child, as far as there is one."""
-    by_name = {(t.target_schema, t.target_table): t for t in tables}
-    by_target = {t.target: t for t in tables}
-    ordered: dict[str, TablePlan] = {}
-    waiting: set[str] = set()
-
-    def visit(table: TablePlan) -> None:
-        if table.target in ordered or table.target in waiting:
-            return
-        waiting.add(table.target)
-        for key in table.definition.foreign_keys if table.definition else ():
-            if (parent := by_name.get((key.target_schema, key.target_table))) is not None:
-                visit(parent)
-        for name in table.parents:
-            if (parent := by_target.get(name)) is not None:
-                visit(parent)
-        ordered[table.target] = table
-
-    for table in sorted(tables, key=lambda t: t.target):
-        visit(table)
-    return list(ordered.values())
-
-
-def _build(run: Run, tables: Sequence[TablePlan]) -> None:
-    builder = run.builder
-    made = [t for t in tables if not t.beside and t.large_objects_of is None]
-    _stage(run, [(t, builder.build_keys(t)) for t in made])
-    # One by one: those of the largest table would else be built one after the other, with nothing beside them.
-    _stage(run, [(t, [index]) for t in made for index in builder.build_indexes(t)])
-    _stage(run, [(t, builder.build_checks(t)) for t in made])
-    # References are checked by a join, for which a planner that knows nothing of the tables takes an index a row.
-    _stage(run, [(t, builder.analyze(t)) for t in made])
-    # A key to a table that failed waits for the run that repairs it.
-    missing = {t.target for t in run.plan.tables} - {t.target for t in _sound(run, tables)}
-    whole_ones = [
-        t
-        for t in made
-        if t.definition
-        and not any(f"{k.target_schema}.{k.target_table}" in missing for k in t.definition.foreign_keys)
-    ]
-    with_keys = parents_first([t for t in whole_ones if t.definition and t.definition.foreign_keys])
-    run_all([partial(take_orphans, run, with_keys, _attempt)], 1, run.guard)
-    for table in whole_ones:
-        # One after the other: two validations that lock each other's tables would deadlock.
-        _stage(run, [(table, builder.build_references(table))])
-    there = [t for t in tables if t.target in run.extracted]
-    _stage(run, [(t, builder.number(t, run.extracted[t.target].next_values)) for t in there])
-    _stage(run, [(t, builder.describe(t)) for t in made])
-
-
-def _stage(run: Run, work: Sequence[tuple[TablePlan, Sequence[StepLike]]]) -> None:
-    jobs = [
-        partial(_attempt, run, t, partial(_apply_on_rows, run, t, steps), rows_stand=True)
-        for t, steps in work
-        if steps
-    ]
-    run_all(jobs, run.spec.parallelism, run.guard)

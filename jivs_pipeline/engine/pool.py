@@ -11,9 +11,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from heapq import heappop, heappush
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
@@ -90,10 +91,18 @@ class Guard:
         self.check()
 
 
-def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> None:
+def run_all(
+    jobs: Sequence[Callable[[], None]],
+    workers: int,
+    guard: Guard,
+    after: Mapping[int, Collection[int]] | None = None,
+) -> None:
     """Run the jobs on `workers` threads, in their order. The first error ends the rest and is raised.
 
     A job that has begun is always waited for, so that nothing of it runs on when this returns.
+
+    Args:
+        after: for a job's number those of the jobs that must have ended before. Who is free begins the first that may.
     """
     failed = threading.Event()
 
@@ -110,29 +119,58 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: int, guard: Guard) -> N
 
     if not jobs:
         return
+    order = _Order(len(jobs), after or {})
     # Also for one job: Ctrl-C reaches the main thread, which must be free to cancel what a server is busy with.
     with ThreadPoolExecutor(max_workers=min(workers, len(jobs)), thread_name_prefix="jivs") as pool:
-        # Each in a context of its own, which has what is bound for log records.
-        futures = [pool.submit(copy_context().run, guarded, job) for job in jobs]
+        busy: dict[Future[None], int] = {}
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            _raise_first(done)
+            while True:
+                for number in order.begin(workers - len(busy)):
+                    # Each in a context of its own, which has what is bound for log records.
+                    busy[pool.submit(copy_context().run, guarded, jobs[number])] = number
+                if not busy:
+                    order.check()
+                    return
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    order.end(busy.pop(future))
+                    future.result()
         except BaseException as error:
-            for future in futures:
-                future.cancel()
+            failed.set()
             if not isinstance(error, Exception):
                 # Ctrl-C or a termination: whoever pressed it does not wait for the end of a chunk.
                 guard.stop(
                     InterruptedRun("The run was interrupted", hint="Run it again to go on"), at_once=True
                 )
             raise
-    _raise_first(futures)
 
 
-def _raise_first(futures: Iterable[Future[None]]) -> None:
-    for future in futures:
-        if not future.cancelled() and (error := future.exception()) is not None:
-            raise error
+class _Order:
+    """Which of some numbered jobs may begin: the lowest first, each after those that it waits for."""
+
+    def __init__(self, count: int, after: Mapping[int, Collection[int]]) -> None:
+        self._waits = {number: set(before) for number, before in after.items() if before}
+        self._followers: dict[int, list[int]] = {}
+        for number, before in self._waits.items():
+            for one in before:
+                self._followers.setdefault(one, []).append(number)
+        self._ready = [number for number in range(count) if number not in self._waits]
+
+    def begin(self, most: int) -> list[int]:
+        """Some that may begin; they are not given out again."""
+        return [heappop(self._ready) for _ in range(min(most, len(self._ready)))]
+
+    def check(self) -> None:
+        """Whether all were given out: jobs that wait for each other would be left out without a word."""
+        if self._waits:
+            raise ValueError(f"Jobs {sorted(self._waits)} wait for each other")
+
+    def end(self, number: int) -> None:
+        """Those that waited for this one alone may begin now."""
+        for follower in self._followers.pop(number, ()):
+            self._waits[follower].discard(number)
+            if not self._waits[follower]:
+                del self._waits[follower]
+                heappush(self._ready, follower)
 
 
 def with_retries(

@@ -46,16 +46,22 @@ def taken(run: Run, job: Callable[[], object], look: Callable[[], int | None]) -
         DataError: no single row is in the way, or there is no budget for it.
     """
     while True:
+        known = _rejected(run)
         try:
             job()
         except DataError:
             found = look() if run.spec.quarantine.max_rows else 0
-            if found == 0:
+            # A job beside this one may have taken them out.
+            if found == 0 and _rejected(run) == known:
                 raise
             if found is None:
                 return
         else:
             return
+
+
+def _rejected(run: Run) -> int:
+    return sum(m.rejected for m in list(run.extracted.values()))
 
 
 def refuse_in_turn(
@@ -93,29 +99,30 @@ def refuse(run: Run, table: TablePlan, *, orphans: bool = False) -> int:
     Raises:
         DataError: they are more than the table's budget allows. Those in quarantine by then stay, to be looked at.
     """
-    ledger = run.target.ledger(run.key, run.since)
-    before = run.extracted[table.target].rejected
-    # An attempt whose answer was lost may have done it.
-    learn(run, ledger, [table.target])
-    manifest = run.extracted[table.target]
-    number = len(_rounds(run, table, ledger)) + 1
-    name = f"refused {number} {short_hash(manifest.generation)}"
-    others = {
-        (t.target_schema, t.target_table): (t, run.extracted[t.target].ranges)
-        for t in run.sound
-        if t.target in run.extracted
-    }
-    keep = partial(_keep, run, table, -number)
-    found = run.target.refuse(table, name, manifest.generation, others, keep, orphans=orphans)
-    refused = {
-        chunk: manifest.refused.get(chunk, Digest()) + found.get(chunk, Digest())
-        for chunk in {*manifest.refused, *found}
-    }
-    run.extracted[table.target] = replace(manifest, refused=refused)
-    rows = run.extracted[table.target].rejected - before
-    if rows:
-        _LOG.warning("Rows that the target refuses", extra={"table": table.target, "rows": rows})
-    return rows
+    with run.refusing:
+        ledger = run.target.ledger(run.key, run.since)
+        before = run.extracted[table.target].rejected
+        # An attempt whose answer was lost may have done it.
+        learn(run, ledger, [table.target])
+        manifest = run.extracted[table.target]
+        number = len(_rounds(run, table, ledger)) + 1
+        name = f"refused {number} {short_hash(manifest.generation)}"
+        others = {
+            (t.target_schema, t.target_table): (t, run.extracted[t.target].ranges)
+            for t in run.sound
+            if t.target in run.extracted
+        }
+        keep = partial(_keep, run, table, -number)
+        found = run.target.refuse(table, name, manifest.generation, others, keep, orphans=orphans)
+        refused = {
+            chunk: manifest.refused.get(chunk, Digest()) + found.get(chunk, Digest())
+            for chunk in {*manifest.refused, *found}
+        }
+        run.extracted[table.target] = replace(manifest, refused=refused)
+        rows = run.extracted[table.target].rejected - before
+        if rows:
+            _LOG.warning("Rows that the target refuses", extra={"table": table.target, "rows": rows})
+        return rows
 
 
 def learn(run: Run, ledger: LedgerView, names: Iterable[str]) -> None:

@@ -30,8 +30,8 @@ from jivs_pipeline.core.quarantine import Again, KeptRow, Regained, RejectedBy, 
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
-from jivs_pipeline.engine.load import parents_first
 from jivs_pipeline.engine.new_rules import with_new_rules
+from jivs_pipeline.engine.order import parents_first
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress

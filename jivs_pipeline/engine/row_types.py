@@ -1,7 +1,7 @@
 """Columns whose type is the row type of another table: that table is made first, as it is in the source.
 
-What belongs here: which tables go along so, and in which order they are made. What does not: how such values travel, which
-is as text (`infra/sources/postgresql.py`).
+What belongs here: which tables go along so. What does not: their order (`order.py`), and how such values travel, which is as
+text (`infra/sources/postgresql.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from jivs_pipeline.core.model import Table
 from jivs_pipeline.core.plan import TablePlan
 
-__all__ = ["in_waves", "with_row_types"]
+__all__ = ["with_row_types"]
 
 
 def with_row_types(tables: Sequence[TablePlan], sources: Sequence[Table]) -> list[TablePlan]:
@@ -56,14 +56,3 @@ def _problem(
         if changed or other.target_table != name or [c.target for c in other.columns] != names:
             return column, f"{said} is another in the target by its rules"
     return None
-
-
-def in_waves(tables: Sequence[TablePlan]) -> list[list[TablePlan]]:
-    """Tables in lists one after the other, so that each comes behind those that it needs; no row has itself in it."""
-    left = {t.target: t for t in tables}
-    waves: list[list[TablePlan]] = []
-    while ready := [t for t in left.values() if left.keys().isdisjoint(t.after)]:
-        waves.append(ready)
-        for table in ready:
-            del left[table.target]
-    return waves

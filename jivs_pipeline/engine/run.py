@@ -6,6 +6,7 @@ phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -199,6 +200,8 @@ class Run:
     snapshot: Snapshot | None = None
     """Held after the extraction until the last streamed chunk is loaded; None where nothing is streamed."""
     sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    refusing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a table's rows are looked through for those that the target refuses: its indexes are built side by side."""
     _held: ExitStack = field(default_factory=ExitStack)
 
     @property

@@ -9,7 +9,7 @@ text from a catalog or a checked spec and are put in as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import LiteralString
 
 from psycopg import sql
@@ -37,6 +37,7 @@ __all__ = [
     "build_indexes",
     "build_keys",
     "build_references",
+    "check_references",
     "copy_into",
     "copy_statement",
     "create",
@@ -301,24 +302,34 @@ def _index(table: TablePlan, index: Index) -> sql.Composed:
 
 
 def build_references(table: TablePlan) -> list[Step]:
-    """Foreign keys: made without a scan, then validated, so that no key is believed unchecked."""
-    definition = table.definition
-    if definition is None:
-        return []
-    steps: list[Step] = []
+    """Foreign keys, made without a scan; while one is made, it keeps writers away from both its tables."""
+    return [
+        Step(
+            table.target,
+            f"foreign key {name}",
+            (_alter(table, name, _reference(key) + sql.SQL(" NOT VALID")),),
+        )
+        for name, key in _references(table)
+    ]
+
+
+def check_references(table: TablePlan) -> list[Step]:
+    """The same checked, so that none is believed unchecked; while one is, others of its table wait."""
+    statement = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")
+    name = table_name(table.target_schema, table.target_table)
+    return [
+        Step(table.target, f"checking foreign key {label}", (statement.format(name, sql.Identifier(label)),))
+        for label, key in _references(table)
+        if key.valid
+    ]
+
+
+def _references(table: TablePlan) -> Iterator[tuple[str, ForeignKey]]:
+    """Foreign keys with their names."""
+    if (definition := table.definition) is None:
+        return
     for position, key in enumerate(definition.foreign_keys):
-        name = key.name or _reference_name(definition, key, position)
-        statements: list[sql.SQL | sql.Composed] = [
-            _alter(table, name, _reference(key) + sql.SQL(" NOT VALID"))
-        ]
-        if key.valid:
-            statements.append(
-                sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
-                    table_name(table.target_schema, table.target_table), sql.Identifier(name)
-                )
-            )
-        steps.append(Step(table.target, f"foreign key {name}", tuple(statements)))
-    return steps
+        yield key.name or _reference_name(definition, key, position), key
 
 
 def _reference_name(definition: Table, key: ForeignKey, position: int) -> str:

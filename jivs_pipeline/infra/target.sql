@@ -240,9 +240,9 @@ SELECT n.nspname, c.relname, k.conname
    AND pn.nspname = %(schema)s AND p.relname = %(name)s AND NOT %(beside)s;
 
 -- name: forget_reference
--- A foreign key that went with its parent is made again.
+-- A foreign key that went with its parent is made again, and checked again.
 DELETE FROM jivs_ledger.steps
- WHERE key = %(key)s AND "table" = %(table)s AND step = 'foreign key ' || %(name)s;
+ WHERE key = %(key)s AND "table" = %(table)s AND step IN ('foreign key ' || %(name)s, 'checking foreign key ' || %(name)s);
 
 -- name: forget_table
 -- A table that was set aside stays aside: its step is kept.

@@ -1,24 +1,14 @@
-"""A process that has imported everything and forks one run of the engine per request.
+"""The zygote whose children each are one run of the engine.
 
 What belongs here: the run as `defs/ops.py` has it, without Dagster, whose start would cost seconds per kill.
-What does not: what happens to it (`fix_engine.py` and the tests). The zygote has one thread and nothing open, so
-that its children are as good as new processes; they die with it, and it ends when its socket does.
-
-Requests and answers are lines of JSON on the inherited socket: `{"run": {…}}` answers `{"pid": …}`,
-`{"pid": …, "signal": …}` answers nothing, and a child's end is told by `{"pid": …, "code": …}`. Signals go through
-the zygote because only the parent knows that a pid has not been given away.
+What does not: forking (`jivs_pipeline_tests/zygote.py`), or what happens to a run (`fix_engine.py` and the tests).
 """
 
 from __future__ import annotations
 
-import ctypes
 import datetime as dt
-import gc
 import json
 import os
-import selectors
-import signal
-import socket
 import sys
 import time
 import traceback
@@ -40,96 +30,16 @@ from jivs_pipeline.engine.steering import cancel
 from jivs_pipeline.infra import failpoints
 from jivs_pipeline.infra.sources import postgresql, sqlite
 from jivs_pipeline.runtime import Runtime
+from jivs_pipeline_tests.zygote import serve
 
 __all__ = ["migrate", "postgresql", "psycopg_pool", "sqlite"]  # imported so that no child has to
 
-_PR_SET_PDEATHSIG = 1
 
-
-def serve(requests: socket.socket) -> None:
-    """Answer requests until the other side is gone."""
-    gc.collect()
-    gc.freeze()
-    wakes, waker = os.pipe()
-    os.set_blocking(wakes, False)
-    os.set_blocking(waker, False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(waker)
-    children: set[int] = set()
-    waiting = b""
-    selector = selectors.DefaultSelector()
-    selector.register(requests, selectors.EVENT_READ)
-    selector.register(wakes, selectors.EVENT_READ)
-    while True:
-        selector.select()
-        with suppress(BlockingIOError):
-            os.read(wakes, 4096)
-        for pid in list(children):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                children.discard(pid)
-                _answer(requests, {"pid": pid, "code": os.waitstatus_to_exitcode(status)})
-        try:
-            received = requests.recv(1 << 16, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            continue
-        if not received:
-            os._exit(0)
-        *lines, waiting = (waiting + received).split(b"\n")
-        for line in lines:
-            request = json.loads(line)
-            if "signal" in request:
-                if request["pid"] in children:
-                    os.kill(request["pid"], request["signal"])
-            else:
-                pid = _fork(request["run"], requests, selector, (wakes, waker))
-                children.add(pid)
-                _answer(requests, {"pid": pid})
-
-
-def _answer(requests: socket.socket, answer: dict[str, int]) -> None:
-    requests.sendall(json.dumps(answer).encode() + b"\n")
-
-
-def _fork(
-    run: dict[str, Any], requests: socket.socket, selector: selectors.BaseSelector, pipe: tuple[int, int]
-) -> int:
-    parent = os.getpid()
-    if pid := os.fork():
-        return pid
-    code: int = ExitCode.FAILED
-    try:
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        selector.close()
-        requests.close()
-        for end in pipe:
-            os.close(end)
-        out = os.open(run["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(out, 1)
-        os.dup2(os.open(run["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
-        os.environ.clear()
-        os.environ.update(run["environment"])
-        if run["clock"]:
-            _shift_clocks(run["clock"])
-        code = _run(run, out)
-    except BaseException:  # noqa: BLE001 - this process ends here, and says why
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(code)
-
-
-def _run(run: dict[str, Any], out: int) -> int:
+def _run(run: dict[str, Any]) -> int:
     """What the ops do, in one process: begin, the phases, close; an error is recorded by `abort`."""
 
     def say(**line: Any) -> None:
-        os.write(out, json.dumps(line, default=str).encode() + b"\n")
+        os.write(1, json.dumps(line, default=str).encode() + b"\n")
 
     def sleep(seconds: float) -> None:
         # Whoever waits at a failpoint says so, and nobody has to guess when to strike, or to wait for the end.
@@ -236,5 +146,15 @@ def _shift_clocks(steps: list[tuple[float, float]]) -> None:
                     setattr(module, name, wrong[value])
 
 
+def _child(request: dict[str, Any]) -> int:
+    if request["clock"]:
+        _shift_clocks(request["clock"])
+    try:
+        return _run(request)
+    except BaseException:  # noqa: BLE001 - this process ends here, and says why
+        os.write(2, traceback.format_exc().encode())
+        return ExitCode.FAILED
+
+
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    os._exit(_child(serve()))

@@ -406,7 +406,8 @@ def test_rows_of_several_packets(make_mysql: Make, open_mysql: Open) -> None:
         found = rows_of(snapshot, plan)
         assert [(n, len(b), c) for n, b, c in found] == [(n, size, "end") for n, size in enumerate(sizes)]
         assert all(set(b) == {ord("x")} for _, b, _ in found)
-        assert snapshot.count(plan, plan.chunks[0]) == digest_of(snapshot, plan).rows == len(sizes)
+        counted = sum(snapshot.count(plan, chunk) for chunk in plan.chunks)
+        assert counted == digest_of(snapshot, plan).rows == len(sizes)
 
 
 class _Counted:
@@ -451,7 +452,7 @@ def test_a_large_table_is_looked_at_by_two_sessions(make_mysql: Make, open_mysql
         assert (permits.taken, permits.free) == (free, free - 1)
     assert surveys[0] == surveys[1]
     assert surveys[0].rows == 400_000
-    assert len(surveys[0].chunks) % 4 == 0
+    assert len(surveys[0].chunks) == 11
     reasons = {r.column: r.reason for r in surveys[0].refused}
     assert reasons["d"].startswith("3 values are no day")
     assert reasons["v"].startswith("7 texts hold a NUL")
@@ -616,7 +617,7 @@ def test_rows_that_nobody_wants_to_the_end(make_mysql: Make, open_mysql: Open) -
         assert 0 < next(batches).num_rows < 100
         batches.close()
         assert len(rows_of(snapshot, plan)) == 20_000
-        assert snapshot.count(plan, plan.chunks[0]) == 20_000
+        assert sum(snapshot.count(plan, chunk) for chunk in plan.chunks) == 20_000
 
 
 def test_choices_never_lack_an_arrow_type() -> None:

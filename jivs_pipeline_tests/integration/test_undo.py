@@ -76,7 +76,15 @@ def test_the_last_step_comes_first_and_nothing_is_left(target: PostgresqlTarget,
     parent, child = _family()
     for table, rows in ((parent, [(1, None)]), (child, [(1, 1)])):
         _made(target, table, rows)
-        _apply(target, [*ddl.build_keys(table), *ddl.build_references(table), *ddl.analyze(table)])
+        _apply(
+            target,
+            [
+                *ddl.build_keys(table),
+                *ddl.build_references(table),
+                *ddl.check_references(table),
+                *ddl.analyze(table),
+            ],
+        )
     assert _all(target) == [
         "foreign key child_fk of public.child",
         "create of public.child",
@@ -173,7 +181,7 @@ def test_what_is_gone_already_is_no_error(target: PostgresqlTarget, db: Db) -> N
     parent, child = _family()
     for table in (parent, child):
         _made(target, table)
-        _apply(target, [*ddl.build_keys(table), *ddl.build_references(table)])
+        _apply(target, [*ddl.build_keys(table), *ddl.build_references(table), *ddl.check_references(table)])
     db.execute("DROP SCHEMA fresh; DROP TABLE public.child; DROP TABLE public.parent")
     assert len(_all(target)) == 5
     assert target.ledger("shop").steps == {}

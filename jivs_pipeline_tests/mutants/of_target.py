@@ -254,11 +254,23 @@ TARGET = (
     Mutant(
         "foreign keys are believed",
         "A foreign key is made NOT VALID and never validated.",
-        (Edit(_DDL, "        if key.valid:\n", "        if not key.columns:\n"),),
+        (Edit(_DDL, "        if key.valid\n", "        if not key.columns\n"),),
         (
             f"{_TEST}::test_foreign_keys_are_what_the_definition_says",
-            f"{_TEST}::test_a_key_that_rows_break_is_not_built",
+            f"{_TEST}::test_a_key_that_rows_break_is_not_believed",
         ),
+    ),
+    Mutant(
+        "references made anew are believed",
+        "A foreign key that went with its parent is made again, and counts as checked by what the ledger says of the one before.",
+        (
+            Edit(
+                "jivs_pipeline/infra/target.sql",
+                "step IN ('foreign key ' || %(name)s, 'checking foreign key ' || %(name)s);",
+                "step = 'foreign key ' || %(name)s;",
+            ),
+        ),
+        (f"{_TEST}::test_reset_of_a_table_that_others_refer_to",),
     ),
     Mutant(
         "undo with CASCADE",

@@ -90,6 +90,28 @@ def test_every_job_runs_once(workers):
         assert done == sorted(done)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_a_job_begins_when_those_have_ended_that_it_waits_for(workers):
+    ended: list[int] = []
+    after = {0: {3, 4}, 1: {0}, 4: {5}, 6: set[int]()}
+
+    def job(n: int) -> None:
+        missing = after.get(n, set()) - set(ended)
+        time.sleep(0.002)
+        assert not missing
+        ended.append(n)
+
+    run_all([lambda n=n: job(n) for n in range(7)], workers, Guard(), after)
+    assert sorted(ended) == list(range(7))
+    if workers == 1:
+        assert ended == [2, 3, 5, 4, 0, 1, 6]  # the first that may
+
+
+def test_jobs_that_wait_for_each_other_are_not_left_out_without_a_word():
+    with pytest.raises(ValueError, match=r"\[1, 2\] wait for each other"):
+        run_all([lambda: None] * 3, 2, Guard(), {1: {2}, 2: {1}})
+
+
 def test_no_jobs_are_fine():
     run_all([], 4, Guard())
 

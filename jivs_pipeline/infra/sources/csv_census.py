@@ -17,6 +17,7 @@ import numpy as np
 from pyarrow import compute
 from xxhash import xxh3_128
 
+from jivs_pipeline.core.chunking import chunk_bytes_for
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.plan import Chunk
 from jivs_pipeline.core.ports import Refusal
@@ -25,6 +26,7 @@ from jivs_pipeline.infra.sources.csv_open import (
     CsvFile,
     CsvTable,
     pieces,
+    size_on_disk,
     source_length,
     tolerant,
 )
@@ -155,7 +157,8 @@ def take_census(
     census = Census()
     looked = looked_at(table, columns)
     for file in table.files:
-        cutter = _Cutter(table, file, chunk_bytes, census.chunks)
+        size = chunk_bytes_for(size_on_disk(connection, file), chunk_bytes)
+        cutter = _Cutter(table, file, size, census.chunks)
         texts = pieces(connection, file, file.begin, errors="strict" if sieve is None else tolerant(file))
         for group in scanned(texts, file, len(table.columns), census.problems, file.line):
             census.rows += group.rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ __all__ = [
     "pieces",
     "raw_bytes",
     "read_layout",
+    "size_on_disk",
     "source_length",
     "tolerant",
 ]
@@ -150,6 +152,12 @@ def raw_bytes(connection: Connection, file: CsvFile, start: int, size: int) -> b
     with _stream(connection, file) as stream:
         stream.seek(start)
         return stream.read(size)
+
+
+def size_on_disk(connection: Connection, file: CsvFile) -> int:
+    """Bytes of the file, also of one that is compressed."""
+    with opened(connection, file.member) as stream:
+        return os.fstat(stream.fileno()).st_size
 
 
 @contextmanager

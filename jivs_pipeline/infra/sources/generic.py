@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 
 from jivs_pipeline.core.breaker import Calling
+from jivs_pipeline.core.chunking import chunk_count
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Spelling
@@ -122,7 +123,7 @@ class GenericSource:
                 if {c.name for c in columns}.issuperset(key.columns)
                 and (count := self._broken(link, table, key, where))
             }
-            by, names, chunks = self._chunks(link, table, rows_of, -(-size // max(chunk_bytes, 1)))
+            by, names, chunks = self._chunks(link, table, rows_of, chunk_count(size, chunk_bytes))
         wire = Wire.BINARY
         if any(_needs_text(c) for c in planned):
             wire = Wire.CSV

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
 
+from jivs_pipeline.core.chunking import chunk_count
 from jivs_pipeline.core.model import Column, ForeignKey, Table
 from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types_mysql import MysqlType, MysqlValues, mysql_type
@@ -34,8 +35,6 @@ _AGGREGATES = 1_000  # in one statement; MySQL takes 4,096 result columns
 _NO_CONVERSION = frozenset({"utf8mb4", "utf8mb3", "utf8", ""})
 _WIDE_CHARACTERS = frozenset({"ucs2", "utf16", "utf16le", "utf32"})
 """Character sets in which a byte of 0 need not be a NUL."""
-_EVENLY = 4
-"""The number of a table's chunks is a multiple of it, so that the workers share them evenly."""
 _LARGEST_BIGINT = 9_223_372_036_854_775_807
 
 
@@ -360,9 +359,8 @@ def take_census(
         for key in table.foreign_keys
         if carried.issuperset(key.columns) and (count := _broken(session, table, key, where))
     }
-    wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+    wanted = min(chunk_count(size, chunk_bytes), rows)
     by, names, chunks = _WHOLE
     if wanted > 1:
-        wanted = -(-wanted // _EVENLY) * _EVENLY
         by, names, chunks = _chunks(session, table, where, -(-rows // wanted))
     return Census(rows, size, largest, values, broken, by, names, chunks)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from jivs_pipeline.core.breaker import Calling
+from jivs_pipeline.core.chunking import chunk_bytes_for
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.counts import counted
 from jivs_pipeline.core.digest import Spelling
@@ -200,9 +201,10 @@ class ParquetSource:
                 seen = version_of(file)
                 metadata = parquet.metadata
                 start, size = 0, 0
-                for number in range(metadata.num_row_groups):
-                    group = metadata.row_group(number)
-                    if size and size + group.total_byte_size > chunk_bytes:
+                groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+                most = chunk_bytes_for(sum(g.total_byte_size for g in groups), chunk_bytes)
+                for number, group in enumerate(groups):
+                    if size and size + group.total_byte_size > most:
                         census.chunks.append(_chunk(len(census.chunks), member, start, number, seen))
                         start, size = number, 0
                     size += group.total_byte_size

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from jivs_pipeline.core.breaker import Calling
+from jivs_pipeline.core.chunking import chunk_count
 from jivs_pipeline.core.connections import Connection
 from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import Crowded, SpecError, TerminalError
@@ -145,8 +146,8 @@ class PostgresqlSource:
                 rows, exact, by, keys, chunks = 0, False, ChunkBy.WHOLE, (), (Chunk(index=0),)
             else:
                 rows, exact = _rows(session, table, where, size)
-                wanted = -(-size.bytes // max(1, chunk_bytes))
-                by, keys, chunks = self._chunks(session, table, where, size, min(wanted, rows))
+                wanted = min(chunk_count(size.bytes, chunk_bytes), rows)
+                by, keys, chunks = self._chunks(session, table, where, size, wanted)
         return Survey(
             rows=rows,
             rows_exact=exact,

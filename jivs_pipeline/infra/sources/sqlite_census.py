@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from jivs_pipeline.core.chunking import chunk_count
 from jivs_pipeline.core.model import Column, ForeignKey, Table
 from jivs_pipeline.core.plan import Chunk, ChunkBy
 from jivs_pipeline.core.types import Affinity, Family, SqliteType, StoredValues, sqlite_type
@@ -359,7 +360,7 @@ def take_census(
             for key in table.foreign_keys
             if carried.issuperset(key.columns) and (count := _broken(connection, table, key, where))
         }
-        wanted = min(-(-size // max(chunk_bytes, 1)), rows)
+        wanted = min(chunk_count(size, chunk_bytes), rows)
         by, names, chunks = _WHOLE
         if wanted > 1:
             by, names, chunks = _chunks(connection, table, where, -(-rows // wanted))
