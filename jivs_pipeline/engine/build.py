@@ -37,7 +37,7 @@ def apply_steps(run: Run, table: TablePlan, steps: Iterable[StepLike]) -> None:
 
 
 def build(run: Run, tables: Sequence[TablePlan]) -> None:
-    """Build all of it. What fails in here fails its table, whose rows stand unless they are what is wrong, and what refers to it."""
+    """Build all of it. What fails in here fails its table, whose rows stand unless it is they, and what refers to it."""
     works = _Works(run)
     works.add(sorted(tables, key=lambda t: -t.bytes))
     run_all(works.jobs, run.spec.parallelism, run.guard, works.after)
