@@ -61,9 +61,10 @@ class Case:
         ):
             return build_plan(self.spec, source, target, runtime.rules)
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self, *, narrow: bool = False) -> dict[str, Any]:
         with Runtime.from_environment(environment=self.environment) as runtime:
-            return reverify(runtime.services(), runtime.control.migration(self.spec.key), None)
+            row = runtime.control.migration(self.spec.key)
+            return reverify(runtime.services(), row, None, narrow=narrow)
 
     def kept(self) -> list[tuple[Any, ...]]:
         """Key, column and reason of what is in quarantine."""

@@ -72,6 +72,8 @@ class Column:
     collation: str | None = None
     made: bool = False
     """Whether its type is one of the catalog's objects; its name is without a schema then."""
+    rows_of: str | None = None
+    """The table of the catalog whose rows are its type, or its type's elements."""
     extension: str | None = None
     """The extension that its type belongs to, with its schema."""
     numbers_from: str | None = None

@@ -320,6 +320,10 @@ class TablePlan(_Value):
     """What is done to the rows between reading and loading; None where nothing is."""
     later: tuple[Later, ...] = ()
     """What replays have done to rows that `rules` reject: the first that takes a row makes it."""
+    parents: tuple[str, ...] = ()
+    """Target tables to which the one that was there refers, whatever the source knows of it."""
+    after: tuple[str, ...] = ()
+    """Target tables that are made before it, because their row types are types of its columns."""
     large_objects_of: str | None = None
     """The migration's key, where the rows are pieces of the database's large objects and not a table's."""
 

@@ -6,7 +6,7 @@ more than one piece. Implementations map their driver's errors to `core.errors` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -38,6 +38,7 @@ __all__ = [
     "Standing",
     "Survey",
     "Tolerated",
+    "refused_rows",
 ]
 
 HashedRow = tuple[bytes, tuple[str | None, ...]]
@@ -321,6 +322,12 @@ class LedgerView:
             if name == table and made_by == generation
         )
 
+    def refused(self, table: str, generation: str) -> Mapping[int, Digest]:
+        """What the target did not take of the table's rows from this extraction, by index of their chunk."""
+        return refused_rows(
+            undo for (name, _), (made, undo) in self.steps.items() if (name, made) == (table, generation)
+        )
+
     def stale(self, table: str, generation: str) -> bool:
         """Whether another extraction of the table has left chunks or steps. A table set aside stays so."""
         chunks = (made_by for (name, _), (made_by, _, _) in self.chunks.items() if name == table)
@@ -330,3 +337,12 @@ class LedgerView:
             if name == table and step != "set aside"
         )
         return any(made_by != generation for made_by in (*chunks, *steps))
+
+
+def refused_rows(undo: Iterable[Mapping[str, Any]]) -> dict[int, Digest]:
+    """Digests of rows that a target did not take, by chunk, from what the ledger has of its steps."""
+    found: dict[int, Digest] = {}
+    for entry in undo:
+        for chunk, stored in entry.get("refused", {}).items():
+            found[int(chunk)] = found.get(int(chunk), Digest()) + Digest.parse(stored)
+    return found

@@ -32,8 +32,9 @@ __all__ = [
 ]
 
 
-RejectedBy = Literal["source", "rules", "example"]
-"""Who found a row bad; an `example` is one that a check does not pass and that is loaded all the same."""
+RejectedBy = Literal["source", "rules", "target", "example"]
+"""Who found a row bad; an `example` is one that a check does not pass and that is loaded all the same. Those of the
+`target` are of chunks below 0."""
 
 
 class RawText(bytes):

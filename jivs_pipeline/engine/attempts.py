@@ -10,7 +10,7 @@ from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
-from jivs_pipeline.core.errors import ConflictError, JivsError, ResourceError, SnapshotLost
+from jivs_pipeline.core.errors import ConflictError, DataError, JivsError, ResourceError, SnapshotLost
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.pool import STOPS, with_retries
@@ -47,4 +47,5 @@ def attempt(
         run.guard.check_inside()
         if error.transient:
             raise
-        run.fail(table, phase, error, rows_stand=rows_stand)
+        # Bad rows are read anew by the next run: corrected, it is hoped.
+        run.fail(table, phase, error, rows_stand=rows_stand and not isinstance(error, DataError))

@@ -15,8 +15,10 @@ from functools import partial
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.attempts import attempt
+from jivs_pipeline.engine.order import parents_first
 from jivs_pipeline.engine.pool import run_all
 from jivs_pipeline.engine.ports import StepLike
+from jivs_pipeline.engine.refused import refuse, take_orphans, taken
 from jivs_pipeline.engine.run import Run
 
 __all__ = ["apply_step", "apply_steps", "build"]
@@ -35,7 +37,7 @@ def apply_steps(run: Run, table: TablePlan, steps: Iterable[StepLike]) -> None:
 
 
 def build(run: Run, tables: Sequence[TablePlan]) -> None:
-    """Build all of it. What fails in here fails its table, whose rows stand, and what refers to it."""
+    """Build all of it. What fails in here fails its table, whose rows stand unless it is they, and what refers to it."""
     works = _Works(run)
     works.add(sorted(tables, key=lambda t: -t.bytes))
     run_all(works.jobs, run.spec.parallelism, run.guard, works.after)
@@ -51,6 +53,7 @@ class _Works:
         self._refused = {t.target for t in run.plan.tables} - {t.target for t in run.plan.carried}
         self._known: dict[str, set[int]] = {}
         self._one_at_a_time = threading.Lock()
+        self._sifted: set[int] = set()
 
     def add(self, tables: Sequence[TablePlan]) -> None:
         """Everything of these tables, in the order in which it is begun where nothing waits."""
@@ -64,6 +67,11 @@ class _Works:
             checked = built | self._job(table, builder.build_checks(table), built)
             # Of expressions in indexes there are statistics, too.
             self._known[table.target] = checked | self._job(table, builder.analyze(table), checked)
+        if self._run.spec.quarantine.max_rows:
+            # No key may stand yet when rows go that others refer to: its action would take those away without a word.
+            self._sifted = {len(self.jobs)}
+            self.after[len(self.jobs)] = set[int]().union(*self._known.values())
+            self.jobs.append(partial(self._take_orphans, made))
         for table in made:
             references = self._references(table)
             self._job(table, builder.describe(table), self._known[table.target] | references)
@@ -78,12 +86,25 @@ class _Works:
         """
         keys = table.definition.foreign_keys if table.definition else ()
         parents = {f"{k.target_schema}.{k.target_table}" for k in keys}
-        known = set[int]().union(*(self._known.get(name, set()) for name in {*parents, table.target}))
+        known = self._sifted.union(*(self._known.get(name, set()) for name in {*parents, table.target}))
         builder = self._run.builder
         made = self._job(
             table, builder.build_references(table), known, parents=parents, lock=self._one_at_a_time
         )
         return made | self._job(table, builder.check_references(table), made, parents=parents)
+
+    def _take_orphans(self, made: Sequence[TablePlan]) -> None:
+        run = self._run
+        lost = self._refused | run.failures.keys()
+        whole = [
+            t
+            for t in made
+            if t.target not in lost
+            and t.definition
+            and t.definition.foreign_keys
+            and lost.isdisjoint(f"{k.target_schema}.{k.target_table}" for k in t.definition.foreign_keys)
+        ]
+        take_orphans(run, parents_first(whole), lambda run, table, job: attempt(run, table, Phase.LOAD, job))
 
     def _job(
         self,
@@ -110,4 +131,7 @@ class _Works:
         if parents & (self._refused | run.failures.keys()):
             return
         with lock:
-            attempt(run, table, Phase.LOAD, partial(apply_steps, run, table, steps), rows_stand=True)
+            applied = partial(
+                taken, run, partial(apply_steps, run, table, steps), partial(refuse, run, table)
+            )
+            attempt(run, table, Phase.LOAD, applied, rows_stand=True)

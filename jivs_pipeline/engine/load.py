@@ -20,11 +20,13 @@ from jivs_pipeline.engine.attempts import attempt
 from jivs_pipeline.engine.build import apply_step, apply_steps, build
 from jivs_pipeline.engine.encode import encode
 from jivs_pipeline.engine.objects import make_after, make_before, take_back_for
+from jivs_pipeline.engine.order import in_waves, parents_first
 from jivs_pipeline.engine.pool import run_all, with_retries
+from jivs_pipeline.engine.refused import forget_unproved, learn, refuse_in_turn, taken
 from jivs_pipeline.engine.run import ChunkFile, Run, claim
 from jivs_pipeline.engine.streaming import StreamedTable
 
-__all__ = ["load", "parents_first", "whole"]
+__all__ = ["load", "whole"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,13 +42,23 @@ def load(run: Run) -> None:
     ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
     take_back_for(run, [t for t in tables if not t.beside], ledger)
     make_before(run)
-    prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in tables]
-    run_all(prepare, run.spec.parallelism, run.guard)
+    forget_unproved(run, tables, ledger)
+    waves = in_waves(tables)
+    for wave in reversed(waves[1:]):
+        # What was made with a table's row type goes before that table.
+        resets = [partial(_attempt, run, t, partial(_reset, run, t, ledger)) for t in wave]
+        run_all(resets, run.spec.parallelism, run.guard)
+    for wave in waves:
+        prepare = [partial(_attempt, run, t, partial(_prepare, run, t, ledger)) for t in wave]
+        run_all(prepare, run.spec.parallelism, run.guard)
     _load_chunks(run, [t for t in tables if t.target not in run.loaded], ledger)
     run.let_go()
     merged = _merge(run, _sound(run, tables))
     build(run, tables)
     make_after(run)
+    if run.spec.quarantine.max_rows:
+        ledger = with_retries(partial(run.target.ledger, run.key, run.since), run.guard, told)
+        learn(run, ledger, list(run.extracted))
     run.loaded = {t.target for t in _sound(run, tables) if merged or not t.beside}
 
 
@@ -69,15 +81,19 @@ def _attempt(run: Run, table: TablePlan, job: Callable[[], object], *, chunk: in
     attempt(run, table, Phase.LOAD, job, chunk=chunk)
 
 
-def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
-    generation = run.generation_of(table)
-    if ledger.stale(table.target, generation):
+def _reset(run: Run, table: TablePlan, ledger: LedgerView) -> None:
+    """Take away what another extraction has left of a table."""
+    if ledger.stale(table.target, run.generation_of(table)):
         if table.beside and ledger.merged:
             raise RefusedError(
                 f"Rows of an earlier extraction were already merged into {table.target}",
                 hint=f"Take them back first, with: jivs rollback {run.key}",
             )
         run.target.reset(table)
+
+
+def _prepare(run: Run, table: TablePlan, ledger: LedgerView) -> None:
+    _reset(run, table, ledger)
     apply_steps(run, table, run.builder.create(run.key, table))
 
 
@@ -175,25 +191,8 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
     ranges = {t.target: run.extracted[t.target].ranges for t in beside}
     for step in run.builder.merge(run.key, parents_first(beside), ranges):
         apply = partial(apply_step, run, step, "")
-        run_all([partial(with_retries, apply, run.guard, told)], 1, run.guard)
-    return True
-
-
-def parents_first(tables: Sequence[TablePlan]) -> list[TablePlan]:
-    """Tables in an order in which every foreign key's parent comes before its child, as far as there is one."""
-    by_name = {(t.target_schema, t.target_table): t for t in tables}
-    ordered: dict[str, TablePlan] = {}
-    waiting: set[str] = set()
-
-    def visit(table: TablePlan) -> None:
-        if table.target in ordered or table.target in waiting:
-            return
-        waiting.add(table.target)
-        for key in table.definition.foreign_keys if table.definition else ():
-            if (parent := by_name.get((key.target_schema, key.target_table))) is not None:
-                visit(parent)
-        ordered[table.target] = table
-
-    for table in sorted(tables, key=lambda t: t.target):
-        visit(table)
-    return list(ordered.values())
+        retried = partial(with_retries, apply, run.guard, told)
+        # Parents first: what refers to a row that is refused goes with it.
+        look = partial(refuse_in_turn, run, parents_first(beside), _attempt)
+        run_all([partial(taken, run, retried, look)], 1, run.guard)
+    return not any(t.target in run.failures for t in beside)

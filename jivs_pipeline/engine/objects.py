@@ -26,7 +26,7 @@ from jivs_pipeline.engine.run import Run
 __all__ = ["choose", "make_after", "make_before", "take_back_for"]
 
 _ROUTINES = frozenset({"function", "procedure"})
-_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key", "policy"})
+_HANGING = frozenset({"trigger", "rule", "exclusion constraint", "foreign key", "policy", "index"})
 _SETTINGS = frozenset(
     {
         "grant",
@@ -39,10 +39,12 @@ _SETTINGS = frozenset(
     }
 )
 """Kinds that a relation keeps as they are when it was there before."""
-_GIVEN = frozenset({"extension", "role", "right", "privilege", "collation provider", "locale"})
+_GIVEN = frozenset(
+    {"extension", "role", "right", "privilege", "collation provider", "locale", "foreign server"}
+)
 """Kinds of what no migration makes."""
 _NAMED = 5
-_RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table")
+_RELATIONS = ("table", "view", "materialized view", "sequence", "partitioned table", "foreign table")
 """Kinds that share their names."""
 
 
@@ -217,6 +219,12 @@ def _lack(kind: str, name: str) -> str:
         return f"the target knows no collations of {name}"
     if kind == "locale":
         return f"the target's system has no locale {name}"
+    if kind == "foreign server":
+        return (
+            f"the target has no server {name} that we may use; create it there first, with its user mappings"
+        )
+    if (kind, name) == ("right", "SUPERUSER"):
+        return "only superusers make one, and the target's role is none; make it again after the run"
     if kind == "right":
         return f"the target's role has no {name} and could not verify the rows any more; switch it on after the migration"
     return f"it uses {kind} {name}, which is not carried"

@@ -47,6 +47,7 @@ from jivs_pipeline.engine.planned_update import (
     watermarked,
 )
 from jivs_pipeline.engine.ports import RuleBook, Target
+from jivs_pipeline.engine.row_types import with_row_types
 from jivs_pipeline.engine.sifting import tolerated
 from jivs_pipeline.engine.streaming import unstaged
 
@@ -158,7 +159,7 @@ def build_plan(spec: Spec, source: Source, target: Target, rules: RuleBook, sinc
         for t in tables
     ]
     tables += [_missed(spec, catalog, o) for o in missed]
-    tables = _refuse_twins(tables)
+    tables = with_row_types(_refuse_twins(tables), chosen)
     tables = [point_references(t, tables, catalog, warnings) for t in tables]
     tables = with_checks(spec, tables, rules)
     if (large := plan_large_objects(spec, source, target)) is not None:
@@ -339,6 +340,7 @@ def _plan_table(
         update={
             "definition": definition,
             "existing_key": _existing_key(there, plan.columns),
+            "parents": _parents(plan, existing) if plan.beside else (),
             "upsert": rule.load == "upsert" and plan.mode is TableMode.APPEND,
         }
     )
@@ -369,6 +371,18 @@ def _existing_key(existing: ExistingTable | None, columns: Sequence[ColumnPlan])
     """The key by which appended rows can be told from those of before: all of it has to be carried."""
     carried = {c.target for c in columns}
     return existing.key if existing and carried.issuperset(existing.key) else ()
+
+
+def _parents(plan: TablePlan, existing: Mapping[str, ExistingTable]) -> tuple[str, ...]:
+    """Of the tables that are there, those to which this one has a foreign key."""
+    own = ("foreign key", plan.target_schema, plan.target_table)
+    return tuple(
+        sorted(
+            qualified(plan.target_schema, name)
+            for name, other in existing.items()
+            if own in {(d.kind, d.schema, d.table) for d in other.dependents}
+        )
+    )
 
 
 def _rename(column: ColumnPlan, rule: TableRule) -> ColumnPlan:

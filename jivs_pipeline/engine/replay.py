@@ -18,18 +18,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from jivs_pipeline.core.claims import Claim
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, DataError, JivsError
 from jivs_pipeline.core.names import short_hash
-from jivs_pipeline.core.plan import Plan, TablePlan
+from jivs_pipeline.core.plan import RULED, Plan, TablePlan, Wire
 from jivs_pipeline.core.ports import Sieve, Snapshot, Source
-from jivs_pipeline.core.quarantine import Again, KeptRow, Regained
+from jivs_pipeline.core.quarantine import Again, KeptRow, Regained, RejectedBy, value_of
 from jivs_pipeline.core.spec import Spec, parse_spec
 from jivs_pipeline.core.states import Phase, Status
 from jivs_pipeline.engine.encode import encode_batches
-from jivs_pipeline.engine.load import parents_first
 from jivs_pipeline.engine.new_rules import with_new_rules
+from jivs_pipeline.engine.order import parents_first
 from jivs_pipeline.engine.pool import Guard, with_retries
 from jivs_pipeline.engine.ports import Target
 from jivs_pipeline.engine.progress import Progress
@@ -39,6 +41,8 @@ from jivs_pipeline.engine.services import Services
 from jivs_pipeline.engine.steering import settle_dead
 
 __all__ = ["Outcome", "replay"]
+
+_TRIED: tuple[RejectedBy, ...] = ("source", "rules", "target")
 
 
 @dataclass(slots=True)
@@ -174,12 +178,15 @@ class _Table:
     def replay(self, outcome: Outcome) -> None:
         """Try all rows, some at a time."""
         self._finish(outcome)
-        for ruled in (False, True):
+        for by in _TRIED:
             after = 0
-            while rows := self._store.page(self._claim.key, self._table.target, after, ruled=ruled):
+            while rows := self._store.page(self._claim.key, self._table.target, after, by):
                 self._guard.check()
                 after = rows[-1].id
-                self._try(rows, outcome, ruled=ruled)
+                if by == "target":
+                    self._try_as_kept(rows, outcome)
+                else:
+                    self._try(rows, outcome, ruled=by == "rules")
 
     def _finish(self, outcome: Outcome) -> None:
         """Rows that a replay has added and not taken out of the quarantine any more."""
@@ -190,6 +197,9 @@ class _Table:
             if name == self._table.target and generation == self._manifest.generation and "replayed" in undo
         ]
         for noted in done:
+            if noted["chunk"] < 0:
+                self._let_go(noted["ids"], outcome)
+                continue
             before = Digest.parse(noted["read"]) if noted.get("read") else None
             self._forget(noted["ids"], noted["chunk"], Digest.parse(noted["digest"]), before, outcome)
 
@@ -216,6 +226,46 @@ class _Table:
             outcome.stays(table.target, column, reason)
         if stay:
             with_retries(partial(self._store.stay, self._claim, stay), self._guard, _tell_nobody)
+
+    def _try_as_kept(self, rows: Sequence[KeptRow], outcome: Outcome) -> None:
+        """Rows that the target has refused, which were good in their source: as they were, until none goes in any more."""
+        table = self._table
+        sources = {c.target: c.source if c.carrier != RULED else c.target for c in table.columns}
+        schema = pa.schema([pa.field(c.target, pa.string()) for c in table.columns])
+        waiting, stay = list(rows), dict[int, tuple[str | None, str]]()
+        while waiting:
+            left: list[KeptRow] = []
+            for row in waiting:
+                self._guard.check()
+                values = [[value_of(row.row.get(source))] for source in sources.values()]
+                batch = pa.record_batch([pa.array(v, pa.string()) for v in values], schema=schema)
+                pieces = [bytes(p) for p in encode_batches([batch], Wire.CSV)]
+                name = f"take back {short_hash(self._manifest.generation, str(row.id))}"
+                noted = {"ids": [row.id], "chunk": row.chunk}
+                load = partial(self._target.take_back, table, name, self._manifest.generation, noted, pieces)
+                try:
+                    with_retries(load, self._guard, _tell_nobody)
+                except DataError as error:
+                    stay[row.id] = (error.column, error.message)
+                    left.append(row)
+                else:
+                    stay.pop(row.id, None)
+                    self._let_go([row.id], outcome)
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        for column, reason in stay.values():
+            outcome.stays(table.target, column, reason)
+        if stay:
+            with_retries(partial(self._store.stay, self._claim, stay), self._guard, _tell_nobody)
+
+    def _let_go(self, ids: Sequence[int], outcome: Outcome) -> None:
+        """Take rows out of the quarantine that the target has refused and has now; the ledger knows it already."""
+        if not self._store.has(self._claim.key, ids):
+            return
+        forget = partial(self._store.replayed, self._claim, self._table.target, ids, None)
+        with_retries(forget, self._guard, _tell_nobody)
+        outcome.went_in[self._table.target] = outcome.went_in.get(self._table.target, 0) + len(ids)
 
     def _reading(
         self, snapshot: Snapshot, rows: Sequence[KeptRow], *, ruled: bool

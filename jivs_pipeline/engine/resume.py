@@ -16,6 +16,7 @@ from jivs_pipeline.core.plan import Plan, TableMode, TablePlan
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.core.validation import CheckResult
 from jivs_pipeline.engine.incremental import updates
+from jivs_pipeline.engine.refused import learn
 from jivs_pipeline.engine.run import Extracted, Run, TableFailure
 
 __all__ = ["note_refusals", "recall", "renew", "require_ledger", "resumable"]
@@ -31,6 +32,8 @@ _VOLATILE = {
     "existing_key",
     "streamed",
     "later",
+    "after",
+    "parents",
     "watermark",
     "watermark_column",
 }
@@ -51,6 +54,7 @@ def recall(run: Run, points: Sequence[Checkpoint], new_id: Callable[[], str]) ->
         if point.phase is Phase.VALIDATE and point.ok and read and read.generation == point.generation:
             run.validated[point.table] = [CheckResult.parse(c) for c in point.data["checks"]]
     ledger = run.target.ledger(run.key, run.since)
+    learn(run, ledger, list(run.extracted))
     for point in mine:
         if point.phase is Phase.LOAD and point.ok and point.table in run.extracted:
             # The target's own ledger has the last word: the target may have been restored or made anew.
@@ -101,6 +105,9 @@ def renew(run: Run, fresh: Plan, generation: str) -> None:
     loaded = {t.target: t for t in run.plan.tables if t.target in run.loaded}
     if updates(loaded.values()) and not run.target.ledger(run.key, run.since).merged:
         loaded = {target: t for target, t in loaded.items() if t.mode is not TableMode.UPDATE}
+    while gone := [target for target, t in loaded.items() if not loaded.keys() >= set(t.after)]:
+        # A table whose row type is theirs is made anew, and they with it.
+        loaded = {target: t for target, t in loaded.items() if target not in gone}
 
     def same(table: TablePlan) -> TablePlan:
         old = loaded.get(table.target)

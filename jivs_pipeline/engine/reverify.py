@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConfigError, Crowded, JivsError
-from jivs_pipeline.core.plan import Chunk, Plan, Sifted, TableMode, TablePlan
+from jivs_pipeline.core.plan import RULED, Chunk, Plan, Sifted, TableMode, TablePlan
 from jivs_pipeline.core.ports import Sieve, Snapshot
 from jivs_pipeline.core.spec import parse_spec
+from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.narrow import differing_rows
 from jivs_pipeline.engine.pool import Guard, run_all, with_retries
 from jivs_pipeline.engine.ports import RefinedSnapshot, Target
@@ -81,14 +82,27 @@ def reverify(
             snapshot.relate([t.as_read for t in plan.carried])
 
         budget = spec.quarantine.max_rows
+        ledger = with_retries(partial(target.ledger, row["key"]), guard, _tell_nobody)
+        generations = {
+            p.table: p.generation
+            for p in services.control.checkpoints(row["key"])
+            if p.phase is Phase.EXTRACT and p.ok
+        }
         refined = services.rules.refined(snapshot, plan.tables, room, sifts=budget > 0, kept=ruled)
 
         def one(table: TablePlan) -> None:
             sifted = _sift(table, snapshot, known.get(table.target, ()), budget)
             # By their keys those in quarantine are left out; without, as many must be bad now as then.
             unknown = 0 if refined.keyed(table) else len(ruled.get(table.target, ()))
-            sifted = replace(sifted, ruled=unknown)
-            found[table.target] = _compare(sifted, refined, target, level, narrow=narrow)
+            refused = ledger.refused(table.target, generations.get(table.target, ""))
+            sifted = replace(sifted, ruled=unknown, refused=refused)
+            found[table.target] = _compare(
+                sifted,
+                refined,
+                target,
+                level,
+                partial(_refused_keys, services, row["key"]) if narrow else None,
+            )
 
         run_all([partial(one, t) for t in wanted], spec.parallelism, guard)
     tables = [found[t.target] for t in wanted]
@@ -111,7 +125,8 @@ Kept = Sequence[tuple[int, str, Mapping[str, Any]]]
 @dataclass(frozen=True, slots=True)
 class _Sifted:
     """A table whose chunks are without bad rows, how many rows of the source are in quarantine, and how many bad ones
-    are not; `ruled` are those in quarantine that are bad to the rules and have no key to know them by.
+    are not; `ruled` are those in quarantine that are bad to the rules and have no key to know them by. `refused` has the
+    digests of those that the target did not take, by chunk.
     """
 
     table: TablePlan
@@ -119,6 +134,15 @@ class _Sifted:
     rejected: int = 0
     strangers: int = 0
     ruled: int = 0
+    refused: Mapping[int, Digest] = field(default_factory=dict[int, Digest])
+
+    def without(self, there: Sequence[Digest]) -> list[Digest]:
+        """Digests of the source's chunks without what the target refused; with the first, where chunks are others by now."""
+        apart = [self.refused.get(n, Digest()) for n in range(len(there))]
+        rest = sum((d for n, d in self.refused.items() if n >= len(there)), Digest())
+        return [
+            d - out - (Digest() if n else rest) for n, (d, out) in enumerate(zip(there, apart, strict=True))
+        ]
 
 
 def _sift(table: TablePlan, snapshot: Snapshot, kept: Kept, budget: int) -> _Sifted:
@@ -152,35 +176,55 @@ def _text(key: Mapping[str, Any]) -> str:
 
 
 def _compare(
-    sifted: _Sifted, snapshot: RefinedSnapshot, target: Target, level: str, *, narrow: bool
+    sifted: _Sifted,
+    snapshot: RefinedSnapshot,
+    target: Target,
+    level: str,
+    narrow: Callable[[TablePlan], list[Mapping[str, Any]]] | None,
 ) -> dict[str, Any]:
+    """What both ends say of one table; with `narrow`, which knows the rows that the target has refused, down to rows."""
     table = sifted.table
     counts_only = level == "count"
     if counts_only:
-        expected = [Digest(snapshot.count(table, c)) for c in sifted.chunks]
+        counted = [Digest(snapshot.count(table, c)) for c in sifted.chunks]
+        expected = [Digest(d.rows) for d in sifted.without(counted)]
         found = (Digest(target.count(table)),)
     else:
-        expected = [snapshot.digest(table, c) for c in sifted.chunks]
+        expected = sifted.without([snapshot.digest(table, c) for c in sifted.chunks])
         found = target.digests_now(table)
     bad = snapshot.bad(table)
     left_out = snapshot.left_out(table)
-    rejected = sifted.rejected + sifted.strangers + bad + left_out
+    refused = sum(d.rows for d in sifted.refused.values())
+    rejected = sifted.rejected + sifted.strangers + bad + left_out + refused
     result = compare(expected, found, counts_only=counts_only, rejected=rejected)
     result["equal"] = result["equal"] and not sifted.strangers and bad <= sifted.ruled
     different = result["different_chunks"]
     rows: list[dict[str, Any]] = []
-    if narrow and not result["equal"] and not counts_only:
+    if narrow is not None and not result["equal"] and not counts_only:
         both = zip(expected, found, strict=False) if different else ()
         most = max((max(a.rows, b.rows) for n, (a, b) in enumerate(both) if n in different), default=0)
         most = most * len(different) or max(result["source_rows"], result["target_rows"])
-        rows = differing_rows(table, sifted.chunks, snapshot, target, different, most, _MOST)
+        known = [{"key": key, "kind": "missing"} for key in (narrow(table) if refused else ())]
+        rows = differing_rows(table, sifted.chunks, snapshot, target, different, most, _MOST + len(known))
+        rows = [one for one in rows if one not in known][:_MOST]
     return {
         "source_table": table.source,
         "target_table": table.target,
         **result,
-        "quarantined_rows": sifted.rejected + left_out + min(bad, sifted.ruled),
+        "quarantined_rows": sifted.rejected + left_out + min(bad, sifted.ruled) + refused,
         "differences": rows or _differences(table, expected, found, result),
     }
+
+
+def _refused_keys(services: Services, key: str, table: TablePlan) -> list[Mapping[str, Any]]:
+    """Keys of the rows that the target did not take, by its names of columns."""
+    names = {c.source: c.target for c in table.columns if c.carrier != RULED}
+    found: list[Mapping[str, Any]] = []
+    after = 0
+    while rows := services.control.quarantine.page(key, table.target, after, "target"):
+        after = rows[-1].id
+        found += [{names.get(n, n): value for n, value in row.key.items()} for row in rows]
+    return found
 
 
 def _differences(

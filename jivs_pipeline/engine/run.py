@@ -6,6 +6,7 @@ phases themselves (`extract.py`, `load.py`, `verify.py`) and their order (`migra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,13 @@ class Extracted:
     """How many values and rows each rule has changed; None while the rows are as they were read."""
     sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
     """Where the sequences stood that are no column's own: the same in all manifests of an extraction."""
+    refused: Mapping[int, Digest] = field(default_factory=dict[int, Digest])
+    """Of the rows of each chunk that were loaded and the target did not take. Its ledger has it, so it is not stored."""
+
+    @property
+    def arriving(self) -> tuple[Digest, ...]:
+        """Of each chunk, what should be in the target."""
+        return tuple(c.digest - self.refused.get(c.index, Digest()) for c in self.chunks)
 
     @property
     def digest(self) -> Digest:
@@ -94,7 +102,7 @@ class Extracted:
     @property
     def rejected(self) -> int:
         """Rows that were taken out."""
-        return sum(c.rejected for c in self.chunks)
+        return sum(c.rejected for c in self.chunks) + sum(d.rows for d in self.refused.values())
 
     @property
     def bytes(self) -> int:
@@ -192,6 +200,8 @@ class Run:
     snapshot: Snapshot | None = None
     """Held after the extraction until the last streamed chunk is loaded; None where nothing is streamed."""
     sequences: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    refusing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a table's rows are looked through for those that the target refuses: its indexes are built side by side."""
     _held: ExitStack = field(default_factory=ExitStack)
 
     @property

@@ -24,7 +24,7 @@ from jivs_pipeline.core.quarantine import BadRow, RejectedBy
 if TYPE_CHECKING:
     from jivs_pipeline.engine.run import Run
 
-__all__ = ["Sifting", "check_budget", "tolerated"]
+__all__ = ["Sifting", "check_budget", "portions", "tolerated"]
 
 _PORTION_ROWS, _PORTION_BYTES = 1_000, 8 << 20
 
@@ -130,7 +130,7 @@ class Sifting:
         # Even where there are none: an earlier attempt may have seen others.
         run.checkpoints.quarantined(table.target, run.generation, chunk.index, (), first=True, by=by)
         with closing(cast("Any", rows)) as found:
-            for portion in _portions(found):
+            for portion in portions(found):
                 run.guard.check()
                 self._count(place, portion)
                 run.checkpoints.quarantined(
@@ -168,7 +168,7 @@ def check_budget(run: Run, table: TablePlan, taken: int, first: BadRow) -> None:
     )
 
 
-def _portions(rows: Iterator[BadRow]) -> Iterator[list[BadRow]]:
+def portions(rows: Iterator[BadRow]) -> Iterator[list[BadRow]]:
     """Rows in lists that take little memory."""
     portion: list[BadRow] = []
     size = 0

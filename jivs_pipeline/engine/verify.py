@@ -36,7 +36,8 @@ def _compare(run: Run, table: TablePlan) -> None:
     manifest = run.extracted[table.target]
     counts_only = run.spec.verify == "count"
     found = (Digest(run.target.count(table)),) if counts_only else run.target.digests(table)
-    expected = [c.digest for c in manifest.chunks]
+    arriving = manifest.arriving
+    expected = [Digest(d.rows) for d in arriving] if counts_only else arriving
     result = compare(expected, found, counts_only=counts_only, rejected=manifest.rejected)
     if table.mode is TableMode.UPDATE or table.upsert:
         result |= {"moved_rows": manifest.rows, **run.target.changes(table)}

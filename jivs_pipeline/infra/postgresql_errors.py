@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 # The longest prefix of the SQLSTATE decides; everything else is a TerminalError.
 _KINDS: dict[str, type[JivsError]] = {
     "08": TransientError,  # connection exceptions
+    "21": DataError,
     "22": DataError,
     "23": DataError,
     "25006": ResourceError,  # the server is a standby or read-only
@@ -69,6 +70,7 @@ _KINDS: dict[str, type[JivsError]] = {
 _UNQUOTABLE = ("22", "23", "40002", "44", "P0", "XX000", "38", "39", "HV", "2F")
 
 _SENTENCES: dict[str, str] = {
+    "21000": "a row would be changed twice, or a query gives several rows where one is asked for",
     "22001": "a text is too long for its type",
     "22003": "a number is out of the range of its type",
     "22007": "a text is not a valid date or time",

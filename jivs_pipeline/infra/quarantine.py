@@ -47,19 +47,21 @@ class Quarantine:
         """Keep rows of a chunk; the `first` of them take the place of what an earlier attempt has kept.
 
         Args:
-            by: who found them bad; only its source can find a row again by its position.
+            by: who found them bad; only its source can find a row again by its position, and those of the target are
+                told apart by it.
 
         Raises:
             FencedError: another run has the migration.
         """
         place = {"key": claim.key, "table": table, "chunk": chunk, "generation": generation, "by": by}
+        placed = by in {"source", "target"}
 
         def work(db: Db) -> None:
             if first:
                 db.execute(_SQL["drop_chunk"], place)
             stored = [
                 {
-                    **place, "position": r.position if by == "source" else None, "row_key": Jsonb(r.key), "column": r.column,
+                    **place, "position": r.position if placed else None, "row_key": Jsonb(r.key), "column": r.column,
                     "reason": r.reason, "value": r.value, "row_values": Jsonb(r.row),
                 }
                 for r in rows
@@ -106,13 +108,13 @@ class Quarantine:
         rows = self._link.do(lambda db: db.execute(_SQL["tables"], {"key": key}).fetchall())
         return {row["table"]: row["rows"] for row in rows}
 
-    def page(self, key: str, table: str, after: int, *, ruled: bool) -> list[KeptRow]:
+    def page(self, key: str, table: str, after: int, by: RejectedBy) -> list[KeptRow]:
         """Some rows of a table, in the order of their ids, from the one after `after`.
 
         Args:
-            ruled: those that rules have rejected, instead of those that are bad in their source.
+            by: who found them bad.
         """
-        asked = {"key": key, "table": table, "after": after, "ruled": ruled}
+        asked = {"key": key, "table": table, "after": after, "by": by}
         rows = self._link.do(lambda db: db.execute(_SQL["page"], asked).fetchall())
         return [
             KeptRow(
@@ -136,13 +138,13 @@ class Quarantine:
         claim: Claim,
         table: str,
         ids: Sequence[int],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
         read: Mapping[str, Any] | None = None,
     ) -> None:
         """Rows are in the target now: they leave the quarantine, and what is told of their table grows by them.
 
         Args:
-            manifest: of the table's extraction, with these rows.
+            manifest: of the table's extraction, with these rows; None where it had them, as those that the target refused.
             read: of the extraction as it was before the rules, with these rows, where they were not in it.
 
         Raises:
@@ -157,13 +159,15 @@ class Quarantine:
             _count(db, claim)
             if rows == 0:
                 return  # an earlier attempt was committed
-            phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
-            stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
-            db.execute(_SQL["set_manifest"], {**place, **stored})
+            if manifest is not None:
+                phase = Phase.EXTRACT if manifest.get("refined") is None else Phase.TRANSFORM
+                stored = {"phase": phase, "data": Jsonb(dict(manifest)), "rows": rows}
+                db.execute(_SQL["set_manifest"], {**place, **stored})
             if read is not None:
                 before = {"phase": Phase.EXTRACT, "data": Jsonb(dict(read)), "rows": rows}
                 db.execute(_SQL["set_manifest"], {**place, **before})
-            db.execute(_SQL["set_loaded"], {**place, "rows": rows})
+            told = [Phase.VERIFY] if manifest is None else [Phase.LOAD, Phase.VERIFY]
+            db.execute(_SQL["set_loaded"], {**place, "rows": rows, "phases": told})
             if result and (document := result["result"]):
                 changed = {"result": Json(_grown(document, table, rows)), "epoch": claim.epoch}
                 db.execute(_SQL["set_result"], {"key": claim.key, **changed})

@@ -2,11 +2,14 @@
 
 -- name: drop_chunk
 -- What an earlier attempt at this chunk has kept: of rows that are bad in their source, or to the rules, or of examples
--- of rows that a check does not pass, which are loaded nevertheless.
+-- of rows that a check does not pass, which are loaded nevertheless. Of those that the target refuses, with what was kept
+-- later than that.
 DELETE FROM jivs.migration_quarantine
- WHERE key = %(key)s AND table_name = %(table)s AND chunk = %(chunk)s
-   AND CASE %(by)s WHEN 'source' THEN position IS NOT NULL
-       WHEN 'rules' THEN position IS NULL AND NOT example ELSE example END;
+ WHERE key = %(key)s AND table_name = %(table)s
+   AND CASE %(by)s WHEN 'source' THEN chunk = %(chunk)s AND position IS NOT NULL
+       WHEN 'target' THEN chunk <= %(chunk)s
+       WHEN 'rules' THEN chunk = %(chunk)s AND position IS NULL AND NOT example
+       ELSE chunk = %(chunk)s AND example END;
 
 -- name: ruled
 SELECT table_name AS "table", row_key FROM jivs.migration_quarantine
@@ -37,7 +40,7 @@ DELETE FROM jivs.migration_quarantine WHERE key = %(key)s AND table_name <> ALL 
 
 -- name: positions
 SELECT table_name AS "table", chunk, position, row_key FROM jivs.migration_quarantine
- WHERE key = %(key)s AND position IS NOT NULL;
+ WHERE key = %(key)s AND position IS NOT NULL AND chunk >= 0;
 
 -- name: listed
 -- A page of rejected rows by table and chunk, as their sources have them; the next page begins after the last row.
@@ -54,7 +57,8 @@ SELECT table_name AS "table", count(*) AS rows FROM jivs.migration_quarantine
 -- name: page
 SELECT id, chunk, position, row_key, column_name, row_values FROM jivs.migration_quarantine
  WHERE key = %(key)s AND table_name = %(table)s AND id > %(after)s
-   AND (position IS NULL) = %(ruled)s AND NOT example
+   AND CASE %(by)s WHEN 'target' THEN chunk < 0 WHEN 'rules' THEN position IS NULL ELSE position IS NOT NULL AND chunk >= 0 END
+   AND NOT example
  ORDER BY id LIMIT 5000;
 
 -- name: waiting
@@ -75,7 +79,7 @@ UPDATE jivs.migration_checkpoints
    SET rows = rows + %(rows)s,
        data = CASE WHEN data ? 'target_rows'
               THEN jsonb_set(data, '{target_rows}', to_jsonb((data ->> 'target_rows')::bigint + %(rows)s)) ELSE data END
- WHERE key = %(key)s AND table_name = %(table)s AND phase IN ('load', 'verify') AND state = 'done';
+ WHERE key = %(key)s AND table_name = %(table)s AND phase = ANY (%(phases)s) AND state = 'done';
 
 -- name: result
 SELECT result FROM jivs.migrations WHERE key = %(key)s FOR UPDATE;

@@ -24,12 +24,14 @@ from psycopg.types.json import Jsonb
 
 from jivs_pipeline.core.breaker import Calling
 from jivs_pipeline.core.connections import Connection
+from jivs_pipeline.core.digest import Digest
 from jivs_pipeline.core.errors import ConflictError, FencedError, TerminalError, TransientError
 from jivs_pipeline.core.names import qualified, short_hash
 from jivs_pipeline.core.permits import FREE, Permits
-from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan
-from jivs_pipeline.core.ports import Piece
-from jivs_pipeline.infra import conclude, ddl, large_objects, revisions, steps, undo
+from jivs_pipeline.core.plan import Chunk, TableMode, TablePlan, Wire
+from jivs_pipeline.core.ports import Piece, refused_rows
+from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.infra import conclude, ddl, large_objects, refusals, revisions, steps, undo
 from jivs_pipeline.infra.failpoints import failpoint
 from jivs_pipeline.infra.merge import quiet_triggers, wake_triggers
 from jivs_pipeline.infra.postgresql import Session, mapped
@@ -270,6 +272,76 @@ class PostgresqlTarget(TargetView):
                     )
             for statement in wake_triggers():
                 db.execute(statement)
+            failpoint("inside_replay")
+        return True
+
+    def refuse(
+        self,
+        table: TablePlan,
+        name: str,
+        generation: str,
+        others: refusals.Others,
+        keep: Callable[[Iterator[BadRow]], None],
+        *,
+        orphans: bool = False,
+    ) -> Mapping[int, Digest]:
+        """Take those of a table's loaded rows out that its keys and conditions refuse, once.
+
+        They are handed over before the transaction ends: should it not, the next attempt finds and hands over the same.
+
+        Args:
+            name: of the step.
+            others: see `refusals.find`, as for `orphans`.
+            keep: keeps them for good; what it raises lets them stay where they are.
+
+        Returns:
+            Their digest, by index of their chunk; all with the first chunk where chunks cannot be told apart. Empty where
+            the table refuses none, which leaves no step.
+        """
+        right = self._claimed()
+        entry = {
+            "key": right.key, "table": table.target, "step": name, "generation": generation, "epoch": right.epoch,
+        }  # fmt: skip
+        with self._fenced(f"rows that {table.target} refuses") as db:
+            if (done := db.execute(SQL["step_undo"], entry).fetchone()) is not None:
+                return refused_rows([done[0]])
+            if not refusals.find(db, right.key, table, others, orphans=orphans):
+                return {}
+            keep(refusals.rows(db, right.key, table))
+            found = self._digest_by_chunk(db, table, ddl.landing(right.key, table), refusals.PLACES)
+            refusals.take_out(db, right.key, table)
+            stored = {"refused": {str(chunk): digest.stored() for chunk, digest in found.items()}}
+            db.execute(SQL["add_step"], {**entry, "undo": Jsonb(stored)})
+            failpoint("inside_refusal")
+        failpoint("refused_after_commit")
+        return found
+
+    def take_back(
+        self, table: TablePlan, name: str, generation: str, noted: Mapping[str, Any], pieces: Sequence[Piece]
+    ) -> bool:
+        """As `load_again`, of rows that `refuse` has taken out: what the ledger says of those shrinks by them.
+
+        Args:
+            pieces: as CSV, whatever the table was loaded by.
+        """
+        right = self._claimed()
+        entry = {
+            "key": right.key, "table": table.target, "step": name, "generation": generation, "epoch": right.epoch,
+        }  # fmt: skip
+        as_csv = table.model_copy(update={"wire": Wire.CSV})
+        with self._fenced(f"rows of {table.target} from quarantine") as db:
+            if db.execute(SQL["step_undo"], entry).fetchone() is not None:
+                return False  # a replay that was killed has added them
+            if table.definition and table.definition.uses_objects:
+                db.execute(steps.look_in(table.target_schema))
+            db.execute(refusals.create_again(table))
+            arrived, _ = _copy(db, ddl.copy_into(refusals.AGAIN, as_csv), pieces)
+            found = self._digest_by_chunk(db, table, refusals.AGAIN)
+            for statement in refusals.insert_again(right.key, table):
+                db.execute(statement)
+            taken = {str(chunk): (Digest() - digest).stored() for chunk, digest in found.items()}
+            undo = {"replayed": {**noted, "rows": arrived}, "refused": taken}
+            db.execute(SQL["add_step"], {**entry, "undo": Jsonb(undo)})
             failpoint("inside_replay")
         return True
 

@@ -20,7 +20,7 @@ SELECT c.relname, c.relkind::text, CASE WHEN c.relispartition THEN
 -- name: surroundings
 -- Tables of the schema; what the database and its server have for them, and what this role may.
 SELECT 'table', c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'f')
+ WHERE n.nspname = %(schema)s AND c.relkind = 'r'
 UNION ALL
 SELECT 'extension', format('%%s.%%s', n.nspname, x.extname) FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace
 UNION ALL
@@ -36,6 +36,13 @@ SELECT o.kind, o.name
  WHERE c.collnamespace = 'pg_catalog'::regnamespace AND o.name IS NOT NULL
    AND c.collencoding IN (-1, (SELECT d.encoding FROM pg_database d WHERE d.datname = current_database()))
 UNION ALL
+SELECT 'right', 'SUPERUSER' FROM pg_roles WHERE rolname = current_user AND rolsuper
+UNION ALL
+SELECT 'foreign server', srvname::text FROM pg_foreign_server WHERE has_server_privilege(oid, 'USAGE')
+UNION ALL
+-- Also those of other schemas: a publication is in none, and so is its name.
+SELECT 'publication', pubname::text FROM pg_publication
+UNION ALL
 SELECT 'right', 'BYPASSRLS' FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)
 UNION ALL
 SELECT 'privilege', 'MAINTAIN' WHERE current_setting('server_version_num')::int >= 170000
@@ -44,6 +51,13 @@ UNION ALL
 SELECT 'grant', format('(%%s to %%s%%s)', a.privilege_type,
                        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, o.shown)
   FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a, (VALUES ('', false), (', grantable', true)) o (shown, needed)
+ WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT o.needed)
+UNION ALL
+SELECT 'grant', format('(default of %%s: %%s on %%s to %%s%%s)', pg_get_userbyid(d.defaclrole), a.privilege_type,
+                       CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' ELSE 'types' END,
+                       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, o.shown)
+  FROM pg_default_acl d JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a,
+       (VALUES ('', false), (', grantable', true)) o (shown, needed)
  WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT o.needed);
 
 -- name: columns
@@ -207,6 +221,9 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true);
 INSERT INTO jivs_ledger.steps (key, "table", step, generation, epoch, undo)
 VALUES (%(key)s, %(table)s, %(step)s, %(generation)s, %(epoch)s, %(undo)s)
 ON CONFLICT (key, "table", step) DO NOTHING;
+
+-- name: step_undo
+SELECT undo FROM jivs_ledger.steps WHERE key = %(key)s AND "table" = %(table)s AND step = %(step)s;
 
 -- name: made
 -- Whether this migration made the table that its chunks land in. Another's is never dropped.

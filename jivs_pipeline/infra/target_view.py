@@ -208,6 +208,19 @@ class TargetView(TargetSessions):
             found[chunk] = found.get(chunk, Digest()) + Digest(*map(int, parts))
         return tuple(found.get(c.index, Digest()) for c in table.chunks)
 
+    def _digest_by_chunk(
+        self,
+        db: Session,
+        table: TablePlan,
+        relation: sql.Identifier,
+        predicate: sql.Composable | None = None,
+    ) -> dict[int, Digest]:
+        """Of some rows, by their chunk; all with the first where chunks cannot be told apart."""
+        groups = digests.Groups(key, _bounds(table)) if (key := table.chunk_key) else None
+        rows = db.execute(self._digest_query(table, relation, groups, predicate)).fetchall()
+        grouped = rows if groups else [(0, *row) for row in rows]
+        return {chunk: Digest(*map(int, parts)) for chunk, *parts in grouped}
+
     def _digest_query(
         self,
         table: TablePlan,

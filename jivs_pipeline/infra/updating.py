@@ -22,7 +22,7 @@ from psycopg import sql
 from jivs_pipeline.core.plan import Range, TablePlan
 from jivs_pipeline.infra.steps import LEDGER, kept, landing, names, side_name, table_name
 
-__all__ = ["check_references", "exchange", "loosen_references", "take_out", "upsert"]
+__all__ = ["check_references", "exchange", "loosen_references", "take_out", "untouched", "upsert"]
 
 Statement = sql.SQL | sql.Composed
 _ALL = sql.SQL("")
@@ -153,12 +153,25 @@ def _within(column: str | None, ranges: Sequence[Range]) -> sql.Composable:
     """A condition on rows `t`, by an index of the column: a range is a few rows of many."""
     if column is None:
         return _ALL
+    return sql.SQL(" JOIN {} ON t.{} BETWEEN r.low AND r.last").format(
+        _bounds(ranges), sql.Identifier(column)
+    )
+
+
+def _bounds(ranges: Sequence[Range]) -> sql.Composed:
     lower = [_SMALLEST if low is None else low for low, _ in ranges]
     # A range ends before `upper`; its last number is what lets the largest bigint be in one.
     last = [_LARGEST if up is None else up - 1 for _, up in ranges]
+    return sql.SQL("unnest({}::int8[], {}::int8[]) AS r(low, last)").format(
+        sql.Literal(lower), sql.Literal(last)
+    )
+
+
+def untouched(relation: sql.Identifier, column: str, ranges: Sequence[Range]) -> sql.Composed:
+    """What stands after FROM for the rows outside of the ranges."""
     return sql.SQL(
-        " JOIN unnest({}::int8[], {}::int8[]) AS r(low, last) ON t.{} BETWEEN r.low AND r.last"
-    ).format(sql.Literal(lower), sql.Literal(last), sql.Identifier(column))
+        "(SELECT t.* FROM ONLY {} AS t WHERE NOT EXISTS (SELECT FROM {} WHERE t.{} BETWEEN r.low AND r.last))"
+    ).format(relation, _bounds(ranges), sql.Identifier(column))
 
 
 def _numbered(

@@ -92,7 +92,8 @@ def test_every_kind_of_bad_row_of_sqlite(jivs: Jivs, target: str, key: str, tmp_
         ("public.t", '{"id": 1006}'): ("n", "\\xff"),
         ("public.t", '{"id": 1007}'): ("s", "\\x61ff62"),
         ("public.k", '{"code": "a", "part": 2}'): ("v", "no"),
-        ("public.c", '{"id": null}'): ("id", None),
+        ("public.c", '{"id": null, "rowid": 1}'): ("id", None),
+        ("public.c", '{"id": null, "rowid": 3}'): ("id", None),
     }
     assert len(rows) == 11
     shown = jivs("quarantine", "list", key, "--table", "t", code=0).stdout

@@ -37,8 +37,8 @@ ELSEWHERE = {
         ),
         "faults/test_again.py": ("inside_conclude",),
         "faults/test_quarantine.py": (
-            "quarantine_before_commit", "quarantine_after_commit", "inside_replay", "replayed_before_commit",
-            "replayed_after_commit",
+            "quarantine_before_commit", "quarantine_after_commit", "inside_refusal", "refused_after_commit",
+            "inside_replay", "replayed_before_commit", "replayed_after_commit",
         ),
         "acceptance/test_submit.py": ("submit_before_commit", "submit_after_commit"),
         "integration/test_due_loads.py": ("inside_due", "due_before_commit", "due_after_commit"),

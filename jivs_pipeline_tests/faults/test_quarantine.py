@@ -93,6 +93,66 @@ def test_killed_around_the_quarantine(
             assert (told["target_rows"], told["quarantined_rows"]) == (6000, 0), json.dumps(told)
 
 
+IN_REFUSALS = (
+    "quarantine_before_commit",
+    "quarantine_after_commit",
+    "inside_refusal",
+    "refused_after_commit",
+    "before_commit",
+    "after_commit",
+)
+EXISTING = """CREATE TABLE t (id bigint PRIMARY KEY CHECK (id % 400 > 0), n text, s text UNIQUE);
+INSERT INTO t VALUES (7, '', 'old'), (100001, '', repeat('0', 39) || '8')"""
+REFUSED = sorted({7, 8} | {i for i in range(1, 6001) if i % 400 == 0})
+
+
+def test_killed_around_rows_that_the_target_refuses(
+    engine: Engine, jivs_home: tuple[Path, str], make_target: Callable[[], str], tmp_path: Path
+) -> None:
+    """Each is in quarantine once, and the others in the table that was there, which has all or none of them."""
+    control = make_target()
+    for one in rounds(2, 4, part="refused", full=40):
+        with one:
+            directory = tmp_path / str(one.number)
+            directory.mkdir()
+            source, target = make_file(directory / "a.db", SCRIPT), make_target()
+            with psycopg.connect(target) as db:
+                db.execute(EXISTING)
+            environment = {
+                "JIVS_CONTROL_URL": control, "JIVS_STAGING_URL": str(directory / "staging"),
+                "JIVS_CONNECTION_LEGACY": f"sqlite:///{source}", "JIVS_CONNECTION_WAREHOUSE": target,
+            }  # fmt: skip
+            spec = {
+                "key": f"k-{uuid4().hex[:12]}", "source": "legacy", "target": "warehouse", "chunk_bytes": 65536,
+                "quarantine": {"max_rows": 50}, "on_existing": "append", "rules": {"t": {"columns": {"n": {"type": "text"}}}},
+            }  # fmt: skip
+            for place in one.rng.sample(IN_REFUSALS, 2):
+                often = 1 if place.startswith(("quarantine", "inside", "refused")) else one.rng.randint(4, 14)
+                run = engine.start(spec, {**environment, "JIVS_FAILPOINT": f"{place}@{often}:kill"})
+                assert run.wait() in {-KILL, 0}, run
+            done = engine.start(spec, environment)
+            assert done.wait() == 0, done
+            table = done.document["tables"][0]
+            counts = (table["source_rows"], table["target_rows"], table["quarantined_rows"])
+            assert counts == (6000, 6000 - len(REFUSED), len(REFUSED))
+            assert table["verified"]
+            assert _kept(control, spec["key"]) == REFUSED
+            assert _loaded(target) == sorted(set(range(1, 6001)) - set(REFUSED) | {7, 100001})
+            with psycopg.connect(target) as db:
+                db.execute("ALTER TABLE t DROP CONSTRAINT t_id_check; DELETE FROM t WHERE id IN (7, 100001)")
+            for place in one.rng.sample(IN_REPLAYS, 2):
+                failing = {"JIVS_FAILPOINT": f"{place}@{one.rng.randint(1, 9)}:kill"}
+                run = engine.start(spec, {**environment, **failing}, verb="replay")
+                assert run.wait() in {-KILL, 0}, run
+            last = engine.start(spec, environment, verb="replay")
+            assert last.wait() == 0, last
+            assert (_kept(control, spec["key"]), _loaded(target)) == ([], list(range(1, 6001)))
+            told = engine.start(spec, environment)
+            assert told.wait() == 0, told
+            assert (t := told.document["tables"][0])["target_rows"] == 6000, t
+            assert t["quarantined_rows"] == 0
+
+
 def _kept(control: str, key: str) -> list[int]:
     with psycopg.connect(control) as db:
         found = db.execute("SELECT row_key ->> 'id' FROM jivs.migration_quarantine WHERE key = %s", (key,))

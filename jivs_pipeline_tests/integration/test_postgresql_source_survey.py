@@ -211,7 +211,7 @@ def test_bytes_count_the_toast(run: Run, open_source: OpenSource):
         "other.positive",
         "other.pair",
         "other.span",
-        "whole_row",
+        "other.whole_row",
         "pg_catalog.pg_class",
         "pg_node_tree",
     ],
@@ -220,7 +220,7 @@ def test_types_that_the_target_lacks_are_refused(column: str, run: Run, open_sou
     run("""
         CREATE SCHEMA other; CREATE TYPE other.mood AS ENUM ('sad'); CREATE DOMAIN other.positive AS int;
         CREATE TYPE other.pair AS (x int); CREATE TYPE other.span AS RANGE (subtype = float8);
-        CREATE TABLE whole_row (a int);
+        CREATE TABLE other.whole_row (a int);
     """)
     run(f"CREATE TABLE t (a int, b {column})")
     survey = survey_of(open_source(), "t")

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from jivs_pipeline.core.errors import SpecError
+from jivs_pipeline.core.errors import JivsError, SpecError
 from jivs_pipeline.engine.rollback import rollback
 from jivs_pipeline.runtime import Runtime
 from jivs_pipeline_tests.file_sources import write
@@ -66,6 +66,33 @@ def test_replay_after_a_fix_of_the_source(make_case: MakeCase, tmp_path: Path, m
         assert case.all("SELECT count(*) FROM pg_tables WHERE tablename = 't'") == [(0,)]
     else:
         assert case.all("SELECT id, n, s FROM t") == [(9999999, 1, "old")]
+
+
+def test_nulls_in_a_primary_key(make_case: MakeCase, tmp_path: Path) -> None:
+    """SQLite takes them where the key is no rowid: named, refused without a budget, told apart by their rowids with one."""
+    script = """CREATE TABLE t (code TEXT, part INT, v TEXT, PRIMARY KEY (code, part));
+        INSERT INTO t VALUES (NULL, 1, 'a'), (NULL, 1, 'a'), ('k', 1, 'b'), ('k', NULL, 'c')"""
+    source = f"sqlite:///{make_file(tmp_path / 'a.db', script)}"
+    said = "NULL in this column of the primary key, which PostgreSQL does not take"
+    (table,) = (without := make_case(source, quarantine={"max_rows": 0})).plan().tables
+    assert table.refused == f"2 rows have {said}"
+    with pytest.raises(JivsError, match=said):
+        without.run()
+    assert without.all("SELECT count(*) FROM pg_tables WHERE tablename = 't'") == [(0,)]
+    # Nobody asks for the key without one of its columns.
+    rules = {"t": {"columns": {"code": {"drop": True}, "part": {"drop": True}}}}
+    assert make_case(source, quarantine={"max_rows": 0}, rules=rules).run()["public.t"]["verified"]
+    case = make_case(source)
+    assert {(w.column, w.reason.partition(";")[0]) for w in case.plan().warnings} == {
+        ("code", f"2 rows have {said}"),
+        ("part", f"1 row has {said}"),
+    }
+    assert case.run()["public.t"]["quarantined_rows"] == 3
+    assert {key for key, *_ in case.kept()} == {(None, 1, 1), (None, 1, 2), ("k", None, 4)}
+    change(tmp_path / "a.db", "UPDATE t SET code = 'c' WHERE rowid = 2")
+    assert case.replay().went_in == {"public.t": 1}
+    assert sorted(case.all("SELECT code, part, v FROM t")) == [("c", 1, "a"), ("k", 1, "b")]
+    assert case.verify()["equal"]
 
 
 def test_what_the_target_refuses_stays_alone(make_case: MakeCase, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from jivs_pipeline_tests.mutants.of_engine import ENGINE
 from jivs_pipeline_tests.mutants.of_events import EVENTS
 from jivs_pipeline_tests.mutants.of_limits import LIMITS
 from jivs_pipeline_tests.mutants.of_rules import RULES
+from jivs_pipeline_tests.mutants.of_sources import SOURCES
 from jivs_pipeline_tests.mutants.of_target import TARGET
 from jivs_pipeline_tests.mutants.running import Edit, Mutant
 
 __all__ = ["MUTANTS", "Edit", "Mutant"]
 
-MUTANTS: tuple[Mutant, ...] = (*ENGINE, *TARGET, *CONTROL, *EVENTS, *LIMITS, *RULES)
+MUTANTS: tuple[Mutant, ...] = (*ENGINE, *TARGET, *CONTROL, *EVENTS, *LIMITS, *RULES, *SOURCES)
 """The first two are the ones that `make test` runs."""

@@ -13,9 +13,45 @@ _WHOLE = "jivs_pipeline_tests/integration"
 _REPLAY = (f"{_WHOLE}/test_replay.py::test_rules_that_are_others_make_the_rows_that_those_before_reject",)
 _APART = (f"{_WHOLE}/test_converging.py::test_incremental_runs_keep_bad_rows_apart",)
 _GOES_ON = (f"{_WHOLE}/test_ruled_runs.py::test_what_is_loaded_already_can_still_be_looked_into",)
+_THERE = "test_a_table_that_was_there_takes_all_rows_that_it_can"
+_REFUSED = (f"{_WHOLE}/test_refused.py::{_THERE}[sqlite-truncate]",)
 _ALL_ROWS = (f"{_WHOLE}/test_ruled_runs.py::test_bad_rows_of_rules_are_taken_out_and_no_others[20000]",)
 
 RULES = (
+    Mutant(
+        "refused rows are nowhere",
+        "Rows that the target does not take are taken out without being kept.",
+        (
+            Edit(
+                "jivs_pipeline/infra/target.py", "            keep(refusals.rows(db, right.key, table))\n", ""
+            ),
+        ),
+        _REFUSED,
+    ),
+    Mutant(
+        "refused rows are expected",
+        "The ledger does not say what the target did not take, so that it seems to be missing.",
+        (
+            Edit(
+                "jivs_pipeline/infra/target.py",
+                'stored = {"refused": {str(chunk): digest.stored() for chunk, digest in found.items()}}',
+                'stored = {"refused": {}}',
+            ),
+        ),
+        _REFUSED,
+    ),
+    Mutant(
+        "a refused row keeps others out",
+        "Of two rows with one key both go where the first is bad by itself.",
+        (
+            Edit(
+                "jivs_pipeline/infra/refusals.py",
+                'still = _STILL.format(_KEPT, sql.SQL("a.place"))',
+                'still = sql.SQL("true")',
+            ),
+        ),
+        (f"{_WHOLE}/test_refused.py::test_a_bad_row_keeps_no_other_out",),
+    ),
     Mutant(
         "new rules go first",
         "Rows that are in the target are compared with what the rules of a replay would make of them.",

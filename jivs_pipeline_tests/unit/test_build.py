@@ -13,6 +13,7 @@ from jivs_pipeline.core.digest import Spelling
 from jivs_pipeline.core.errors import DataError
 from jivs_pipeline.core.model import Check, Column, ForeignKey, Index, IndexPart, Key, Table
 from jivs_pipeline.core.plan import Lane, TableMode, TablePlan, Wire
+from jivs_pipeline.core.spec import Quarantine
 from jivs_pipeline.engine.build import build
 from jivs_pipeline.engine.pool import Guard
 from jivs_pipeline.infra import ddl
@@ -63,12 +64,12 @@ def _built(tables: list[TablePlan], *, workers: int, failing: str = "") -> tuple
     target, failures = _Target(failing), dict[str, str]()
 
     def fail(table: TablePlan, _: object, error: Exception, *, rows_stand: bool) -> None:
-        assert rows_stand
+        assert not rows_stand, "bad rows are read anew"
         failures[table.target] = str(error)
 
     run = SimpleNamespace(
         plan=SimpleNamespace(tables=tables, carried=tables), extracted={}, failures=failures, fail=fail,
-        target=target, builder=ddl, guard=Guard(), spec=SimpleNamespace(parallelism=workers),
+        target=target, builder=ddl, guard=Guard(), spec=SimpleNamespace(parallelism=workers, quarantine=Quarantine()),
         checkpoints=SimpleNamespace(retried=lambda *_: None), generation_of=lambda _: "g",
     )  # fmt: skip
     build(cast("Any", run), tables)

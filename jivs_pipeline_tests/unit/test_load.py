@@ -13,6 +13,7 @@ import pytest
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TableMode, TablePlan, Wire
 from jivs_pipeline.core.ports import LedgerView, Piece
+from jivs_pipeline.core.spec import Quarantine
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.load import load
 from jivs_pipeline.engine.pool import Guard
@@ -101,7 +102,7 @@ def _run(root: Path, table: TablePlan, ledger: LedgerView) -> tuple[Run, _Target
         tables=(table,),
     )  # fmt: skip
     run = Run(
-        spec=cast("Any", SimpleNamespace(key="k", parallelism=1)), run_id="r", control_id="c", epoch=1, owner="o",
+        spec=cast("Any", SimpleNamespace(key="k", parallelism=1, quarantine=Quarantine())), run_id="r", control_id="c", epoch=1, owner="o",
         source=cast("Any", None), target=cast("Any", target), staging=staging, checkpoints=cast("Any", checkpoints),
         builder=cast("Any", _Builder()), rules=cast("Any", None), guard=Guard(), progress=Progress(), pace=cast("Any", None), plan=plan,
         extracted={table.target: Extracted("new", tuple(files), {}, "one snapshot")},

@@ -48,7 +48,7 @@ _CLASSES: dict[str, type[JivsError]] = {
     "0Z": TerminalError,
     "10": TerminalError,
     "20": TerminalError,
-    "21": TerminalError,
+    "21": DataError,
     "22": DataError,
     "23": DataError,
     "24": TerminalError,

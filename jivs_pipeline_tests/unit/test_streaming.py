@@ -12,6 +12,7 @@ from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import SnapshotLost, TerminalError, TransientError
 from jivs_pipeline.core.plan import Chunk, ColumnPlan, Lane, Plan, TablePlan, Wire
 from jivs_pipeline.core.ports import CopiedRows, LedgerView
+from jivs_pipeline.core.spec import Quarantine
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine import pool
 from jivs_pipeline.engine.load import load, whole
@@ -127,7 +128,7 @@ def _run() -> tuple[Run, _Snapshot, _Target, _Checkpoints]:
         tables=(TABLE,),
     )  # fmt: skip
     run = Run(
-        spec=cast("Any", SimpleNamespace(key="k", parallelism=1, verify="digest")), run_id="r", control_id="c", epoch=1,
+        spec=cast("Any", SimpleNamespace(key="k", parallelism=1, verify="digest", quarantine=Quarantine())), run_id="r", control_id="c", epoch=1,
         owner="o", source=cast("Any", None), target=cast("Any", target), staging=cast("Any", None),
         checkpoints=cast("Any", checkpoints), builder=cast("Any", _Builder()), guard=Guard(), progress=Progress(),
         pace=cast("Any", SimpleNamespace(took=lambda *_: None, settle=lambda: None)), plan=plan, generation="new",

@@ -27,7 +27,7 @@ from jivs_pipeline.core.names import did_you_mean, qualified
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_grants import read_grants, read_large_object_grants
-from jivs_pipeline.infra.sources.postgresql_objects import read_objects
+from jivs_pipeline.infra.sources.postgresql_objects import Objects, read_objects
 from jivs_pipeline.infra.sources.postgresql_parts import LATER, Constraint, Reader, constraints_of, indexes_of
 from jivs_pipeline.infra.sources.postgresql_settings import read_settings
 from jivs_pipeline.infra.sources.postgresql_spelling import Texts, spell
@@ -53,9 +53,6 @@ _REASONS = {
     "index": "it is invalid in the source, where not all partitions have it",
     "collation": "it is for another encoding",
     "event trigger": "it fires on changes of the whole database, and only superusers make one; make it again after the run",
-    "foreign table": "its rows are another server's, as are its wrapper and its password; make it again",
-    "operator class": "only superusers make one; make it again after the run, and then its indexes, which are named as well",
-    "operator family": "only superusers make one; make it again with its operator classes",
     "text search parser": "it is written in C, and only superusers make one",
     "text search template": "it is written in C, and only superusers make one",
     "shell type": "it has no definition yet",
@@ -143,7 +140,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         for place, s in sequences.items()
         if s.how != "i" and s.schema == schema and _numbers_itself(reader, types[place], s)
     ]
-    reader.objects = read_objects(session, schema, names, own)
+    reader.objects = _with_users_of_rows(read_objects(session, schema, names, own), columns)
     made_classes, made_oids = [c for c, _ in reader.objects.parts], [o for _, o in reader.objects.parts]
     needs = {**tables, "made_classes": made_classes, "made": made_oids}
     reader.needs = {
@@ -151,7 +148,8 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     }
     constraints = _by_table(session.execute(SQL["constraints"], tables).fetchall())
     parts = _by_table(session.execute(SQL["index_parts"], tables).fetchall())
-    indexes = _by_table(session.execute(SQL["indexes"], tables).fetchall())
+    lines = session.execute(SQL["indexes"], tables).fetchall()
+    indexes = _by_table(line for line in lines if line[1] not in reader.objects.indexes)
     reader.texts = _spelled(session, reader, columns, constraints, indexes, parts)
     made = tuple(
         Table(
@@ -193,7 +191,7 @@ def read_catalog(session: Session, schema: str) -> Catalog:
     reader.left_out += [
         LeftOut(qualified(schema, name), kind, reason)
         for (kind, name), reason in reader.objects.problems.items()
-        if (kind, qualified(schema, name)) not in told
+        if not {(kind, name), (kind, qualified(schema, name))} & told
     ]
     large, too_many = read_large_object_grants(session)
     reader.left_out += [*too_many, *_not_asked_for(session, schema)]
@@ -208,6 +206,16 @@ def read_catalog(session: Session, schema: str) -> Catalog:
         *large,
     )
     return Catalog(schema, made, left_out, objects, extensions)
+
+
+def _with_users_of_rows(objects: Objects, columns: Mapping[int, Sequence[tuple[Any, ...]]]) -> Objects:
+    """The objects, and tables whose columns are of other tables' row types among those that need some."""
+    users = {
+        t
+        for t, lines in columns.items()
+        if any(_ColumnLine(*line).type_oid in objects.rows for line in lines)
+    }
+    return replace(objects, types=objects.types.union(objects.rows), users=objects.users | users)
 
 
 def _not_asked_for(session: Session, schema: str) -> list[LeftOut]:
@@ -298,6 +306,7 @@ def _column(reader: Reader, table: str, line: _ColumnLine, sequence: Numbered | 
         comment=line.comment,
         collation=reader.collation(table, line.name, "collation", line.collation),
         made=line.type_oid in reader.objects.types,
+        rows_of=reader.objects.rows.get(line.type_oid),
         required_by=line.required_by,
         settings=tuple(line.settings),
         extension=line.extension,

@@ -251,7 +251,7 @@ SELECT 'policy', format('%%s.%%s', r.relname, p.polname), CASE WHEN r.relkind = 
 FROM pg_policy p JOIN relations r ON r.oid = p.polrelid
 UNION ALL
 SELECT 'default privileges', format('of %%s', pg_get_userbyid(p.defaclrole)), NULL FROM pg_default_acl p
-WHERE p.defaclnamespace IN (0, (SELECT oid FROM here)) GROUP BY 2
+WHERE p.defaclnamespace = 0 GROUP BY 2
 UNION ALL
 SELECT 'comment', nspname, NULL FROM here WHERE obj_description(oid, 'pg_namespace') <> 'standard public schema'
 UNION ALL
@@ -297,8 +297,10 @@ UNION ALL
 SELECT o.kind, o.name, NULL FROM here CROSS JOIN LATERAL (
     SELECT 'text search template' AS kind, tmplname::text AS name, 'pg_ts_template'::regclass AS class, oid FROM pg_ts_template WHERE tmplnamespace = here.oid
     UNION ALL SELECT 'text search parser', prsname, 'pg_ts_parser'::regclass, oid FROM pg_ts_parser WHERE prsnamespace = here.oid
-    UNION ALL SELECT 'operator class', opcname, 'pg_opclass'::regclass, oid FROM pg_opclass WHERE opcnamespace = here.oid
-    UNION ALL SELECT 'operator family', opfname, 'pg_opfamily'::regclass, oid FROM pg_opfamily WHERE opfnamespace = here.oid
+    UNION ALL SELECT 'operator class', format('%%s using %%s', opcname, amname), 'pg_opclass'::regclass, o.oid
+    FROM pg_opclass o JOIN pg_am m ON m.oid = opcmethod WHERE opcnamespace = here.oid
+    UNION ALL SELECT 'operator family', format('%%s using %%s', opfname, amname), 'pg_opfamily'::regclass, o.oid
+    FROM pg_opfamily o JOIN pg_am m ON m.oid = opfmethod WHERE opfnamespace = here.oid
     UNION ALL SELECT 'conversion', conname, 'pg_conversion'::regclass, oid FROM pg_conversion WHERE connamespace = here.oid
 ) o WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
 UNION ALL

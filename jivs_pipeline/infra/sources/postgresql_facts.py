@@ -40,13 +40,20 @@ _ASKED = {
     "collations": ("collation",),
     "conversions": ("conversion",),
     "operators": ("operator",),
+    "operator_classes": ("operator class",),
+    "class_operators": ("operator class", "operator family"),
+    "class_functions": ("operator class", "operator family"),
+    "foreign_tables": ("foreign table",),
+    "foreign_columns": ("foreign table",),
+    "publications": ("publication",),
+    "publication_tables": ("publication",),
     "dictionaries": ("text search dictionary",),
     "parsers": ("text search configuration",),
     "mappings": ("text search configuration",),
     "sequences": ("sequence",),
     "sequence_owners": ("owner of sequence",),
-    "partitioned_columns": ("partitioned table",),
-    "partitioned_constraints": ("partitioned table",),
+    "partitioned_columns": ("partitioned table", "foreign table"),
+    "partitioned_constraints": ("partitioned table", "foreign table"),
     "partitioned_indexes": ("partitioned table",),
     "parents": ("inheritance",),
 }
@@ -121,14 +128,14 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
     def oids(*kinds: str) -> list[int]:
         return [f.oid for f in found if f.kind in kinds]
 
-    lines = {block: _lines(session, block, oids(*kinds)) for block, kinds in _ASKED.items()}
+    lines = {block: _lines(session, schema, block, oids(*kinds)) for block, kinds in _ASKED.items()}
 
     def each(block: str) -> list[tuple[Any, ...]]:
         return [line for group in lines[block].values() for line in group]
 
     columns = each("partitioned_columns")
     identities = [line[8] for line in columns if line[8] is not None]
-    lines["sequences"] |= _lines(session, "sequences", identities)
+    lines["sequences"] |= _lines(session, schema, "sequences", identities)
     aggregates, operators = each("aggregates"), each("operators")
     texts = spell(
         session,
@@ -142,12 +149,16 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
             *((line[1], line[2]) for line in columns),
             *((line[0], -1) for line in each("sequences")),
             *((type_, -1) for line in each("casts") for type_ in line[:2]),
+            *((type_, -1) for line in each("operator_classes") for type_ in line[2:4] if type_),
+            *((type_, -1) for line in each("class_operators") for type_ in line[2:4] if type_),
+            *((type_, -1) for line in each("class_functions") for type_ in line[2:4] if type_),
         ],
         view=oids("view", "materialized view"),
         function=oids("function", "procedure"),
         arguments=[
             *oids("function", "procedure", "aggregate"),
             *(line[2] for line in each("casts") if line[2]),
+            *(line[1] for line in each("class_functions")),
         ],
         procedure=[
             *(p for line in aggregates for p in (line[1], *line[3:5], *line[9:11], line[12]) if p),
@@ -155,6 +166,7 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
             *(line[3] for line in each("conversions")),
             *(line[3] for line in each("ranges") if line[3]),
             *(line[2] for line in each("casts") if line[2]),
+            *(line[1] for line in each("class_functions")),
         ],
         constraint=[
             *(line[0] for line in each("domain_checks")),
@@ -164,7 +176,10 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
         trigger=oids("trigger"),
         rule=oids("rule"),
         statistics=oids("statistics object"),
-        index=[line[0] for line in (*each("view_indexes"), *each("partitioned_indexes"))],
+        index=[
+            *(line[0] for line in (*each("view_indexes"), *each("partitioned_indexes"))),
+            *oids("index"),
+        ],
         domain_default=oids("domain"),
         default=[
             *(line[5] for line in columns if line[5] is not None),
@@ -178,9 +193,9 @@ def read_facts(session: Session, schema: str, found: Sequence[Found]) -> Facts:
     return Facts(schema, texts, lines)
 
 
-def _lines(session: Session, block: str, oids: Sequence[int]) -> Lines:
+def _lines(session: Session, schema: str, block: str, oids: Sequence[int]) -> Lines:
     grouped: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     if oids:
-        for oid, *rest in session.execute(SQL[block], {"oids": list(oids)}).fetchall():
+        for oid, *rest in session.execute(SQL[block], {"oids": list(oids), "schema": schema}).fetchall():
             grouped[oid].append(tuple(rest))
     return grouped

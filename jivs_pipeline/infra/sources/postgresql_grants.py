@@ -10,18 +10,19 @@ given and no more. Who had granted it is not carried.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jivs_pipeline.core.model import LeftOut, SchemaObject
 from jivs_pipeline.infra.named_sql import load_blocks
 from jivs_pipeline.infra.postgresql import Session
 from jivs_pipeline.infra.sources.postgresql_facts import literal
+from jivs_pipeline.infra.sources.postgresql_relations import block
 from jivs_pipeline.infra.sources.postgresql_spelling import quoted
 
 __all__ = ["read_grants", "read_large_object_grants"]
 
 _SQL = load_blocks("jivs_pipeline.infra.sources", "postgresql_grants.sql")
-_RELATIONS = frozenset({"table", "partitioned table", "view", "materialized view"})
+_RELATIONS = frozenset({"table", "partitioned table", "view", "materialized view", "foreign table"})
 _MOST = 1000
 """Rights on large objects that are carried: each is an object of its own in the plan."""
 _TYPES = frozenset({"enum", "domain", "composite type", "range type"})
@@ -60,7 +61,34 @@ def read_grants(
             relation, column = adopted[right.shown]
             right = right._replace(relation=relation, of="table", column=column)
         found += _grants(right, made)
-    return tuple(found)
+    lines = session.execute(_SQL["defaults"], {"schema": schema}).fetchall()
+    return (*found, *map(_by_default, lines))
+
+
+def _by_default(line: tuple[Any, ...]) -> SchemaObject:
+    """A right that what is made later in the schema will be given. Only its owner, and who may act as that, can say so."""
+    owner, things, privilege, role, grantable = line
+
+    def said(verb: str, tail: str) -> str:
+        start = f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)} IN SCHEMA "
+        rest = f" {verb} {privilege} ON {things.upper()} {tail}"
+        return block(
+            f"EXECUTE {literal(start)} || pg_catalog.quote_ident(pg_catalog.current_schema()) || {literal(rest)};"
+        )
+
+    who = quoted(role) if role is not None else "PUBLIC"
+    return SchemaObject(
+        kind="grant",
+        name=f"(default of {owner}: {privilege} on {things} to {role or 'PUBLIC'}{', grantable' if grantable else ''})",
+        statements=(said("GRANT", f"TO {who}{' WITH GRANT OPTION' if grantable else ''}"),),
+        drop=said("REVOKE", f"FROM {who}"),
+        needs=frozenset(
+            {("role", owner)}
+            | ({("role", role)} if role is not None else set())
+            | ({("privilege", privilege)} if privilege == "MAINTAIN" else set())
+        ),
+        optional=True,
+    )
 
 
 def read_large_object_grants(session: Session) -> tuple[tuple[SchemaObject, ...], tuple[LeftOut, ...]]:

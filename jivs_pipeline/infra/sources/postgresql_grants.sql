@@ -10,9 +10,9 @@ WITH here AS (SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace n WHERE n.nsp
 relations AS (
     SELECT c.oid, c.relname::text, c.relkind, c.relowner, c.relacl,
            CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
-                          WHEN 'm' THEN 'materialized view' ELSE 'sequence' END AS kind
+                          WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'sequence' END AS kind
     FROM pg_class c JOIN here ON here.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND c.relpersistence <> 't' AND NOT EXISTS (
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND NOT EXISTS (
         SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ),
 things AS (
@@ -61,6 +61,14 @@ FROM rights
 GROUP BY kind, shown, relation, of, "column", grantee, taken, is_grantable, privilege_type = 'MAINTAIN',
          CASE kind WHEN 'schema' THEN privilege_type END
 ORDER BY kind, shown, 6, taken, is_grantable, 9;
+
+-- name: defaults
+-- What will be granted on what is made later in the schema: whose makings, on what, privilege, role, whether it may be granted on.
+SELECT pg_get_userbyid(d.defaclrole)::text,
+       CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' ELSE 'types' END, a.privilege_type,
+       CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END, a.is_grantable
+FROM pg_default_acl d JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a
+WHERE n.nspname = %(schema)s ORDER BY 1, 2, 3, 4, 5;
 
 -- name: on_large_objects
 -- The same of large objects; one line more than are carried tells that there are more.

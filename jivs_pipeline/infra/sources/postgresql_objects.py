@@ -49,6 +49,8 @@ class Objects:
         types: oids of their types, with those of arrays.
         sequences: oids of their sequences.
         users: oids of the tables that need some of them.
+        rows: oids of the types of tables' rows, with those of their arrays -> the table.
+        indexes: oids of indexes of tables that are among them, or would be.
         problems: (kind, shown name) of those that cannot be made -> why.
     """
 
@@ -57,6 +59,8 @@ class Objects:
     types: frozenset[int] = frozenset()
     sequences: frozenset[int] = frozenset()
     users: frozenset[int] = frozenset()
+    rows: Mapping[int, str] = field(default_factory=dict[int, str])
+    indexes: frozenset[int] = frozenset()
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 
@@ -115,10 +119,13 @@ def read_objects(
     own = {f.node for f in carried}
     return Objects(
         made=tuple(made),
-        parts=[(c, o) for c, o, n, m in members if (n, m) in own],
+        # Also tables, whose rows may be values of others' columns.
+        parts=[(c, o) for c, o, n, m in members if (n, m) in own or (n == _RELATIONS and m in tables)],
         types=frozenset(o for c, o, n, m in members if c == _TYPES and (n, m) in own),
         sequences=frozenset(f.oid for f in carried if f.kind == "sequence"),
         users=frozenset(e.user[1] for e in edges if e.user in is_table and e.used in own),
+        rows={o: tables[m] for c, o, n, m in members if c == _TYPES and n == _RELATIONS and m in tables},
+        indexes=frozenset(f.oid for f in found if f.kind == "index"),
         problems={(nodes[n].kind, nodes[n].shown): why for n, why in problems.items()},
     )
 

@@ -5,6 +5,12 @@
 -- Everything that one statement can make again: class, oid, kind, name as `others` shows it, bare name, the relation that it hangs on,
 -- comment, and a reason against it.
 WITH here AS (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s),
+whole AS (
+    -- Schemas of publications, whose catalog servers before version 15 do not have.
+    SELECT p.refobjid AS publication, s.refobjid AS schema FROM pg_depend p JOIN pg_depend s USING (classid, objid)
+    WHERE p.classid = to_regclass('pg_catalog.pg_publication_namespace') AND p.refclassid = 'pg_publication'::regclass
+      AND s.refclassid = 'pg_namespace'::regclass
+),
 found AS (
     SELECT 'pg_class'::regclass::oid AS class, c.oid,
            CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END AS kind,
@@ -53,6 +59,38 @@ found AS (
                   CASE WHEN o.oprright = 0 THEN 'NONE' ELSE format_type(o.oprright, NULL) END), o.oprname, NULL,
            CASE WHEN o.oprcode::oid = 0 THEN 'it has no function yet' END
     FROM pg_operator o JOIN here ON here.oid = o.oprnamespace
+    UNION ALL
+    -- In place of a relation, the access method that they belong to.
+    SELECT 'pg_opfamily'::regclass, o.oid, 'operator family', format('%%s using %%s', o.opfname, m.amname), o.opfname, m.amname, NULL
+    FROM pg_opfamily o JOIN here ON here.oid = o.opfnamespace JOIN pg_am m ON m.oid = o.opfmethod
+    UNION ALL
+    SELECT 'pg_opclass'::regclass, o.oid, 'operator class', format('%%s using %%s', o.opcname, m.amname), o.opcname, m.amname, NULL
+    FROM pg_opclass o JOIN here ON here.oid = o.opcnamespace JOIN pg_am m ON m.oid = o.opcmethod
+    UNION ALL
+    -- Only those that need such a class: who may not make it has the table without this index.
+    SELECT 'pg_class'::regclass, x.oid, 'index', x.relname, x.relname, c.relname, NULL
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid JOIN here ON here.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND i.indisvalid AND EXISTS (
+          SELECT FROM pg_opclass o WHERE o.oid = ANY (i.indclass) AND o.opcnamespace = here.oid AND NOT EXISTS (
+              SELECT FROM pg_depend d WHERE d.classid = 'pg_opclass'::regclass AND d.objid = o.oid AND d.deptype = 'e'))
+      AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = x.oid)
+      AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = x.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, 'foreign table', c.relname, c.relname, NULL,
+           CASE WHEN EXISTS (SELECT FROM pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent))
+                THEN 'it is tied to another table by inheritance; make it again' END
+    FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relkind = 'f'
+    UNION ALL
+    SELECT 'pg_publication'::regclass, p.oid, 'publication', p.pubname, p.pubname, NULL,
+           CASE WHEN p.puballtables THEN 'it publishes the whole database; make it again when the target is to publish'
+                WHEN EXISTS (SELECT FROM whole w WHERE w.publication = p.oid AND w.schema NOT IN (SELECT oid FROM here))
+                THEN 'it publishes other schemas, too; make it again when the target is to publish'
+                WHEN EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND to_jsonb(r) ->> 'prqual' IS NOT NULL)
+                THEN 'it publishes some rows of a table only; make it again when the target is to publish' END
+    FROM pg_publication p
+    WHERE p.puballtables OR EXISTS (SELECT FROM whole w JOIN here ON here.oid = w.schema WHERE w.publication = p.oid)
+       OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN here ON here.oid = c.relnamespace
+                  WHERE r.prpubid = p.oid)
     UNION ALL
     SELECT 'pg_conversion'::regclass, v.oid, 'conversion', v.conname, v.conname, NULL, NULL
     FROM pg_conversion v JOIN here ON here.oid = v.connamespace
@@ -149,6 +187,11 @@ parts AS (
     UNION SELECT 'pg_class'::regclass, i.indexrelid, n.class, n.oid FROM nodes n JOIN pg_index i ON i.indrelid = n.oid
     WHERE n.class = 'pg_class'::regclass
       AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'x')
+      AND NOT EXISTS (SELECT FROM nodes q WHERE q.class = 'pg_class'::regclass AND q.oid = i.indexrelid)
+    UNION SELECT d.classid, d.objid, n.class, n.oid FROM nodes n JOIN pg_depend d ON d.refclassid = n.class AND d.refobjid = n.oid
+    WHERE n.class IN ('pg_opclass'::regclass, 'pg_opfamily'::regclass) AND d.classid IN ('pg_amop'::regclass, 'pg_amproc'::regclass)
+    UNION SELECT 'pg_publication_rel'::regclass, r.oid, n.class, n.oid FROM nodes n JOIN pg_publication_rel r ON r.prpubid = n.oid
+    WHERE n.class = 'pg_publication'::regclass
     UNION SELECT 'pg_class'::regclass, k.conindid, n.class, n.oid FROM nodes n JOIN pg_constraint k ON k.oid = n.oid
     WHERE n.class = 'pg_constraint'::regclass
     UNION SELECT 'pg_class'::regclass, d.objid, n.class, n.oid FROM nodes n JOIN pg_depend d ON d.refclassid = n.class
@@ -178,7 +221,7 @@ LEFT JOIN pg_extension x ON x.oid = e.refobjid LEFT JOIN pg_namespace xn ON xn.o
 LEFT JOIN members r ON r.part_class = d.refclassid AND r.part = d.refobjid
 LEFT JOIN pg_attribute a ON d.refclassid = 'pg_class'::regclass AND a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
     AND d.refobjsubid > 0 AND r.class = 'pg_class'::regclass
-WHERE d.refobjid >= 16384 AND d.refclassid <> 'pg_namespace'::regclass
+WHERE d.refobjid >= 16384 AND d.refclassid NOT IN ('pg_namespace'::regclass, 'pg_foreign_server'::regclass)
   AND (d.refclassid <> 'pg_constraint'::regclass OR r.oid IS NOT NULL)
   AND (r.class, r.oid) IS DISTINCT FROM (m.class, m.oid) AND d.deptype NOT IN ('P', 'S')
   AND NOT (d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND (
@@ -346,6 +389,54 @@ SELECT o.oid::int8, nullif(o.oprleft, 0)::int8, nullif(o.oprright, 0)::int8, o.o
        (SELECT g.oprname::text FROM pg_operator g WHERE g.oid = o.oprnegate AND g.oprnamespace = o.oprnamespace),
        nullif(o.oprrest::oid, 0)::int8, nullif(o.oprjoin::oid, 0)::int8, o.oprcanhash, o.oprcanmerge
 FROM pg_operator o WHERE o.oid = ANY (%(oids)s::oid[]);
+
+-- name: operator_classes
+-- Access method, whether it is the type's default, the type, the type that is stored, the family.
+SELECT o.oid::int8, m.amname::text, o.opcdefault, o.opcintype::int8, nullif(o.opckeytype, 0)::int8,
+       CASE WHEN f.opfnamespace <> o.opcnamespace THEN quote_ident(n.nspname) || '.' ELSE '' END || quote_ident(f.opfname)
+FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod JOIN pg_opfamily f ON f.oid = o.opcfamily
+JOIN pg_namespace n ON n.oid = f.opfnamespace WHERE o.oid = ANY (%(oids)s::oid[]);
+
+-- name: class_operators
+-- Of operator classes and, where they are in none, of families: number, operator, types, the family that orders by it.
+SELECT d.refobjid::int8, p.amopstrategy::int4,
+       CASE WHEN n.nspname <> %(schema)s THEN quote_ident(n.nspname) || '.' ELSE '' END || o.oprname, p.amoplefttype::int8, p.amoprighttype::int8,
+       (SELECT CASE WHEN s.nspname <> %(schema)s THEN quote_ident(s.nspname) || '.' ELSE '' END || quote_ident(f.opfname)
+        FROM pg_opfamily f JOIN pg_namespace s ON s.oid = f.opfnamespace WHERE f.oid = p.amopsortfamily)
+FROM pg_depend d JOIN pg_amop p ON p.oid = d.objid JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+WHERE d.classid = 'pg_amop'::regclass AND d.refclassid IN ('pg_opclass'::regclass, 'pg_opfamily'::regclass)
+  AND d.refobjid = ANY (%(oids)s::oid[]) ORDER BY d.refobjid, p.amoplefttype, p.amoprighttype, p.amopstrategy;
+
+-- name: class_functions
+SELECT d.refobjid::int8, p.amprocnum::int4, p.amproc::oid::int8, p.amproclefttype::int8, p.amprocrighttype::int8
+FROM pg_depend d JOIN pg_amproc p ON p.oid = d.objid
+WHERE d.classid = 'pg_amproc'::regclass AND d.refclassid IN ('pg_opclass'::regclass, 'pg_opfamily'::regclass)
+  AND d.refobjid = ANY (%(oids)s::oid[]) ORDER BY d.refobjid, p.amproclefttype, p.amprocrighttype, p.amprocnum;
+
+-- name: foreign_tables
+SELECT f.ftrelid::int8, s.srvname::text, ARRAY(SELECT format('%%I %%L', o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o)
+FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = ANY (%(oids)s::oid[]);
+
+-- name: foreign_columns
+-- Columns with options.
+SELECT a.attrelid::int8, a.attname::text, ARRAY(SELECT format('%%I %%L', o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)
+FROM pg_attribute a WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attfdwoptions IS NOT NULL AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum;
+
+-- name: publications
+-- Whether it is of a schema, and its options.
+SELECT p.oid::int8, EXISTS (SELECT FROM pg_depend d WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace')
+                                AND d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid),
+       concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
+                 CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
+       coalesce((to_jsonb(p) ->> 'pubviaroot')::boolean, false), coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's'
+FROM pg_publication p WHERE p.oid = ANY (%(oids)s::oid[]);
+
+-- name: publication_tables
+-- With the columns that are chosen, where some are.
+SELECT r.prpubid::int8, c.relname::text,
+       ARRAY(SELECT a.attname::text FROM jsonb_array_elements_text(coalesce(nullif(to_jsonb(r) -> 'prattrs', 'null'), '[]')) n
+             JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = n::int2 ORDER BY a.attnum)
+FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid WHERE r.prpubid = ANY (%(oids)s::oid[]) ORDER BY r.prpubid, c.relname;
 
 -- name: conversions
 SELECT v.oid::int8, v.condefault, pg_encoding_to_char(v.conforencoding)::text, pg_encoding_to_char(v.contoencoding)::text,

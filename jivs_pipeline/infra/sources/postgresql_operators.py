@@ -1,4 +1,4 @@
-"""Statements that make aggregates, operators, casts, collations and conversions again, from a PostgreSQL catalog.
+"""Statements that make aggregates, operators and their classes, casts, collations and conversions again, from a catalog.
 
 What belongs here: what computes with values or compares them, and is no function itself. What does not: functions and
 all other objects (`postgresql_makers.py`).
@@ -120,7 +120,51 @@ def _conversion(one: Found, facts: Facts) -> Made:
     )
 
 
+_SUPERUSER = (("right", "SUPERUSER"),)
+
+
+def _family(one: Found, facts: Facts) -> Made:
+    name = f"OPERATOR FAMILY {quoted(one.name)} USING {quoted(one.relation or '')}"
+    loose = _members(one.oid, facts)
+    more = (f"ALTER {name} ADD {', '.join(loose)}",) if loose else ()
+    return Made((f"CREATE {name}", *more), f"DROP {name}", _SUPERUSER)
+
+
+def _class(one: Found, facts: Facts) -> Made:
+    method, default, type_, stored, family = facts.one("operator_classes", one.oid)
+    name = f"OPERATOR CLASS {quoted(one.name)}"
+    members = _members(one.oid, facts)
+    # One without any member has to say something.
+    if stored or not members:
+        members.append(f"STORAGE {facts.text('type', stored or type_, -1)}")
+    create = (
+        f"CREATE {name} {'DEFAULT ' if default else ''}FOR TYPE {facts.text('type', type_, -1)}"
+        f" USING {quoted(method)} FAMILY {family} AS {', '.join(members)}"
+    )
+    return Made((create,), f"DROP {name} USING {quoted(method)}", _SUPERUSER)
+
+
+def _members(oid: int, facts: Facts) -> list[str]:
+    """Operators and functions of an operator class, or of a family where they are in no class."""
+
+    def between(left: int, right: int) -> str:
+        # An operator for one side only has no type on the other.
+        return f"({', '.join(facts.text('type', side, -1) if side else 'NONE' for side in (left, right))})"
+
+    operators = [
+        f"OPERATOR {number} {operator} {between(left, right)}{f' FOR ORDER BY {order}' if order else ''}"
+        for number, operator, left, right, order in facts.all("class_operators", oid)
+    ]
+    functions = [
+        f"FUNCTION {number} {between(left, right)} {facts.text('procedure', f)}({facts.text('arguments', f)})"
+        for number, f, left, right in facts.all("class_functions", oid)
+    ]
+    return operators + functions
+
+
 OPERATORS = {
+    "operator class": _class,
+    "operator family": _family,
     "aggregate": _aggregate,
     "cast": _cast,
     "collation": _collation,

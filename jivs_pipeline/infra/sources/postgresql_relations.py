@@ -97,6 +97,53 @@ def _partitioned_column(table: str, line: tuple[Any, ...], facts: Facts) -> tupl
     return " ".join(parts), after
 
 
+def _foreign(one: Found, facts: Facts) -> Made:
+    """A table of another server, which the target has to know by the same name. Its rows stay there."""
+    name = quoted(one.name)
+    server, options = facts.one("foreign_tables", one.oid)
+    columns, after = [], []
+    for line in facts.all("partitioned_columns", one.oid):
+        column, more = _partitioned_column(name, line, facts)
+        columns.append(column)
+        after += more
+    having = f" OPTIONS ({', '.join(options)})" if options else ""
+    after += [
+        f"ALTER FOREIGN TABLE {name} ALTER COLUMN {quoted(column)} OPTIONS ({', '.join(options)})"
+        for column, options in facts.all("foreign_columns", one.oid)
+    ]
+    for constraint, called, comment in facts.all("partitioned_constraints", one.oid):
+        after.append(
+            f"ALTER FOREIGN TABLE {name} ADD CONSTRAINT {quoted(called)} {facts.text('constraint', constraint)}"
+        )
+        if comment is not None:
+            after.append(f"COMMENT ON CONSTRAINT {quoted(called)} ON {name} IS {literal(comment)}")
+    create = f"CREATE FOREIGN TABLE {name} ({', '.join(columns)}) SERVER {quoted(server)}{having}"
+    return Made((create, *after), f"DROP FOREIGN TABLE {name}", (("foreign server", server),))
+
+
+def _index(one: Found, facts: Facts) -> Made:
+    return Made((facts.text("index", one.oid),), f"DROP INDEX {quoted(one.name)}")
+
+
+def _publication(one: Found, facts: Facts) -> Made:
+    of_schema, changes, by_root, generated = facts.one("publications", one.oid)
+    tables: list[str] = []
+    for table, columns in facts.all("publication_tables", one.oid):
+        chosen = f" ({', '.join(map(quoted, columns))})" if columns else ""
+        tables.append(f"ONLY {quoted(table)}{chosen}")
+    listed = [f"TABLE {', '.join(tables)}"] if tables else []
+    # Whoever makes objects looks for names in the target's schema.
+    listed += ["TABLES IN SCHEMA CURRENT_SCHEMA"] if of_schema else []
+    options = [f"publish = {literal(changes)}"]
+    options += ["publish_via_partition_root = true"] if by_root else []
+    options += ["publish_generated_columns = stored"] if generated else []
+    name = f"PUBLICATION {quoted(one.name)}"
+    given = (("right", "SUPERUSER"),) if of_schema else ()
+    return Made(
+        (f"CREATE {name} FOR {', '.join(listed)} WITH ({', '.join(options)})",), f"DROP {name}", given
+    )
+
+
 def _drop_partitioned(name: str) -> str:
     """Dropping it would drop its partitions, and those that are still attached are not ours."""
     parts = f"FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass({literal(quoted(name))})"
@@ -144,9 +191,12 @@ def _constraint(one: Found, facts: Facts) -> Made:
 RELATIONS = {
     "exclusion constraint": _constraint,
     "foreign key": _constraint,
+    "foreign table": _foreign,
+    "index": _index,
     "inheritance": _inheritance,
     "owner of sequence": _owner,
     "partition": _partition,
     "partitioned table": _partitioned,
+    "publication": _publication,
     "sequence": _sequence,
 }

@@ -23,7 +23,7 @@ from jivs_pipeline.core.types import StoredValues
 from jivs_pipeline.infra.sources.sqlite_carriers import parts_of
 from jivs_pipeline.infra.sources.sqlite_catalog import SCHEMA, read_catalog
 from jivs_pipeline.infra.sources.sqlite_census import free_rowid_name, source_rows, take_census
-from jivs_pipeline.infra.sources.sqlite_columns import chosen, column_plan, tolerate, wired
+from jivs_pipeline.infra.sources.sqlite_columns import NULL_IN_KEY, chosen, column_plan, tolerate, wired
 from jivs_pipeline.infra.sources.sqlite_open import mapped_errors, open_sqlite
 from jivs_pipeline.infra.sources.sqlite_snapshot import SqliteSnapshot
 
@@ -100,11 +100,7 @@ class SqliteSource:
             census = take_census(database, table, columns, where, chunk_bytes)
             tolerated = tolerate(database, table, columns, where, census, self._encoding)
         refused = [
-            Refusal(
-                name,
-                f"{counted(count, 'row has', 'rows have')} NULL in this column of the primary key,"
-                " which PostgreSQL does not take",
-            )
+            Refusal(name, f"{counted(count, 'row has', 'rows have')} {NULL_IN_KEY}")
             for name, count in census.null_keys.items()
         ]
         planned: list[ColumnPlan] = []

@@ -226,13 +226,14 @@ def _bytes(name: str, rows: int, first: _Found, second: _Found) -> int:
 def _look(
     connection: sqlite3.Connection, table: Table, columns: Sequence[Column], where: str | None
 ) -> tuple[int, int, dict[str, StoredValues], dict[str, int]]:
-    """Rows, bytes, values of each column but the rowid's, and NULLs in columns of the primary key."""
+    """Rows, bytes, values of each column but the rowid's, and NULLs in those of the primary key."""
     rows_sql = source_rows(table.name, [where])
     one, two = _Totals(connection, rows_sql), _Totals(connection, rows_sql)
     types = {c.name: sqlite_type(c.type) for c in columns if c.identity is None}
     one.ask("", "rows", "count(*)")
+    # Of those that are carried: without them there is no such key in the target.
     for name in table.primary_key.columns if table.primary_key and not table.without_rowid else ():
-        if table.column(name).identity is None:
+        if name in types:
             one.ask(name, "present", f"count({column_name(table.name, name)})")
     for name, declared in types.items():
         if declared.family is not Family.NONE:

@@ -25,7 +25,9 @@ from jivs_pipeline.core.types import (
 from jivs_pipeline.infra.sources.sqlite_census import Census, free_rowid_name, source_rows
 from jivs_pipeline.infra.sources.sqlite_sieve import any_bad, bad_condition
 
-__all__ = ["chosen", "column_plan", "tolerate", "wired"]
+__all__ = ["NULL_IN_KEY", "chosen", "column_plan", "tolerate", "wired"]
+
+NULL_IN_KEY = "NULL in this column of the primary key, which PostgreSQL does not take"
 
 
 def chosen(column: Column, values: StoredValues) -> TypeChoice:
@@ -89,12 +91,20 @@ def tolerate(
         return None
     rows = _counts(database, [any_bad(table.name, planned, encoding)], rows_sql)[0]
     reasons = tuple(
-        Refusal(c.source, f"{counted(n, 'row has', 'rows have')} values that are no {c.target_type}")
+        Refusal(c.source, f"{counted(n, 'row has', 'rows have')} {_wrong(c, n, census)}")
         for c in planned
         if (n := counts.get(c.source))
     )
     final, wire = wired(planned)
     return Tolerated(rows, reasons, tuple(final), wire)
+
+
+def _wrong(column: ColumnPlan, rows: int, census: Census) -> str:
+    """What is wrong with so many rows, as the plan says it."""
+    missing = census.null_keys.get(column.source, 0)
+    if missing == rows:
+        return NULL_IN_KEY
+    return f"values that are no {column.target_type}" + (" or NULL, in the primary key" if missing else "")
 
 
 def _least_bad(

@@ -150,11 +150,12 @@ def position(place: Sequence[object]) -> str:
 
 
 def _key(table: TablePlan, row: Mapping[str, object], place: Sequence[object]) -> Mapping[str, object]:
-    """The primary key where all of it is carried, else the rowid."""
+    """The primary key where all of it is carried, and the rowid where that is not or a part of it is NULL."""
     sources = {c.target: c.source for c in table.columns}
     key = table.definition.primary_key if table.definition else None
     names = [sources[c] for c in key.columns if c in sources] if key else []
-    return {name: row[name] for name in names} if names else {"rowid": place[0]}
+    known = {name: row[name] for name in names}
+    return known if known and None not in known.values() else {**known, "rowid": place[0]}
 
 
 def sifting(address: Sequence[str], chunk: Sifted) -> tuple[list[str], list[_Value]]:
