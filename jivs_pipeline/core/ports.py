@@ -29,6 +29,7 @@ __all__ = [
     "HashedRow",
     "HoldsLargeObjects",
     "LedgerView",
+    "Measuring",
     "Piece",
     "Refined",
     "Refusal",
@@ -174,6 +175,15 @@ class Standing(Protocol):
         Args:
             names: SQL for their names, as in `core.model.SchemaObject`.
         """
+        ...
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A snapshot that can tell how large rows are before it reads them."""
+
+    def widest(self, table: TablePlan, chunk: Chunk) -> int:
+        """Bytes of the chunk's largest row, as far as no type bounds its values."""
         ...
 
 

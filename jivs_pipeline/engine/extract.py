@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +27,7 @@ from jivs_pipeline.core.errors import (
     TerminalError,
 )
 from jivs_pipeline.core.plan import Chunk, Lane, TableMode, TablePlan
-from jivs_pipeline.core.ports import Sieve, Snapshot, Standing
+from jivs_pipeline.core.ports import Measuring, Sieve, Snapshot, Standing
 from jivs_pipeline.core.states import Phase
 from jivs_pipeline.engine.arrow_types import arrow_schema
 from jivs_pipeline.engine.attempts import attempt
@@ -41,6 +41,8 @@ from jivs_pipeline.engine.staged_again import stage_again
 __all__ = ["extract", "source_digest"]
 
 _LOG = logging.getLogger(__name__)
+_WIDE, _WIDE_ON_AVERAGE = 32 << 20, 256 << 10
+"""Bytes of a row from which on one worker at a time reads such; the average is asked where a source cannot tell."""
 
 
 def extract(run: Run) -> None:
@@ -75,7 +77,8 @@ def extract(run: Run) -> None:
         if run.spec.quarantine.max_rows and isinstance(snapshot, Sieve):
             # Of all of them: a row may be missed by one of a table that is already staged.
             snapshot.relate([t.as_read for t in run.plan.carried])
-        tasks = {t.target: _TableTask(run, t, snapshot, sequences) for t in staged}
+        alone = threading.Lock()
+        tasks = {t.target: _TableTask(run, t, snapshot, sequences, alone) for t in staged}
         jobs = [job for t in staged for c in t.chunks for job in tasks[t.target].jobs(c)]
         # First: whose manifest is there can count on the rows of others that it needs.
         run_all(stage_again(run, snapshot, staged), workers, run.guard)
@@ -119,11 +122,17 @@ class _TableTask:
     """The chunks of one table on their way to disk; the last one to arrive records the manifest."""
 
     def __init__(
-        self, run: Run, table: TablePlan, snapshot: Snapshot, sequences: Mapping[str, tuple[int, bool]]
+        self,
+        run: Run,
+        table: TablePlan,
+        snapshot: Snapshot,
+        sequences: Mapping[str, tuple[int, bool]],
+        alone: threading.Lock,
     ) -> None:
         self._run = run
         self._table = table
         self._sequences = sequences
+        self._alone = alone
         self._read, self._snapshot = table.as_read, snapshot
         self._tolerant = run.spec.quarantine.max_rows > 0
         self._refined: RefinedSnapshot | None = None
@@ -159,9 +168,22 @@ class _TableTask:
         if table.target in run.failures:
             return
         self._began = self._began or time.monotonic()
-        attempt(run, table, Phase.EXTRACT, partial(read, chunk), chunk=chunk.index)
+        attempt(run, table, Phase.EXTRACT, partial(self._carefully, read, chunk), chunk=chunk.index)
         if len(self._files) == len(table.chunks):
             attempt(run, table, Phase.EXTRACT, self._record, chunk=chunk.index)
+
+    def _carefully(self, read: Callable[[Chunk], None], chunk: Chunk) -> None:
+        """Read a chunk; a row of 100 MB is several times in memory on its way, so no other is read beside it."""
+        with self._alone if self._is_wide(chunk) else nullcontext():
+            read(chunk)
+
+    def _is_wide(self, chunk: Chunk) -> bool:
+        table = self._read
+        if table.lane is Lane.COPY:
+            return False  # held once, and not as a whole where it is digested
+        if isinstance(self._snapshot, Measuring):
+            return self._snapshot.widest(table, chunk) >= _WIDE
+        return table.bytes >= _WIDE_ON_AVERAGE * max(table.rows, 1)
 
     def _stage(self, chunk: Chunk) -> None:
         self._meet(chunk, self._file(chunk, [chunk]))

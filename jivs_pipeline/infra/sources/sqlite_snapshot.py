@@ -190,7 +190,7 @@ class SqliteSnapshot:
         """The chunk cut so that a batch stays near `batch_bytes`, however unequal its rows are."""
         rows = self._rows(table, chunk)
         fixed = 16 * len(table.columns) + 1
-        widest = self._widest(table, chunk)
+        widest = self.widest(table, chunk)
         fit = min(self._batch_bytes // (fixed + widest), _BATCH_ROWS)
         if fit >= _ENOUGH_ROWS or not widest:
             return [_Rows(rows.sql, rows.parameters, max(fit, 1))]
@@ -228,7 +228,7 @@ class SqliteSnapshot:
         sizes = (unbounded_size(table.source_table, column) for column in table.columns)
         return [size for size in sizes if size is not None]
 
-    def _widest(self, table: TablePlan, chunk: Chunk) -> int:
+    def widest(self, table: TablePlan, chunk: Chunk) -> int:
         """Bytes of texts and blobs in the chunk's largest row, as far as no type bounds them."""
         sizes = self._sizes(table)
         if not sizes:
@@ -369,7 +369,7 @@ class SqliteSnapshot:
     def digest(self, table: TablePlan, chunk: Chunk) -> Digest:
         """Digest by the stdlib's SQLite, which shares no code with `batches`."""
         rows = self._rows(table, chunk)
-        widest = self._widest(table, chunk)
+        widest = self.widest(table, chunk)
         large = table.spelling is Spelling.CHAIN and widest > _LARGE_ROW
         if large:
             with self._lent_plain(table) as connection:
@@ -401,7 +401,7 @@ class SqliteSnapshot:
 
     def hashes(self, table: TablePlan, chunk: Chunk, key: Sequence[ColumnPlan]) -> Iterator[HashedRow]:
         """What `digest` sums up, row by row."""
-        places, widest = [table.columns.index(c) for c in key], self._widest(table, chunk)
+        places, widest = [table.columns.index(c) for c in key], self.widest(table, chunk)
         for columns, count in self._texts(table, chunk, widest):
             yield from hashed_rows(table, columns, places, count)
 
