@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from psycopg import sql
 
 from jivs_pipeline.core.digest import Digest, Spelling
 from jivs_pipeline.core.errors import SpecError, TerminalError
 from jivs_pipeline.core.plan import ChunkBy, Lane, TablePlan, Wire
 from jivs_pipeline.infra.sources import postgresql as module
 from jivs_pipeline.infra.sources.postgresql import PostgresqlSource
+from jivs_pipeline.infra.sources.postgresql_snapshot import chunk_predicate
 from jivs_pipeline_tests.fix_postgresql import as_user
 from jivs_pipeline_tests.integration.postgresql_source import (
     WHOLE,
@@ -105,6 +107,38 @@ def test_without_a_key_blocks_are_the_chunks(definition: str, run: Run, open_sou
     plan = table_plan(source, "t", chunk_bytes=20_000)
     assert (plan.chunk_by, plan.chunk_columns) == (ChunkBy.CTID, ())
     _check_tiling(source, plan, at_least=5)
+
+
+def test_a_chunk_by_several_columns_is_found_by_the_index(run: Run, open_source: OpenSource):
+    """Not by a look at the whole table for each of its chunks."""
+    run("""
+        CREATE TABLE t (a int, b int, v text, PRIMARY KEY (a, b));
+        INSERT INTO t SELECT i / 4, i % 4, repeat('x', 60) FROM generate_series(1, 100000) i; ANALYZE t;
+    """)
+    source = open_source()
+    plan = table_plan(source, "t", chunk_bytes=1 << 19)
+    assert plan.chunk_by is ChunkBy.KEY
+    with source.snapshot(1) as snapshot, snapshot._reader(plan) as session:
+        predicate = chunk_predicate(plan, plan.chunks[9])
+        explain = sql.SQL("EXPLAIN SELECT * FROM ONLY public.t WHERE {}").format(predicate)
+        assert "Seq Scan" not in str(session.execute(explain).fetchall())
+    _check_tiling(source, plan, at_least=15)
+
+
+def test_a_large_heap_is_read_by_blocks_unless_its_key_is_one_integer(
+    run: Run, open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
+):
+    run("""
+        CREATE TABLE pairs (a int, b int, PRIMARY KEY (a, b)); INSERT INTO pairs SELECT i, i FROM generate_series(1, 9000) i;
+        CREATE TABLE texts (k text PRIMARY KEY); INSERT INTO texts SELECT i FROM generate_series(1, 9000) i;
+        CREATE TABLE numbers (k bigint PRIMARY KEY); INSERT INTO numbers SELECT i FROM generate_series(1, 9000) i;
+    """)
+    monkeypatch.setattr(module, "_SMALL_BYTES", 1 << 16)
+    source = open_source()
+    plans = [table_plan(source, name, chunk_bytes=30_000) for name in ("pairs", "texts", "numbers")]
+    assert [p.chunk_by for p in plans] == [ChunkBy.CTID, ChunkBy.CTID, ChunkBy.KEY]
+    for plan in plans:
+        _check_tiling(source, plan, at_least=5)
 
 
 def test_a_large_heap_in_random_order_is_read_by_blocks(

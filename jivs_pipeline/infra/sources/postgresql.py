@@ -46,6 +46,9 @@ _EXACT_BYTES = 1 << 30
 """Heaps below this are counted; above, the planner's estimate has to do."""
 _SCATTERED_BYTES = 1 << 28
 """Heaps below this are read by key even when its order is not that of the heap: the pages stay in memory."""
+_SMALL_BYTES = 1 << 24
+"""Heaps above this are read by blocks, unless their key is one integer, whose ranges the target can tell apart, too."""
+_INTEGERS = {"smallint", "integer", "bigint"}
 _BLOCKS_PER_CHUNK = 30
 _FEWEST_BLOCKS = 3000
 _ASK_SECONDS = 5.0
@@ -250,7 +253,9 @@ class PostgresqlSource:
     ) -> tuple[ChunkBy, tuple[str, ...], tuple[Chunk, ...]]:
         key = _chunk_key(table)
         ranges = session.info.server_version >= RANGE_SCANS
-        if key:
+        types = [c.type for c in table.columns if c.name in key]
+        by_blocks = ranges and size.heap > _SMALL_BYTES and (len(key) != 1 or types[0] not in _INTEGERS)
+        if key and not by_blocks:
             bounds, order = _key_bounds(session, table, where, size, wanted)
             # By a key in random order each chunk would read nearly every page of the heap.
             if not (ranges and size.heap > _SCATTERED_BYTES and abs(order) < 0.9):

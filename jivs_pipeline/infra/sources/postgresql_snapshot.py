@@ -55,10 +55,14 @@ def chunk_predicate(table: TablePlan, chunk: Chunk) -> sql.Composable | None:
     """The condition of a chunk's rows; None when it is all rows.
 
     Bounds are literals without a type, so that PostgreSQL reads each as its column's type and compares by the
-    column's own operator and collation. Row values compare as the key's btree does.
+    column's own operator and collation. Row values compare as the key's btree does; the planner takes them to choose far
+    more rows than they do, and would read the whole table for each chunk, so the first column's own bounds are there, too.
     """
     parts: list[sql.Composable] = []
-    for bound, operator in ((chunk.lower, sql.SQL(">=")), (chunk.upper, sql.SQL("<"))):
+    for bound, operator, within in (
+        (chunk.lower, sql.SQL(">="), sql.SQL(">=")),
+        (chunk.upper, sql.SQL("<"), sql.SQL("<=")),
+    ):
         if bound is None:
             continue
         if table.chunk_by is ChunkBy.CTID:
@@ -68,6 +72,9 @@ def chunk_predicate(table: TablePlan, chunk: Chunk) -> sql.Composable | None:
             parts.append(
                 sql.SQL("({}) {} ({})").format(digests.column_list(table.chunk_columns), operator, values)
             )
+            if len(bound) > 1:
+                first = sql.Identifier(table.chunk_columns[0])
+                parts.append(sql.SQL("{} {} {}").format(first, within, sql.Literal(bound[0])))
     if table.where is not None:
         parts.append(sql.SQL("({})").format(raw(table.where)))
     return sql.SQL(" AND ").join(parts) if parts else None
