@@ -23,6 +23,7 @@ from jivs_pipeline.core.model import Table
 from jivs_pipeline.core.names import qualified
 
 __all__ = [
+    "INTEGERS",
     "RULED",
     "Check",
     "Chunk",
@@ -59,6 +60,10 @@ class Wire(StrEnum):
     BINARY = "binary"
     TEXT = "text"
     CSV = "csv"
+
+
+INTEGERS = frozenset({"smallint", "integer", "bigint"})
+"""Types of PostgreSQL that have one order in all databases."""
 
 
 class ChunkBy(StrEnum):
@@ -395,7 +400,7 @@ class TablePlan(_Value):
             column = next((c for c in names.values() if c.target in numbered), None)
         else:
             return None
-        return column.target if column and column.target_type in {"smallint", "integer", "bigint"} else None
+        return column.target if column and column.target_type in INTEGERS else None
 
     @property
     def hash(self) -> str:

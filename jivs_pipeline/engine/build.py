@@ -50,7 +50,7 @@ class _Works:
         self.jobs: list[Callable[[], None]] = []
         self.after: dict[int, set[int]] = {}
         self._run = run
-        self._refused = {t.target for t in run.plan.tables} - {t.target for t in run.plan.carried}
+        self._left_out = {t.target for t in run.plan.tables} - {t.target for t in run.plan.carried}
         self._known: dict[str, set[int]] = {}
         self._one_at_a_time = threading.Lock()
         self._sifted: set[int] = set()
@@ -93,9 +93,13 @@ class _Works:
         )
         return made | self._job(table, builder.check_references(table), made, parents=parents)
 
+    @property
+    def _lost(self) -> set[str]:
+        """Tables that are not there, or not whole."""
+        return self._left_out | self._run.failures.keys()
+
     def _take_orphans(self, made: Sequence[TablePlan]) -> None:
-        run = self._run
-        lost = self._refused | run.failures.keys()
+        lost = self._lost
         whole = [
             t
             for t in made
@@ -104,7 +108,7 @@ class _Works:
             and t.definition.foreign_keys
             and lost.isdisjoint(f"{k.target_schema}.{k.target_table}" for k in t.definition.foreign_keys)
         ]
-        take_orphans(run, parents_first(whole), lambda run, table, job: attempt(run, table, Phase.LOAD, job))
+        take_orphans(self._run, parents_first(whole))
 
     def _job(
         self,
@@ -128,7 +132,7 @@ class _Works:
     ) -> None:
         run = self._run
         # What refers to a table that failed waits for the run that repairs it.
-        if parents & (self._refused | run.failures.keys()):
+        if parents & self._lost:
             return
         with lock:
             applied = partial(

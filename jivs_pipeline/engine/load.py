@@ -193,6 +193,6 @@ def _merge(run: Run, tables: Sequence[TablePlan]) -> bool:
         apply = partial(apply_step, run, step, "")
         retried = partial(with_retries, apply, run.guard, told)
         # Parents first: what refers to a row that is refused goes with it.
-        look = partial(refuse_in_turn, run, parents_first(beside), _attempt)
+        look = partial(refuse_in_turn, run, parents_first(beside))
         run_all([partial(taken, run, retried, look)], 1, run.guard)
     return not any(t.target in run.failures for t in beside)

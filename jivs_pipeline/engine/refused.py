@@ -26,14 +26,14 @@ from jivs_pipeline.core.names import short_hash
 from jivs_pipeline.core.plan import TablePlan
 from jivs_pipeline.core.ports import LedgerView
 from jivs_pipeline.core.quarantine import BadRow
+from jivs_pipeline.core.states import Phase
+from jivs_pipeline.engine.attempts import attempt
 from jivs_pipeline.engine.run import Run
 from jivs_pipeline.engine.sifting import check_budget, portions
 
 __all__ = ["forget_unproved", "learn", "refuse", "refuse_in_turn", "take_orphans", "taken"]
 
 _LOG = logging.getLogger(__name__)
-Attempt = Callable[[Run, TablePlan, Callable[[], object]], None]
-"""What a job of one table is done by; see `attempts.py`."""
 
 
 def taken(run: Run, job: Callable[[], object], look: Callable[[], int | None]) -> None:
@@ -64,9 +64,7 @@ def _rejected(run: Run) -> int:
     return sum(m.rejected for m in list(run.extracted.values()))
 
 
-def refuse_in_turn(
-    run: Run, tables: Sequence[TablePlan], attempt: Attempt, *, orphans: bool = False
-) -> int | None:
+def refuse_in_turn(run: Run, tables: Sequence[TablePlan], *, orphans: bool = False) -> int | None:
     """`refuse` of several tables, parents first; None when one of them has failed."""
     found = [0]
 
@@ -74,11 +72,11 @@ def refuse_in_turn(
         found.append(refuse(run, table, orphans=orphans))
 
     for table in tables:
-        attempt(run, table, partial(one, table))
+        attempt(run, table, Phase.LOAD, partial(one, table))
     return None if any(t.target in run.failures for t in tables) else sum(found)
 
 
-def take_orphans(run: Run, tables: Sequence[TablePlan], attempt: Attempt) -> None:
+def take_orphans(run: Run, tables: Sequence[TablePlan]) -> None:
     """Before foreign keys are built: what refers to rows that are in quarantine by now goes there, too.
 
     Args:
@@ -86,7 +84,7 @@ def take_orphans(run: Run, tables: Sequence[TablePlan], attempt: Attempt) -> Non
     """
     if not run.spec.quarantine.max_rows or not any(m.refused for m in run.extracted.values()):
         return
-    while refuse_in_turn(run, [t for t in tables if t.target not in run.failures], attempt, orphans=True):
+    while refuse_in_turn(run, [t for t in tables if t.target not in run.failures], orphans=True):
         pass
 
 

@@ -26,7 +26,7 @@ from jivs_pipeline.core.errors import Crowded, SpecError, TerminalError
 from jivs_pipeline.core.model import Catalog, Column, ServerInfo, Table
 from jivs_pipeline.core.pace import NO_LIMIT, Portion
 from jivs_pipeline.core.permits import FREE, Permits
-from jivs_pipeline.core.plan import Chunk, ChunkBy, ColumnPlan, Lane, Wire
+from jivs_pipeline.core.plan import INTEGERS, Chunk, ChunkBy, ColumnPlan, Lane, Wire
 from jivs_pipeline.core.ports import Refusal, Snapshot, Survey
 from jivs_pipeline.infra import digests
 from jivs_pipeline.infra.postgresql import BEGIN, RANGE_SCANS, Session, connect, mapped, part
@@ -48,7 +48,6 @@ _SCATTERED_BYTES = 1 << 28
 """Heaps below this are read by key even when its order is not that of the heap: the pages stay in memory."""
 _SMALL_BYTES = 1 << 24
 """Heaps above this are read by blocks, unless their key is one integer, whose ranges the target can tell apart, too."""
-_INTEGERS = {"smallint", "integer", "bigint"}
 _BLOCKS_PER_CHUNK = 30
 _FEWEST_BLOCKS = 3000
 _ASK_SECONDS = 5.0
@@ -254,7 +253,7 @@ class PostgresqlSource:
         key = _chunk_key(table)
         ranges = session.info.server_version >= RANGE_SCANS
         types = [c.type for c in table.columns if c.name in key]
-        by_blocks = ranges and size.heap > _SMALL_BYTES and (len(key) != 1 or types[0] not in _INTEGERS)
+        by_blocks = ranges and size.heap > _SMALL_BYTES and (len(key) != 1 or types[0] not in INTEGERS)
         if key and not by_blocks:
             bounds, order = _key_bounds(session, table, where, size, wanted)
             # By a key in random order each chunk would read nearly every page of the heap.
